@@ -1,0 +1,39 @@
+"""Errors a user can cause: what was expected, what arrived and where, how to mend it.
+
+The command line prints ``str(error)`` on one line and exits with ``error.exit_code``. See the book page *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EarwitnessError(Exception):
+    """Base of every error that names its own mend. ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class InputError(EarwitnessError):
+    """A value, a name or a table that cannot be used as given."""
+
+
+class ManifestError(InputError):
+    """A manifest that cannot be read; the message names file, row and column."""
+
+
+class AudioError(InputError):
+    """A recording that cannot be used; the message names the file."""
+
+
+class ModelError(EarwitnessError):
+    """A model that is unknown, incomplete, of another family or unsafe to load."""
+
+    exit_code = 3
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Suggest the closest of ``choices`` as a clause to append to a message, or an empty string."""
+    match = get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""

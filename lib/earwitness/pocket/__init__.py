@@ -1,0 +1,1 @@
+"""The embedded default world: a seeded composer, tiny models in real formats, their training."""
