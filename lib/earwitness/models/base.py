@@ -1,0 +1,74 @@
+"""What a model family must offer: two protocols and the identity of a loaded model.
+
+The book page *Methods: models* explains both families.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Identity of a loaded model: everything that must be equal for two scores to be comparable.
+
+    Attributes
+    ----------
+    name : str
+        The name the user gave: a pocket name, a hub name or a local folder's name.
+    family : str
+        ``"token"`` or ``"diffusion"``.
+    revision : str
+        SHA-256 over the names and contents of the weight, configuration and tokenizer files.
+    sample_rate : int
+        Hz.
+    channels : int
+        Audio channels the model takes.
+    segment_seconds : float
+        Length of the window the model was trained on, in seconds.
+    dtype : str
+        Type of the weights as run, for example ``"float32"``.
+    device : str
+        Where it runs. Not part of the identity: see ``key``.
+    badge : str
+        ``"pocket"``, ``"tiny"`` (random or toy weights) or ``"real"``.
+    versions : dict
+        Versions of the libraries that can change a score.
+    """
+
+    name: str
+    family: str
+    revision: str
+    sample_rate: int
+    channels: int
+    segment_seconds: float
+    dtype: str
+    device: str
+    badge: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def key(self) -> dict[str, Any]:
+        """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
+        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name"}}
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """An autoregressive (or masked) model over ``K`` parallel codebooks of ``V`` entries."""
+
+    info: ModelInfo
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Turn audio ``[B, C, samples]`` (float32 in [-1, 1]) into codes ``[B, K, T]`` (int64)."""
+        ...
+
+    def logits(self, codes: Tensor, captions: list[str] | None) -> tuple[Tensor, Tensor]:
+        """Return logits ``[B, K, T, V]`` aligned with ``codes`` and their validity mask ``[B, K, T]``.
+
+        ``captions=None`` asks for the null condition.
+        """
+        ...
