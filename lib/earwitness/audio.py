@@ -1,0 +1,198 @@
+"""From a file to segments: one decode, downmix, resample and loudness chain for every role.
+
+Conventions: audio is float32 ``[C, samples]`` in [-1, 1]; levels are dBFS of the root mean square; times are seconds.
+Whatever differs between the two sides of a comparison can be mistaken for membership, so nothing here looks at a role:
+one level for all, fixed-length segments without padding, offsets drawn from the recording's own content and the seed.
+The book page *Methods: audio preparation* lists the traps behind each rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from scipy.signal import resample_poly
+
+from earwitness.errors import AudioError
+
+VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
+LEVEL_DBFS = -20.0  # every track is brought to this level before it is cut
+SILENCE_DBFS = -60.0  # a segment more than 40 dB under its own track's level counts as silent
+MAX_SECONDS = 4 * 3600.0
+MAX_CHANNELS = 16
+MAX_SAMPLE_RATE = 384_000
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """What a model hears: sample rate (Hz), channels (1 or 2), segment length (s), and how tracks are cut.
+
+    ``max_segments`` caps the segments per track (drawn from the content, not the label); 0 means all that fit.
+    """
+
+    sample_rate: int
+    channels: int
+    segment_seconds: float
+    seed: int = 0
+    max_segments: int = 0
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples in one segment."""
+        return round(self.segment_seconds * self.sample_rate)
+
+    def key(self) -> dict[str, Any]:
+        """Return what stored signals are keyed by."""
+        return {"audio_version": VERSION, "soundfile": sf.__libsndfile_version__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A cut of a track.
+
+    ``segment_id`` hashes the decoded audio, the cut and this module's version. ``start_s`` is in seconds from the
+    start of the recording. ``audio`` is ``[C, samples]``.
+    """
+
+    segment_id: str
+    start_s: float
+    audio: np.ndarray
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int]:
+    """Read a file as float32 ``[C, samples]`` at its own rate; refuse what is missing, damaged or absurd."""
+    if not path.is_file():
+        raise AudioError(f"{path.name}: expected an audio file, found none; check the path in the manifest")
+    try:
+        with sf.SoundFile(path) as file:
+            if file.channels > MAX_CHANNELS or file.samplerate > MAX_SAMPLE_RATE:
+                raise AudioError(
+                    f"{path.name}: {file.channels} channels at {file.samplerate} Hz is beyond the limits "
+                    f"({MAX_CHANNELS} channels, {MAX_SAMPLE_RATE} Hz); convert it first"
+                )
+            if file.frames > MAX_SECONDS * file.samplerate:
+                raise AudioError(f"{path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first")
+            expected, rate = file.frames, file.samplerate
+            data = file.read(dtype="float32", always_2d=True)
+    except sf.LibsndfileError as error:
+        reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
+        raise AudioError(f"{path.name}: not readable as audio ({reason}); export it again as WAV or FLAC") from None
+    _refuse_truncated(path, len(data), expected, rate)
+    return data.T, rate
+
+
+def _refuse_truncated(path: Path, decoded: int, expected: int, rate: int) -> None:
+    """Refuse a file whose audio is shorter than its header promises.
+
+    A cut MP3 reports its full length and decodes less; a cut WAV reads without complaint, so its header is compared
+    with the size of the file.
+    """
+    mend = "the file is cut short; export it again"
+    if decoded < expected - rate // 10:
+        raise AudioError(f"{path.name}: header promises {expected / rate:.2f} s, {decoded / rate:.2f} s decode; {mend}")
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        promised, present = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
+        if present < promised < 0xFFFFFFFF:
+            raise AudioError(f"{path.name}: header promises {promised} bytes, {present} arrived; {mend}")
+
+
+def _remix(audio: np.ndarray, channels: int) -> np.ndarray:
+    """Bring ``[C, samples]`` to the model's channel count by averaging down or repeating up."""
+    if audio.shape[0] == channels:
+        return audio
+    mono = audio.mean(axis=0, keepdims=True)
+    return np.repeat(mono, channels, axis=0)
+
+
+def level_dbfs(audio: np.ndarray) -> float:
+    """Return the root-mean-square level of ``audio`` in dBFS; -inf for digital silence."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64))))
+
+
+def load(path: Path, spec: AudioSpec) -> np.ndarray:
+    """Return a whole recording as the model should hear it.
+
+    Parameters
+    ----------
+    path : Path
+        An audio file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...).
+    spec : AudioSpec
+        The target model's sample rate and channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[C, samples]`` float32, mean removed, root mean square at ``LEVEL_DBFS`` (lower if a peak would clip).
+
+    Raises
+    ------
+    AudioError
+        Missing, unreadable, truncated, silent or non-finite recordings.
+    """
+    audio, rate = _decode(path)
+    if not np.isfinite(audio).all():
+        bad = int(np.argmin(np.isfinite(audio).all(axis=0)))
+        raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
+    if audio.shape[1] == 0 or level_dbfs(audio) < SILENCE_DBFS:
+        raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
+    audio = _remix(audio, spec.channels)
+    if rate != spec.sample_rate:
+        common = gcd(rate, spec.sample_rate)
+        audio = resample_poly(audio, spec.sample_rate // common, rate // common, axis=1)
+    audio = audio - audio.mean(axis=1, keepdims=True)
+    level = level_dbfs(audio)
+    if level < SILENCE_DBFS:
+        raise AudioError(f"{path.name}: silent once mixed to {spec.channels} channel(s); leave it out")
+    audio = audio * 10 ** ((LEVEL_DBFS - level) / 20)
+    return (audio / max(1.0, float(np.abs(audio).max()))).astype(np.float32)
+
+
+def cut(audio: np.ndarray, spec: AudioSpec) -> list[Segment]:
+    """Cut a prepared recording into fixed-length segments that do not overlap.
+
+    The first offset (and the choice, where ``spec.max_segments`` caps the number) is drawn from the content's hash
+    and the seed: the same recording is cut alike whatever its role, name or place in the manifest.
+
+    Raises
+    ------
+    AudioError
+        Shorter than one segment, or no segment above the energy floor.
+    """
+    length, total = spec.segment_samples, audio.shape[1]
+    if total < length:
+        raise AudioError(
+            f"{total / spec.sample_rate:.2f} s is shorter than the model's segment of {spec.segment_seconds:.2f} s; "
+            "nothing is padded, so use a longer recording"
+        )
+    digest = hashlib.sha256(audio.tobytes()).digest()
+    rng = np.random.default_rng([spec.seed, *np.frombuffer(digest, np.uint32).tolist()])
+    count = total // length
+    starts = int(rng.integers(0, total - count * length + 1)) + length * np.arange(count)
+    if spec.max_segments and count > spec.max_segments:
+        starts = np.sort(rng.choice(starts, spec.max_segments, replace=False))
+    segments = []
+    for start in starts.tolist():
+        piece = audio[:, start : start + length]
+        if level_dbfs(piece) >= SILENCE_DBFS:
+            name = hashlib.sha256(digest + f"{VERSION}:{start}:{length}".encode()).hexdigest()[:24]
+            segments.append(Segment(name, start / spec.sample_rate, piece))
+    if not segments:
+        raise AudioError(f"every segment is below {SILENCE_DBFS:.0f} dBFS; leave the recording out")
+    return segments
+
+
+def prepare(path: Path, spec: AudioSpec) -> list[Segment]:
+    """Load and cut one recording; an ``AudioError`` names the file."""
+    audio = load(path, spec)
+    try:
+        return cut(audio, spec)
+    except AudioError as error:
+        raise AudioError(f"{path.name}: {error}") from None
