@@ -1,6 +1,7 @@
 """Errors a user can cause: what was expected, what arrived and where, how to mend it.
 
-The command line prints ``str(error)`` on one line and exits with ``error.exit_code``. See the book page *Audit your own*.
+The command line prints ``str(error)`` on one line and exits with ``error.exit_code``.
+See the book page *Audit your own*.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Track:
 
 
 class Card(BaseModel):
-    """The card beside a manifest (``<name>.card.yml``): where the corpus comes from and whose members its splits are."""
+    """The card beside a manifest (``<name>.card.yml``): a corpus's origin, and whose members its splits are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -113,7 +113,7 @@ def _roles_of_splits(
         if target not in targets:
             raise ManifestError(
                 f"{path.name}: its card does not say who is a member for {target!r}; it knows "
-                f"{', '.join(targets) or 'no model'}{nearest(target, targets)}; add the model under 'targets' in the card"
+                f"{', '.join(targets) or 'no model'}{nearest(target, targets)}; add it under 'targets' in the card"
             )
         roles = {str(role): splits for role, splits in targets[target].items()}
     known = set(table["split"]) if "split" in table else set()
@@ -158,9 +158,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
     bad = values.isna() & (column != "")
     if bad.any():
         line = column.index[bad][0]
-        raise ManifestError(
-            f"{path.name}, line {line}: duration_s is {column[line]!r}, expected seconds; mend this row"
-        )
+        raise ManifestError(f"{path.name}, line {line}: duration_s is {column[line]!r}, expected seconds; mend it")
     return values
 
 
@@ -214,7 +212,7 @@ def read_manifest(
     table["duration_s"] = _numbers(path, table["duration_s"]) if "duration_s" in table else float("nan")
     base = Path(root) if root is not None else _audio_root(path)
     present = [c for c in TEXT_COLUMNS if c in table and c != "path"]
-    fields: list[dict[str, Any]] = table[[*present, "role", "duration_s"]].to_dict("records")
+    fields: list[dict[Any, Any]] = table[[*present, "role", "duration_s"]].to_dict("records")
     return [Track(path=base / cell, **row) for cell, row in zip(table["path"], fields, strict=True)]
 
 
