@@ -1,0 +1,44 @@
+"""``python -m earwitness.pocket``: build the pocket world again from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earwitness.paths import project_root
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus and its models again.")
+
+
+@app.command()
+def corpus() -> None:
+    """Render the audio files that are missing."""
+    from earwitness.pocket.corpus import ensure_corpus
+
+    typer.echo(ensure_corpus())
+
+
+@app.command()
+def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = None) -> None:
+    """Write the manifest data_manifests/pocket.csv."""
+    from earwitness.pocket.corpus import manifest_csv
+
+    target = out or project_root() / "data_manifests" / "pocket.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(manifest_csv())
+    typer.echo(target)
+
+
+@app.command()
+def train(only: Annotated[str | None, typer.Option(help="one model, for example musicgen-a")] = None) -> None:
+    """Train the pocket models and save them as package data."""
+    from earwitness.pocket.train import train_all
+
+    for folder in train_all(only=only):
+        typer.echo(folder)
+
+
+if __name__ == "__main__":
+    app()

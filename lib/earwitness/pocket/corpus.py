@@ -1,0 +1,204 @@
+"""The pocket corpus: who made what, the three-way lot, the manifest, and the audio files.
+
+Membership is known because it was drawn by lot; nothing else (format, caption, loudness, order, seeds of the notes)
+depends on the lot. Explained on the book page *The pocket world*.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from earwitness.paths import results_dir
+from earwitness.pocket import composer, render, style
+
+SEED = 20251209
+N_TRAINED, N_TRACKS_TRAINED, TRAINED_SPLITS = 12, 60, ("a", "b", "neither")
+N_TRACKS_NEVER, NEVER_SPLITS = 40, ("never-1", "never-2")
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
+COLUMNS = (
+    "track_id", "path", "artist", "work", "split", "caption", "duration_s", "sha256", "notes_sha256",
+    "licence", "source", "released",
+)  # fmt: skip
+_ARTIST_LOT, _SPLIT_LOT, _FORMAT_LOT, _CAPTION = 10, 11, 12, 13  # seed streams, apart from the composer's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the corpus before its notes are written: the artist, the track's number, its lot, file and caption."""
+
+    artist: style.Style
+    number: int
+    split: str
+    path: str
+    caption: str
+
+    @property
+    def track_id(self) -> str:
+        """Artist and number, for example ``ovelune-07``; says nothing about the lot."""
+        return f"{self.artist.slug}-{self.number:02d}"
+
+    def piece(self) -> composer.Piece:
+        """Write the track's notes."""
+        return composer.compose(self.artist, self.number, SEED)
+
+
+@cache
+def artists() -> tuple[style.Style, ...]:
+    """Return the 32 artists of the corpus."""
+    return tuple(style.draw_world(SEED))
+
+
+@cache
+def trained_artists() -> tuple[str, ...]:
+    """Return the names of the 12 artists whose tracks took part in the three-way lot (they are drawn by lot themselves)."""
+    chosen = np.random.default_rng([SEED, _ARTIST_LOT]).permutation(len(artists()))[:N_TRAINED]
+    return tuple(artists()[i].name for i in sorted(chosen))
+
+
+def plan() -> list[Entry]:
+    """Return the whole corpus, artist by artist, track by track: 12 x 60 + 20 x 40 entries."""
+    entries = []
+    for artist in artists():
+        trained = artist.name in trained_artists()
+        splits = TRAINED_SPLITS if trained else NEVER_SPLITS
+        n_tracks = N_TRACKS_TRAINED if trained else N_TRACKS_NEVER
+        lot = np.random.default_rng([SEED, _SPLIT_LOT, artist.index]).permutation(
+            np.repeat(splits, n_tracks // len(splits))
+        )
+        formats = np.empty(n_tracks, dtype=object)
+        format_rng = np.random.default_rng([SEED, _FORMAT_LOT, artist.index])
+        for split in splits:  # formats alike within every artist and split
+            here = lot == split
+            formats[here] = format_rng.permutation(np.repeat(list(FORMATS), here.sum() // len(FORMATS)))
+        for number in range(n_tracks):
+            path = f"{artist.slug}/{artist.slug}-{number:02d}.{formats[number]}"
+            words = style.caption(artist, np.random.default_rng([SEED, _CAPTION, artist.index, number]))
+            entries.append(Entry(artist, number, str(lot[number]), path, words))
+    return entries
+
+
+def manifest_csv() -> str:
+    """Return the manifest ``data_manifests/pocket.csv`` as text.
+
+    ``sha256`` is empty: files are rendered on the reader's machine and encoders differ. ``notes_sha256`` is the same everywhere.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for e in plan():
+        facts = (
+            e.track_id,
+            e.path,
+            e.artist.name,
+            e.track_id,
+            e.split,
+            e.caption,
+            composer.DURATION_S,
+            "",
+            e.piece().sha256,
+        )
+        writer.writerow((*facts, "CC0-1.0", "earwitness.pocket", ""))
+    return text.getvalue()
+
+
+@cache
+def version() -> str:
+    """Return the corpus version: a hash of the code that writes, renders and draws it. Another version is rendered anew."""
+    digest = hashlib.sha256()
+    for module in (style, composer, render):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def ensure_corpus(root: Path | None = None) -> Path:
+    """Render every audio file that is missing and return the audio root.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Where to put the files; by default ``results_dir()/pocket/audio``.
+
+    Returns
+    -------
+    Path
+        The audio root: manifest paths are relative to it. It also holds ``sha256.csv`` (path, sha256 of each file) and
+        ``version.txt``. Files appear whole or not at all; two processes may call this at once.
+    """
+    root = results_dir() / "pocket" / "audio" if root is None else Path(root)
+    entries = plan()
+    if _complete(root, entries):
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / ".lock"):
+        if not _complete(root, entries):
+            _render_all(root, entries)
+    return root
+
+
+def _complete(root: Path, entries: list[Entry]) -> bool:
+    stamp = root / "version.txt"
+    if not stamp.is_file() or stamp.read_text() != version() or not (root / "sha256.csv").is_file():
+        return False
+    return all((root / e.path).is_file() for e in entries)
+
+
+def _render_all(root: Path, entries: list[Entry]) -> None:
+    from joblib import Parallel, delayed
+
+    stamp, hashes = root / "version.txt", root / "sha256.csv"
+    hashes.unlink(missing_ok=True)
+    fresh = stamp.is_file() and stamp.read_text() == version()
+    todo = [e for e in entries if not (fresh and (root / e.path).is_file())]
+    stamp.unlink(missing_ok=True)
+    if not fresh:  # files of another version must not be taken for ours after an interruption
+        for e in todo:
+            (root / e.path).unlink(missing_ok=True)
+    for artist in artists():
+        (root / artist.slug).mkdir(exist_ok=True)
+    _write_whole(stamp, version())
+    Parallel(n_jobs=-1)(delayed(_render_file)(root, todo[i : i + 20]) for i in range(0, len(todo), 20))
+    rows = [f"{e.path},{hashlib.sha256((root / e.path).read_bytes()).hexdigest()}" for e in entries]
+    _write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))
+
+
+def _render_file(root: Path, entries: list[Entry]) -> None:
+    """Render a few files, each under a temporary name that is then renamed."""
+    for e in entries:
+        target = root / e.path
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        container, subtype = FORMATS[target.suffix[1:]]
+        sound = render.render(e.piece(), e.artist)
+        soundfile.write(temporary, sound, render.SAMPLE_RATE, format=container, subtype=subtype)
+        temporary.replace(target)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file lock, so that of two processes one renders and the other waits for it."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
