@@ -1,0 +1,92 @@
+"""Attacks: short pure functions on stored signals, a registry that knows them, and ``score``, which runs them.
+
+The book pages *Methods: token attacks* and *Attack catalogue* explain each one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from earwitness.attacks import blind, token  # noqa: F401 (importing them fills the registry)
+from earwitness.attacks.registry import (
+    DEFAULT_CODEBOOKS,
+    REGISTRY,
+    Attack,
+    AttackSpec,
+    attack,
+    catalogue,
+    cost,
+    resolve,
+)
+from earwitness.errors import InputError
+
+__all__ = ["REGISTRY", "Attack", "AttackSpec", "attack", "catalogue", "cost", "resolve", "score"]
+
+FAMILIES = ("token", "blind")
+ROW = ("track_id", "segment_id", "artist", "work", "role")
+
+
+def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] = "all", **context: Any) -> pd.DataFrame:
+    """Run attacks over stored signals.
+
+    Parameters
+    ----------
+    signals : Signals
+        What ``collect`` returns; anything whose ``items(family)`` yields (row, signal) pairs.
+    attacks : str or iterable
+        See ``resolve``. ``"all"`` means every pooled attack that the stored passes suffice for.
+    **context
+        What single attacks need besides the signals, for example ``frequencies`` for ``dc_pdd``.
+
+    Returns
+    -------
+    DataFrame
+        One row per segment and attack: ``track_id, segment_id, artist, work, role, attack, score`` (higher: more
+        member-like; NaN: the attack cannot say).
+
+    Raises
+    ------
+    InputError
+        An unknown attack, or one whose context or signals are missing.
+    """
+    heads: dict[str, tuple[Any, Iterator[Any]]] = {}
+    for family in FAMILIES:
+        items = iter(signals.items(family))
+        first = next(items, None)
+        if first is not None:
+            heads[family] = (first[1], chain([first], items))
+    sample = heads["token"][0] if "token" in heads else None
+    specs = resolve(
+        attacks,
+        codebooks=DEFAULT_CODEBOOKS if sample is None else len(sample.codes),
+        passes=() if sample is None else sample.passes,
+        context=context,
+    )
+    for s in specs:
+        missing = [name for name in s.attack.context if name not in context]
+        if missing:
+            raise InputError(f"{s.id} needs {missing[0]!r}: pass {missing[0]}=... to score, or leave the attack out")
+        if s.attack.family not in heads:
+            raise InputError(f"{s.id} reads {s.attack.family} signals and none are stored; collect them first")
+    grouped = {family: [s for s in specs if s.attack.family == family] for family in heads}
+    frames = [_table(heads[family][1], chosen, context) for family, chosen in grouped.items() if chosen]
+    if not frames:
+        raise InputError("there is nothing to score: no signals are stored; run collect first")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _table(items: Iterable[Any], specs: list[AttackSpec], context: dict[str, Any]) -> pd.DataFrame:
+    """Score every item with every attack of one family."""
+    functions = [s.bind(context) for s in specs]
+    rows, values = [], []
+    for row, signal in items:
+        rows.append([row[name] for name in ROW])
+        values.append([function(signal) for function in functions])
+    columns = {name: np.repeat(column, len(specs)) for name, column in zip(ROW, np.array(rows).T, strict=True)}
+    ids = np.tile([s.id for s in specs], len(rows))
+    return pd.DataFrame({**columns, "attack": ids, "score": np.array(values, float).ravel()})

@@ -1,0 +1,254 @@
+"""Token signals: what every token attack needs to know of one segment, and how it is reduced from logits.
+
+Conventions: codes and masks are ``[K, T]`` (K codebooks, T frames; batched ``[B, K, T]``), logits ``[B, K, T, V]``,
+log-probabilities are natural logarithms (nats). Positions outside the mask are NaN. Sequences over several codebooks
+are read frame-major, codebook-minor: all codebooks of frame 0, then of frame 1, and so on.
+
+Whatever the model's type, logits are turned into float32 before the log-softmax; they are reduced block by block, so
+that no second ``[B, K, T, V]`` tensor ever exists. The book page *Methods: token attacks* explains the streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from earwitness.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import TokenModel
+
+FIELDS = ("logp", "mean", "var", "rank", "rival")
+STREAMS = ("conditional", "null", "contrast")
+STD_FLOOR = 1e-3  # nats; below it float32 cannot tell a standard deviation from rounding
+VAR_GUARD = 1e-6  # as published with the variance form of Min-K %++
+BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # logits reduced at once: about the cache, or enough to fill the card
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Statistics of one predicted distribution per position, each float32 ``[K, T]``, NaN outside the mask.
+
+    With logits l, p = softmax(l) and target y: ``logp`` = log p_y; ``mean`` = sum p log p (minus the entropy);
+    ``var`` = sum p (log p - mean)^2; ``rank`` = number of v with l_v > l_y (0: the target is the best guess);
+    ``rival`` = max over v != y of log p_v.
+    """
+
+    logp: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    var: NDArray[np.float32]
+    rank: NDArray[np.float32]
+    rival: NDArray[np.float32]
+
+    @cached_property
+    def z(self) -> NDArray[np.float32]:
+        """Standardised log-probability: (logp - mean) / standard deviation, the latter at least ``STD_FLOOR``."""
+        return (self.logp - self.mean) / np.sqrt(np.maximum(self.var, np.float32(STD_FLOOR**2)))
+
+    @cached_property
+    def z_var(self) -> NDArray[np.float32]:
+        """The variance form that circulates beside ``z``: (logp - mean) / (variance + 1e-6)."""
+        return (self.logp - self.mean) / (self.var + np.float32(VAR_GUARD))
+
+    @cached_property
+    def margin(self) -> NDArray[np.float32]:
+        """Log-odds of the target against its best rival, which equal the difference of their logits."""
+        return self.logp - self.rival
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSignals:
+    """Everything stored about one segment under one token model.
+
+    Attributes
+    ----------
+    codes : ndarray
+        ``[K, T]`` integers, the segment's tokens.
+    mask : ndarray
+        ``[K, T]`` booleans, the positions that the model was trained to predict.
+    streams : mapping
+        ``"conditional"``, ``"null"`` and ``"contrast"`` (softmax of the difference of their logits), as available.
+    extras : mapping
+        Named results of what needs the logits themselves or further passes, for example ``"sdm/conditional"``.
+    """
+
+    codes: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+    streams: Mapping[str, Stream]
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def passes(self) -> frozenset[str]:
+        """Names of the passes whose results are held."""
+        return frozenset(self.streams) | {key.partition("/")[0] for key in self.extras}
+
+    @classmethod
+    def from_logits(
+        cls,
+        logits: ArrayLike | Tensor,
+        codes: ArrayLike | Tensor,
+        mask: ArrayLike | Tensor,
+        null_logits: ArrayLike | Tensor | None = None,
+    ) -> TokenSignals:
+        """Reduce the logits ``[K, T, V]`` of one segment; with ``null_logits`` also the null and contrast streams.
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit, fewer than two entries, or codes outside the vocabulary.
+        ModelError
+            Logits that are not finite at a valid position.
+        """
+        import torch
+
+        given = [None if x is None else torch.as_tensor(x)[None] for x in (logits, null_logits)]
+        batch = torch.as_tensor(codes)[None], torch.as_tensor(mask)[None]
+        return reduce_batch(given[0], given[1], *batch)[0]
+
+    def series(self, name: str, stream: str, codebook: int | None = None) -> NDArray[np.float64]:
+        """Return the valid entries of a ``Stream`` quantity, frame-major; empty where there are none.
+
+        Parameters
+        ----------
+        name : str
+            A field of ``Stream``, or ``"z"``, ``"z_var"``, ``"margin"``.
+        stream : str
+            A key of ``streams``.
+        codebook : int, optional
+            One codebook in time order; all of them when omitted.
+        """
+        key = (name, stream, codebook)
+        if key not in self.cache:
+            held = self.streams.get(stream)
+            values = np.empty((0, 0), np.float32) if held is None else getattr(held, name)
+            self.cache[key] = self._select(values, codebook).astype(np.float64)
+        found: NDArray[np.float64] = self.cache[key]
+        return found
+
+    def tokens(self, codebook: int | None = None) -> NDArray[np.int32]:
+        """Return the valid codes in the order of ``series``."""
+        return self._select(self.codes, codebook)
+
+    def _select(self, values: NDArray[Any], codebook: int | None) -> NDArray[Any]:
+        """Return the entries of ``[K, T]`` values inside the mask, frame-major and codebook-minor."""
+        if values.shape != self.mask.shape or (codebook is not None and codebook >= len(values)):
+            return values[:0].ravel()
+        if codebook is None:
+            return values.T[self.mask.T]
+        return values[codebook, self.mask[codebook]]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as named arrays (``"conditional.logp"``, ``"sdm/null"``, ...), ready to be stored."""
+        fields = {f"{s}.{f}": getattr(held, f) for s, held in self.streams.items() for f in FIELDS}
+        return {"codes": self.codes, "mask": self.mask, **fields, **self.extras}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TokenSignals:
+        """Undo ``to_arrays``."""
+        names = dict.fromkeys(key.partition(".")[0] for key in arrays if key.endswith(".logp"))
+        streams = {s: Stream(*(arrays[f"{s}.{f}"] for f in FIELDS)) for s in names}
+        taken = {"codes", "mask", *(f"{s}.{f}" for s in names for f in FIELDS)}
+        extras = {key: value for key, value in arrays.items() if key not in taken}
+        return cls(arrays["codes"], arrays["mask"], streams, extras)
+
+
+def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> list[TokenSignals]:
+    """Score a batch of segments: one conditional and one null pass, all three streams.
+
+    Parameters
+    ----------
+    model : TokenModel
+        A loaded model.
+    audio : Tensor
+        ``[B, C, samples]`` float32 in [-1, 1] at the model's sample rate; fixed length, never padded.
+    captions : list of str or None
+        One per segment; ``None`` scores the null stream only.
+
+    Returns
+    -------
+    list of TokenSignals
+        One per segment, on the CPU.
+    """
+    import torch
+
+    with torch.inference_mode():
+        codes = model.encode(audio)
+        logits, mask = (None, None) if captions is None else model.logits(codes, captions)
+        null_logits, null_mask = model.logits(codes, None)
+        if mask is not None and not torch.equal(mask, null_mask):
+            raise ModelError(f"{model.info.name}: conditional and null passes disagree about which positions are valid")
+        return reduce_batch(logits, null_logits, codes, null_mask)
+
+
+def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tensor, mask: Tensor) -> list[TokenSignals]:
+    """Reduce conditional and/or null logits ``[B, K, T, V]`` to signals, block by block (see ``from_logits``)."""
+    import torch
+
+    codes, mask = codes.long(), mask.bool()
+    given = {s: x for s, x in (("conditional", logits), ("null", null_logits)) if x is not None}
+    if not given:
+        raise InputError("expected the logits of at least one pass, got none")
+    for name, x in given.items():
+        if x.shape[:-1] != codes.shape or mask.shape != codes.shape or x.shape[-1] < 2:
+            raise InputError(
+                f"{name} logits {tuple(x.shape)}, codes {tuple(codes.shape)} and mask {tuple(mask.shape)} do not fit: "
+                "expected [.., K, T, V], [.., K, T] and [.., K, T] with V >= 2"
+            )
+        if ((codes < 0) | (codes >= x.shape[-1]))[mask].any():
+            raise InputError(f"codes go outside the vocabulary 0 to {x.shape[-1] - 1}; wrong tokenizer?")
+    target = codes.masked_fill(~mask, 0)
+    names = STREAMS if len(given) == 2 else tuple(given)
+    parts = {s: codes.new_empty((len(FIELDS), *codes.shape), dtype=torch.float32) for s in names}
+    for block in _blocks(next(iter(given.values()))):
+        raw = {s: x[block].float() for s, x in given.items()}
+        if len(raw) == 2:
+            raw["contrast"] = raw["conditional"] - raw["null"]
+        for s, x in raw.items():
+            parts[s][(slice(None), *block)] = _statistics(x, target[block])
+    invalid = ~mask
+    for s in names:
+        parts[s].masked_fill_(invalid, torch.nan)
+        if not torch.isfinite(parts[s][:3]).logical_or_(invalid).all():
+            raise ModelError(f"{s} logits are not finite at valid positions; load the model with dtype float32")
+    host = {s: part.cpu().numpy() for s, part in parts.items()}
+    tokens, valid = codes.to(torch.int32).cpu().numpy(), mask.cpu().numpy()
+    return [
+        TokenSignals(tokens[b], valid[b], {s: Stream(*(f[b] for f in part)) for s, part in host.items()})
+        for b in range(len(tokens))
+    ]
+
+
+def _blocks(logits: Tensor) -> list[tuple[slice, slice, slice]]:
+    """Cut ``[B, K, T, V]`` into index triples of about ``BLOCK_ELEMENTS``: several items, or a span of one's frames."""
+    batch, books, frames, entries = logits.shape
+    room = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_ELEMENTS["cuda"]) // max(1, books * entries))
+    items, span = max(1, room // max(1, frames)), min(room, max(1, frames))
+    return [
+        (slice(b, b + items), slice(None), slice(t, t + span))
+        for b in range(0, batch, items)
+        for t in range(0, frames, span)
+    ]
+
+
+def _statistics(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the ``FIELDS`` of float32 logits ``[..., V]`` for targets ``[...]``, stacked in front."""
+    import torch
+
+    logp = torch.log_softmax(logits, -1)
+    p = logp.exp()
+    mean = (p * logp).sum(-1)
+    # Centred before squaring: the raw second moment minus mean^2 loses seven digits on flat distributions.
+    var = (logp - mean[..., None]).square_().mul_(p).sum(-1)
+    index = target[..., None]
+    own = logp.gather(-1, index)
+    rank = (logp > own).sum(-1)
+    rival = logp.scatter_(-1, index, -torch.inf).amax(-1)
+    return torch.stack([own[..., 0], mean, var, rank.float(), rival])
