@@ -1,7 +1,7 @@
 """Blind signals: what can be said about a recording without any model of it.
 
-Two sources: the prepared audio of a segment, and the track's manifest row and file. Everything is numpy and scipy, a
-few milliseconds per segment. The book page *Methods: the blind gate* says what the features are for.
+Three sources: the prepared audio of a segment, the file it was cut from, and its caption. Everything is numpy, scipy
+and libsndfile, about two milliseconds per segment. The book page *Methods: the blind gate* says what it is for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from math import nan
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import soundfile as sf
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from scipy.fft import dct, rfft
 from scipy.signal import get_window
 
-if TYPE_CHECKING:
-    from earwitness.manifest import Track
+from earwitness.errors import AudioError
 
+VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
+VERSION = 1  # raise it when what is extracted changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
 LONG_WINDOW = 8192  # the same for chroma, which must resolve semitones
 MEL_BANDS, MFCCS = 40, 20
@@ -46,26 +47,38 @@ AUDIO_FEATURES = (
     *(f"mfcc_{i:02d}" for i in range(MFCCS)),
     *(f"chroma_{name}" for name in PITCH_CLASSES),
 )
-TRACK_FEATURES = (
+FORMATS = ("WAV", "FLAC", "OGG", "MPEG", "AIFF")
+FILE_FEATURES = (
     "duration",
-    "released",
     "file_rate",
-    "caption_words",
-    "caption_characters",
-    *(f"container_{name}" for name in CONTAINERS),
+    "source_sample_rate",
+    "source_channels",
+    *(f"format_{name.lower()}" for name in FORMATS),
 )
-FEATURES = AUDIO_FEATURES + TRACK_FEATURES
+CAPTION_FEATURES = ("caption_words", "caption_characters")
+FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 
 @dataclass(frozen=True)
 class BlindSignals:
-    """Named features of one segment, keys from ``FEATURES``; NaN where a feature is unknown."""
+    """Named features of one segment, keys from ``FEATURES``; what is unknown is NaN."""
 
     features: Mapping[str, float]
 
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return everything as one named array in the order of ``FEATURES``, ready to be stored."""
+        return {"features": np.array([self.features.get(name, nan) for name in FEATURES])}
 
-def extract(audio: NDArray[np.float32], sample_rate: int, track: Track | None = None) -> BlindSignals:
-    """Describe one prepared segment and, if given, the track it was cut from.
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> BlindSignals:
+        """Undo ``to_arrays``."""
+        return cls(dict(zip(FEATURES, arrays["features"].tolist(), strict=True)))
+
+
+def extract(
+    audio: NDArray[np.float32], sample_rate: int, path: Path | None = None, caption: str | None = None
+) -> BlindSignals:
+    """Describe one prepared segment and, if given, the file it was cut from and its caption.
 
     Parameters
     ----------
@@ -73,12 +86,17 @@ def extract(audio: NDArray[np.float32], sample_rate: int, track: Track | None = 
         ``[C, samples]`` or ``[samples]`` in [-1, 1]; channels are averaged.
     sample_rate : int
         Hz.
-    track : Track, optional
-        Its manifest row: duration, year, caption, and the file's container and bit rate.
+    path : Path, optional
+        The recording: its length, container and bit rate can give a set away too.
+    caption : str, optional
+        The text the model is conditioned on.
     """
-    mono = np.atleast_2d(audio).mean(axis=0)
-    described = {} if track is None else track_features(track)
-    return BlindSignals(audio_features(mono, sample_rate) | described)
+    features = audio_features(np.atleast_2d(audio).mean(axis=0), sample_rate)
+    if path is not None:
+        features |= file_features(path)
+    if caption is not None:
+        features |= {"caption_words": float(len(caption.split())), "caption_characters": float(len(caption))}
+    return BlindSignals(features)
 
 
 def audio_features(mono: NDArray[np.floating], sample_rate: int) -> dict[str, float]:
@@ -125,23 +143,24 @@ def audio_features(mono: NDArray[np.floating], sample_rate: int) -> dict[str, fl
     }
 
 
-def track_features(track: Track) -> dict[str, float]:
-    """Return ``TRACK_FEATURES`` of a manifest row.
+def file_features(path: Path) -> dict[str, float]:
+    """Return ``FILE_FEATURES``: length (s), bytes per second, sample rate (Hz), channels, one indicator per format.
 
-    ``duration`` in seconds, ``released`` as a year, ``file_rate`` in bytes per second (file size over duration; NaN
-    where either is unknown), caption length, and one indicator per container.
+    Raises
+    ------
+    AudioError
+        A file that libsndfile cannot read.
     """
-    container = track.path.suffix.lower().lstrip(".")
-    container = {"aif": "aiff", "mp4": "m4a", "oga": "ogg"}.get(container, container)
-    size = track.path.stat().st_size if track.path.is_file() else nan
-    year = track.released[:4]
+    try:
+        info = sf.info(path)
+    except (sf.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path.name}: not readable as audio ({error}); export it again as WAV or FLAC") from None
     return {
-        "duration": track.duration_s,
-        "released": float(year) if year.isdigit() else nan,
-        "file_rate": size / track.duration_s if track.duration_s > 0 else nan,
-        "caption_words": float(len(track.caption.split())),
-        "caption_characters": float(len(track.caption)),
-        **{f"container_{name}": float(name == container) for name in CONTAINERS},
+        "duration": info.duration,
+        "file_rate": path.stat().st_size / max(info.duration, TINY),
+        "source_sample_rate": float(info.samplerate),
+        "source_channels": float(info.channels),
+        **{f"format_{name.lower()}": float(info.format in (name, f"{name}EX")) for name in FORMATS},
     }
 
 

@@ -4,8 +4,7 @@ Conventions: codes and masks are ``[K, T]`` (K codebooks, T frames; batched ``[B
 log-probabilities are natural logarithms (nats). Positions outside the mask are NaN. Sequences over several codebooks
 are read frame-major, codebook-minor: all codebooks of frame 0, then of frame 1, and so on.
 
-Whatever the model's type, logits are turned into float32 before the log-softmax; they are reduced block by block, so
-that no second ``[B, K, T, V]`` tensor ever exists. The book page *Methods: token attacks* explains the streams.
+The book page *Methods: token attacks* explains the streams.
 """
 
 from __future__ import annotations
@@ -16,20 +15,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from earwitness.errors import InputError, ModelError
+from earwitness.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from earwitness.models.base import TokenModel
 
+VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
+VERSION = 1  # raise it when what is extracted changes: stored signals are keyed by it
 FIELDS = ("logp", "mean", "var", "rank", "rival")
 STREAMS = ("conditional", "null", "contrast")
 STD_FLOOR = 1e-3  # nats; below it float32 cannot tell a standard deviation from rounding
 VAR_GUARD = 1e-6  # as published with the variance form of Min-K %++
-BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # logits reduced at once: about the cache, or enough to fill the card
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +48,17 @@ class Stream:
     rival: NDArray[np.float32]
 
     @cached_property
-    def z(self) -> NDArray[np.float32]:
+    def z(self) -> NDArray[np.floating[Any]]:
         """Standardised log-probability: (logp - mean) / standard deviation, the latter at least ``STD_FLOOR``."""
         return (self.logp - self.mean) / np.sqrt(np.maximum(self.var, np.float32(STD_FLOOR**2)))
 
     @cached_property
-    def z_var(self) -> NDArray[np.float32]:
+    def z_var(self) -> NDArray[np.floating[Any]]:
         """The variance form that circulates beside ``z``: (logp - mean) / (variance + 1e-6)."""
         return (self.logp - self.mean) / (self.var + np.float32(VAR_GUARD))
 
     @cached_property
-    def margin(self) -> NDArray[np.float32]:
+    def margin(self) -> NDArray[np.floating[Any]]:
         """Log-odds of the target against its best rival, which equal the difference of their logits."""
         return self.logp - self.rival
 
@@ -93,10 +93,10 @@ class TokenSignals:
     @classmethod
     def from_logits(
         cls,
-        logits: ArrayLike | Tensor,
-        codes: ArrayLike | Tensor,
-        mask: ArrayLike | Tensor,
-        null_logits: ArrayLike | Tensor | None = None,
+        logits: NDArray[Any] | Tensor,
+        codes: NDArray[Any] | Tensor,
+        mask: NDArray[Any] | Tensor,
+        null_logits: NDArray[Any] | Tensor | None = None,
     ) -> TokenSignals:
         """Reduce the logits ``[K, T, V]`` of one segment; with ``null_logits`` also the null and contrast streams.
 
@@ -109,9 +109,10 @@ class TokenSignals:
         """
         import torch
 
-        given = [None if x is None else torch.as_tensor(x)[None] for x in (logits, null_logits)]
-        batch = torch.as_tensor(codes)[None], torch.as_tensor(mask)[None]
-        return reduce_batch(given[0], given[1], *batch)[0]
+        from earwitness.extractors.reduction import reduce_batch
+
+        given = [None if x is None else torch.as_tensor(x).clone()[None] for x in (logits, null_logits)]
+        return reduce_batch(given[0], given[1], torch.as_tensor(codes)[None], torch.as_tensor(mask)[None])[0]
 
     def series(self, name: str, stream: str, codebook: int | None = None) -> NDArray[np.float64]:
         """Return the valid entries of a ``Stream`` quantity, frame-major; empty where there are none.
@@ -176,8 +177,15 @@ def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> lis
     -------
     list of TokenSignals
         One per segment, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        Passes that disagree about their masks, or logits that are not finite.
     """
     import torch
+
+    from earwitness.extractors.reduction import reduce_batch
 
     with torch.inference_mode():
         codes = model.encode(audio)
@@ -186,69 +194,3 @@ def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> lis
         if mask is not None and not torch.equal(mask, null_mask):
             raise ModelError(f"{model.info.name}: conditional and null passes disagree about which positions are valid")
         return reduce_batch(logits, null_logits, codes, null_mask)
-
-
-def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tensor, mask: Tensor) -> list[TokenSignals]:
-    """Reduce conditional and/or null logits ``[B, K, T, V]`` to signals, block by block (see ``from_logits``)."""
-    import torch
-
-    codes, mask = codes.long(), mask.bool()
-    given = {s: x for s, x in (("conditional", logits), ("null", null_logits)) if x is not None}
-    if not given:
-        raise InputError("expected the logits of at least one pass, got none")
-    for name, x in given.items():
-        if x.shape[:-1] != codes.shape or mask.shape != codes.shape or x.shape[-1] < 2:
-            raise InputError(
-                f"{name} logits {tuple(x.shape)}, codes {tuple(codes.shape)} and mask {tuple(mask.shape)} do not fit: "
-                "expected [.., K, T, V], [.., K, T] and [.., K, T] with V >= 2"
-            )
-        if ((codes < 0) | (codes >= x.shape[-1]))[mask].any():
-            raise InputError(f"codes go outside the vocabulary 0 to {x.shape[-1] - 1}; wrong tokenizer?")
-    target = codes.masked_fill(~mask, 0)
-    names = STREAMS if len(given) == 2 else tuple(given)
-    parts = {s: codes.new_empty((len(FIELDS), *codes.shape), dtype=torch.float32) for s in names}
-    for block in _blocks(next(iter(given.values()))):
-        raw = {s: x[block].float() for s, x in given.items()}
-        if len(raw) == 2:
-            raw["contrast"] = raw["conditional"] - raw["null"]
-        for s, x in raw.items():
-            parts[s][(slice(None), *block)] = _statistics(x, target[block])
-    invalid = ~mask
-    for s in names:
-        parts[s].masked_fill_(invalid, torch.nan)
-        if not torch.isfinite(parts[s][:3]).logical_or_(invalid).all():
-            raise ModelError(f"{s} logits are not finite at valid positions; load the model with dtype float32")
-    host = {s: part.cpu().numpy() for s, part in parts.items()}
-    tokens, valid = codes.to(torch.int32).cpu().numpy(), mask.cpu().numpy()
-    return [
-        TokenSignals(tokens[b], valid[b], {s: Stream(*(f[b] for f in part)) for s, part in host.items()})
-        for b in range(len(tokens))
-    ]
-
-
-def _blocks(logits: Tensor) -> list[tuple[slice, slice, slice]]:
-    """Cut ``[B, K, T, V]`` into index triples of about ``BLOCK_ELEMENTS``: several items, or a span of one's frames."""
-    batch, books, frames, entries = logits.shape
-    room = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_ELEMENTS["cuda"]) // max(1, books * entries))
-    items, span = max(1, room // max(1, frames)), min(room, max(1, frames))
-    return [
-        (slice(b, b + items), slice(None), slice(t, t + span))
-        for b in range(0, batch, items)
-        for t in range(0, frames, span)
-    ]
-
-
-def _statistics(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the ``FIELDS`` of float32 logits ``[..., V]`` for targets ``[...]``, stacked in front."""
-    import torch
-
-    logp = torch.log_softmax(logits, -1)
-    p = logp.exp()
-    mean = (p * logp).sum(-1)
-    # Centred before squaring: the raw second moment minus mean^2 loses seven digits on flat distributions.
-    var = (logp - mean[..., None]).square_().mul_(p).sum(-1)
-    index = target[..., None]
-    own = logp.gather(-1, index)
-    rank = (logp > own).sum(-1)
-    rival = logp.scatter_(-1, index, -torch.inf).amax(-1)
-    return torch.stack([own[..., 0], mean, var, rank.float(), rival])
