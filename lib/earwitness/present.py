@@ -1,0 +1,167 @@
+"""What a page shows besides figures: badge, claim, tables, audio players, how to redo it.
+
+Each function returns an :class:`Html` that Jupyter and the book show alike; ``book/_static/custom.css`` gives it its
+looks. Numbers arrive in tables and are only formatted here. The book page *How to read a page* shows every piece.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from earwitness.errors import InputError, nearest
+from earwitness.figures import spectrogram
+
+BADGES = {
+    "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
+    "tiny": ("tiny checkpoint", "A toy checkpoint in a real format: it shows that the code runs, nothing more."),
+    "real": ("real model", "A published model and real recordings."),
+}
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of a page."""
+
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def badge(kind: str) -> str:
+    """Return the badge *pocket*, *tiny checkpoint* or *real model* as HTML, with what it means as its title."""
+    if kind not in BADGES:
+        raise InputError(f"badge: expected {', '.join(BADGES)}, got {kind!r}{nearest(kind, BADGES)}")
+    name, meaning = BADGES[kind]
+    return f'<span class="ew-badge ew-badge-{kind}" title="{html.escape(meaning)}">{name}</span>'
+
+
+def claim(text: str, kind: str) -> Html:
+    """Show what a page found, in one sentence of HTML, under its badge and what the badge means."""
+    return Html(f'<div class="ew-claim"><p>{badge(kind)} <small>{BADGES[kind][1]}</small></p><p>{text}</p></div>')
+
+
+def interval(frame: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
+    """Format ``name`` with ``name_low`` and ``name_high`` as "0.62 [0.57, 0.66]"; NaN becomes "cannot say"."""
+
+    def text(row: pd.Series) -> str:
+        if pd.isna(row[name]):
+            return "cannot say"
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        known = "" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{row[name]:.{digits}f}{known}"
+
+    return frame.apply(text, axis=1) if len(frame) else pd.Series(dtype=str)
+
+
+def table(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    *,
+    formats: Mapping[str, str | Callable[[Any], str]] | None = None,
+    source: str = "",
+    mark: str = "",
+) -> Html:
+    """Show a result table in the one style of the book.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As written under ``results/tables/``.
+    columns : mapping
+        Column -> heading, in order. A column ``x`` with ``x_low`` and ``x_high`` beside it is shown with its interval.
+    formats : mapping, optional
+        Column -> format specification (``".3f"``) or a function; default two decimals for numbers that are not whole.
+    source : str
+        Where the table lies: named below it, and offered for download.
+    mark : str
+        A boolean column; rows where it holds are set apart (blind and null rows).
+    """
+    for column in columns:
+        if column not in frame:
+            raise InputError(f"the table has no column {column!r}{nearest(column, frame.columns)}")
+    shown = {}
+    for column, heading in columns.items():
+        how = (formats or {}).get(column)
+        if callable(how):
+            shown[heading] = frame[column].map(how)
+        elif f"{column}_low" in frame:
+            shown[heading] = interval(frame, column)
+        elif how or pd.api.types.is_float_dtype(frame[column]):
+            shown[heading] = frame[column].map(lambda x, how=how: "" if pd.isna(x) else format(x, how or ".2f"))
+        else:
+            shown[heading] = frame[column].astype(str)
+    body = pd.DataFrame(shown).to_html(index=False, border=0, classes="ew-table", justify="unset")
+    if mark:
+        first, *rows = body.split("<tr>\n      <td>")
+        flags = frame[mark].to_list()
+        body = first + "".join(
+            f"<tr{' class=ew-apart' if flag else ''}>\n      <td>{row}" for flag, row in zip(flags, rows, strict=True)
+        )
+    note = f"<p class='ew-source'><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
+    return Html(f'<div class="ew-scroll" tabindex="0" role="region" aria-label="table">{body}</div>{note}')
+
+
+def download(frame: pd.DataFrame, source: str) -> str:
+    """Return a link that saves ``frame`` as CSV, with its content in the page itself."""
+    data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    return f'<a download="{html.escape(source.split("/")[-1])}" href="data:text/csv;base64,{data}">download</a>'
+
+
+def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> str:
+    """Return an audio player under the recording's spectrogram, as HTML holding the sound itself (MP3).
+
+    Parameters
+    ----------
+    audio : numpy.ndarray, shape [samples]
+        Mono, in [-1, 1].
+    sample_rate : int
+        Hz.
+    title, note : str
+        Heading and a line below it.
+    """
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, sample_rate, format="MP3")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    picture, name = spectrogram(audio, sample_rate, title=title).svg, html.escape(title, quote=True)
+    sound = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{data}" aria-label="{name}"></audio>'
+    return f'<figure class="ew-figure ew-player">{picture}{sound}<figcaption>{html.escape(note)}</figcaption></figure>'
+
+
+def side_by_side(*pieces: str) -> Html:
+    """Put pieces of HTML beside each other where the screen is wide enough."""
+    return Html(f'<div class="ew-row">{"".join(pieces)}</div>')
+
+
+def redo(template: str, parameters: Mapping[str, Any]) -> Html:
+    """Show the papermill line that runs a page again, and its parameters as a table.
+
+    Parameters
+    ----------
+    template : str
+        File name under ``notebooks/``, without its ending.
+    parameters : mapping
+        Name -> value as used by this run; values are quoted for a shell.
+    """
+    words = [
+        f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items() if not isinstance(value, list)
+    ]
+    line = " \\\n  ".join([f"papermill notebooks/{template}.ipynb out.ipynb", *words])
+    rows = "".join(
+        f"<tr><td><code>{html.escape(name)}</code></td><td><code>{html.escape(str(value))}</code></td></tr>"
+        for name, value in parameters.items()
+    )
+    head = "<thead><tr><th>parameter</th><th>value on this page</th></tr></thead>"
+    block = f'<div class="highlight"><pre>{html.escape(line)}</pre></div>'
+    return Html(f'{block}<div class="ew-scroll"><table class="ew-table">{head}<tbody>{rows}</tbody></table></div>')
