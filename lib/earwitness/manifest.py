@@ -50,11 +50,13 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: str
-    version: str
+    version: int
     licence: str
     citation: str
     membership: str = Field(description="how it is known which tracks a model was trained on")
-    biases: list[str] = []
+    control: str = Field("", description="which models saw neither side, and for which comparison")
+    audio: str = Field("", description="formats, sample rates and lengths of the recordings")
+    known_biases: list[str] = []
     counts: dict[str, int] = {}
     splits: dict[str, str] = {}
     generated_by: str = ""
@@ -214,6 +216,20 @@ def read_manifest(
     present = [c for c in TEXT_COLUMNS if c in table and c != "path"]
     fields: list[dict[Any, Any]] = table[[*present, "role", "duration_s"]].to_dict("records")
     return [Track(path=base / cell, **row) for cell, row in zip(table["path"], fields, strict=True)]
+
+
+def read_splits(path: str | Path, splits: Sequence[str] | None = None) -> list[Track]:
+    """Read the tracks of some splits (all by default) for scoring, where roles do not matter yet.
+
+    Raises
+    ------
+    ManifestError
+        As ``read_manifest``.
+    """
+    table = _read_table(Path(path))
+    if "split" not in table or "role" in table:
+        return read_manifest(path)
+    return read_manifest(path, roles={"suspect": list(splits or table["split"].unique())})
 
 
 def read_folders(*, suspects: str | Path, held_out: str | Path) -> list[Track]:

@@ -158,7 +158,7 @@ class MusicgenModel:
         return aligned, mask.expand(batch, books, frames)
 
     def _condition(self, captions: list[str] | None, batch: int) -> dict[str, Any]:
-        """Return the text condition's keyword arguments for the network."""
+        """Return the text condition's keyword arguments for the network; an empty caption is the null condition."""
         import torch
         from transformers.modeling_outputs import BaseModelOutput
 
@@ -168,4 +168,5 @@ class MusicgenModel:
             mask = torch.zeros(batch, 1, dtype=torch.long, device=self.device)
             return {"encoder_outputs": BaseModelOutput(last_hidden_state=zeros), "attention_mask": mask}
         text = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(self.device)
-        return {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"]}
+        said = torch.tensor([bool(c) for c in captions], device=self.device)
+        return {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"] * said[:, None]}

@@ -1,0 +1,89 @@
+"""The command line: ``earwitness check | score | page``. Thin: every command calls one library function.
+
+Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted. The book page *Audit your own* shows each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earwitness.errors import EarwitnessError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0] if __doc__ else None)
+
+Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
+
+
+@app.command()
+def check(manifest: Manifest, model: Annotated[str, typer.Option(help="model whose window decides")]) -> None:
+    """Say what a manifest holds, which recordings cannot be used and why, before anything is scored."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from earwitness.manifest import read_splits
+    from earwitness.signals import usable
+
+    kept, excluded = usable(read_splits(manifest), model)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{escape(manifest.name)}: {len(kept)} tracks can be scored, {len(excluded)} cannot")
+    for row in excluded.itertuples():
+        console.print(f"  {escape(str(row.track_id))}: {escape(str(row.reason))}")
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Option(help="pocket name, local folder or hub name")],
+    manifest: Manifest,
+    split: Splits = None,
+    attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
+    shard: Annotated[str, typer.Option(help="i/n: score the i-th of n shards")] = "1/1",
+    seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
+    done: Annotated[Path | None, typer.Option(help="JSON summary to write when finished")] = None,
+) -> None:
+    """Score the tracks of a manifest under a model, as far as they are not stored yet."""
+    from earwitness.manifest import read_splits
+    from earwitness.signals import collect, parse_shard, summary
+
+    signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=parse_shard(shard))
+    report = summary(signals)
+    if done:
+        done.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = done.with_name(f".{done.name}.part")
+        unfinished.write_text(json.dumps(report, indent=2) + "\n")
+        unfinished.replace(done)
+    typer.echo(
+        f"{report['tracks']} tracks, {report['segments']} segments under {report['model']}, shard {shard}: "
+        f"{signals.provenance['tracks_scored_now']} scored now, {len(report['exclusions'])} excluded"
+    )
+
+
+@app.command()
+def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experiments.yml")]) -> None:
+    """Execute one page of the registry and publish it to the book."""
+    from earwitness.pages import run_page
+
+    typer.echo(run_page(page_id).name)
+
+
+def main() -> None:
+    """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except EarwitnessError as error:
+        typer.echo(f"earwitness: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("earwitness: interrupted; what was scored is stored, run the same command to go on", err=True)
+        sys.exit(4)
+
+
+if __name__ == "__main__":
+    main()
