@@ -1,7 +1,8 @@
 """Resolve the ``.in`` files and write what is generated from them: the locks, constraints.txt and environment.yml.
 
-``make lock`` calls this with the environment's interpreter. Versions already locked stay unless a requirement moves them
-or their lines are deleted first. Resolved for Linux x86-64 and Python 3.11 beside a CPU torch, whatever runs it.
+``make lock`` calls this with the environment's interpreter. A version already locked stays until a requirement moves it
+or its lines are deleted first. Resolved for every platform and Python from 3.11 on, and without torch: its builds bring
+different packages, which come with it. What each of them needs stands in base.in.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from install import ROOT, Environment
+from install import ROOT, TORCH, Environment
 
 FOLDER = ROOT / "requirements"
 OPTIONS = (
     *("--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-find-links", "--no-emit-index-url"),
-    *("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"),
+    *("--universal", "--python-version", "3.11"),
 )
 
 CONDA = """\
 # For conda users; `make lock` writes this file from requirements/, and a test compares the two.
 #   conda env create --file environment.yml && conda activate earwitness
 #   make book VENV="$CONDA_PREFIX"
-# The make adds what conda's pip cannot: audiocraft without its outdated pins, torchaudio mended for a CPU torch, MathJax.
+# make adds what conda's pip cannot: audiocraft without its outdated pins, torchaudio mended for a CPU torch, MathJax.
 name: earwitness
 channels:
   - conda-forge
@@ -42,6 +44,12 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, flags=re.MULTILINE))
 
 
+def unhashed(lock: str) -> str:
+    """Return a lock's pins with their markers and without their hashes."""
+    lines = [line.removesuffix(" \\") for line in lock.splitlines() if line and not line[0].isspace()]
+    return "\n".join(lines) + "\n"
+
+
 def normal(name: str) -> str:
     """Return a requirement's name as locks spell it."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -57,7 +65,7 @@ def environment_yml(base_in: str, versions: dict[str, str]) -> str:
 
     ``versions`` holds what base.lock and audio.lock pin, and torch.
     """
-    names = ["torch", "torchaudio", *(name for name in direct(base_in) if name != "torch")]
+    names = ["torch", "torchaudio", *direct(base_in)]
     return CONDA + "".join(f"      - {name}=={versions[name]}\n" for name in names)
 
 
@@ -65,19 +73,22 @@ def main() -> int:
     """Resolve and write everything."""
     env = Environment(Path(sys.prefix))
     sources = env.sources()
-    own = sources.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"}
-    base = ["--no-emit-package", "torch", *([] if own else ["--torch-backend=cpu"])]
-    for name, options in (("base", base), ("tools", ["--no-deps"]), ("audio", ["--no-deps"])):
-        if name != "base":
-            options = [*options, "--constraint", FOLDER / "constraints.txt"]
+
+    def resolve(name: str, *options: str | Path) -> str:
+        target = FOLDER / f"{name}.lock"
         uv = [env.folder / "bin" / "uv", "pip", "compile", *OPTIONS, *options]
-        env.run([*uv, FOLDER / f"{name}.in", "--output-file", FOLDER / f"{name}.lock"], environment=sources, quiet=True)
-        if name == "base":
-            locked = pins((FOLDER / "base.lock").read_text(encoding="utf-8"))
-            text = "".join(f"{name}=={version}\n" for name, version in locked.items())
-            (FOLDER / "constraints.txt").write_text(text, encoding="utf-8")
+        env.run([*uv, FOLDER / f"{name}.in", "--output-file", target], environment=sources, quiet=True)
+        return target.read_text(encoding="utf-8")
+
+    with TemporaryDirectory() as scratch:
+        no_torch = Path(scratch) / "override.txt"
+        no_torch.write_text('torch ; python_version < "3"\n', encoding="utf-8")
+        base = resolve("base", "--override", no_torch)
+    constraints = FOLDER / "constraints.txt"
+    constraints.write_text(unhashed(base), encoding="utf-8")
+    resolve("tools", "--no-deps", "--constraint", constraints)
+    versions = pins(base) | pins(resolve("audio", "--no-deps")) | pins(TORCH)
     base_in = (FOLDER / "base.in").read_text(encoding="utf-8")
-    versions = locked | pins((FOLDER / "audio.lock").read_text(encoding="utf-8")) | {"torch": pins(base_in)["torch"]}
     (ROOT / "environment.yml").write_text(environment_yml(base_in, versions), encoding="utf-8")
     return 0
 
