@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from earwitness.errors import EarwitnessError
+from earwitness.errors import EarwitnessError, StoppedError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0] if __doc__ else None)
+ABOUT = "Did this audio model train on these recordings?"
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
 
 Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
@@ -50,7 +51,10 @@ def score(
     from earwitness.manifest import read_splits
     from earwitness.signals import collect, parse_shard, summary
 
-    signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=parse_shard(shard))
+    try:
+        signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=parse_shard(shard))
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted; finished parts are stored, run the same command to go on") from None
     report = summary(signals)
     if done:
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -74,15 +78,10 @@ def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experim
 def main() -> None:
     """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
     try:
-        app(standalone_mode=False)
+        app()
     except EarwitnessError as error:
         typer.echo(f"earwitness: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("earwitness: interrupted; what was scored is stored, run the same command to go on", err=True)
-        sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,12 @@ class ModelError(EarwitnessError):
     exit_code = 3
 
 
+class StoppedError(EarwitnessError):
+    """A run that was stopped from outside; the message says how to go on."""
+
+    exit_code = 4
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Suggest the closest of ``choices`` as a clause to append to a message, or an empty string."""
     match = get_close_matches(name, list(choices), n=1, cutoff=0.5)
