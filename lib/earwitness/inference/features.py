@@ -1,0 +1,62 @@
+"""The default features: one frozen list per family, fixed before anything is scored.
+
+Choosing features on the data they are tested on would void the level; these are chosen on one pocket twin and
+reported on the other. An audit with any other list says so (*exploratory*). The hash goes into every result.
+
+Book page: *Dataset inference*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from earwitness.errors import InputError
+
+MAX_FEATURES = 24
+BLIND_PREFIX = "blind/"
+
+DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
+    "token": (
+        "loss/conditional",
+        "loss/contrast",
+        "loss/conditional/q0",
+        "loss/contrast/q0",
+        "min_k-0.2/conditional",
+        "min_k-0.2/contrast",
+        "min_k++-0.2/conditional",
+        "min_k++-0.2/contrast",
+    ),
+}
+
+
+def feature_hash(features: Sequence[str]) -> str:
+    """SHA-256 of the list, one id a line, in the order given."""
+    return sha256("\n".join(features).encode()).hexdigest()
+
+
+def default_features(attacks: Sequence[str]) -> list[str]:
+    """Return the frozen list of the family whose features a score table holds.
+
+    Raises
+    ------
+    InputError
+        The table has some but not all of a family's features, or none of any family's.
+    """
+    chosen: list[str] = []
+    for family, frozen in DEFAULT_FEATURES.items():
+        missing = [name for name in frozen if name not in attacks]
+        if len(missing) == len(frozen):
+            continue
+        if missing:
+            raise InputError(
+                f"the score table lacks default features of the {family} family: {', '.join(missing)}; collect them, "
+                "or name features= yourself (the result is then marked exploratory)"
+            )
+        chosen.extend(frozen)
+    if not chosen:
+        raise InputError(
+            f"the score table holds no default feature of any family ({', '.join(DEFAULT_FEATURES)}); name features= "
+            "yourself (the result is then marked exploratory)"
+        )
+    return chosen

@@ -1,0 +1,180 @@
+"""The whole audit, from a score table to a verdict.
+
+Order of work: equal segments per unit, features fixed, ranks over both roles, (difference to the control model,)
+primary test, blind gate, effect size, rule. Nothing here looks at the roles before the tests do.
+
+Book page: *Dataset inference*.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from earwitness.errors import InputError
+from earwitness.inference.features import feature_hash
+from earwitness.inference.gate import BlindResult, blind_gate, residual_test
+from earwitness.inference.inputs import Names, Prepared, Saw, prepare
+from earwitness.inference.power import smallest_detectable_auc
+from earwitness.inference.primary import primary_test
+from earwitness.inference.result import InferenceResult
+from earwitness.inference.sequential import e_value
+from earwitness.inference.verdict import ALPHA, MIN_UNITS, Findings, decide
+from earwitness.metrics import Interval, auc, auc_within, hedges_g
+
+
+def infer(
+    scores: pd.DataFrame,
+    unit: str = "track_id",
+    features: Names | None = None,
+    *,
+    alpha: float = ALPHA,
+    n_permutations: int = 9999,
+    seed: int = 0,
+    segments_per_unit: int | None = None,
+    blind: Names | pd.DataFrame | None = None,
+    pairs: str | None = None,
+    control_scores: pd.DataFrame | None = None,
+    control_saw: Saw | None = None,
+    null_rate: Interval | None = None,
+) -> InferenceResult:
+    """Dataset inference: test, gate, effect and verdict.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Tidy score table, columns ``track_id, segment_id, artist, work, role, attack, score``; roles
+        ``suspect``/``member`` against ``held_out``/``nonmember``; scores oriented higher = more member-like.
+    unit : str
+        Column naming the independent unit.
+    features : str or sequence of str, optional
+        Attack ids or globs. Default: the frozen list of the family. Any other choice is marked exploratory.
+    alpha : float
+        Level of the primary test, in (0, .5]. When several models are audited, see
+        :func:`earwitness.inference.multiplicity.holm_verdicts`.
+    n_permutations : int
+        Relabellings; all are listed when there are few.
+    seed : int
+        Fixes segments drawn, folds, relabellings and the pair order of the e-value.
+    segments_per_unit : int, optional
+        Default: the largest number that nine units in ten can deliver.
+    blind : str, sequence of str or pandas.DataFrame, optional
+        Blind features: ids or globs in ``scores`` (default all ``blind/...``), or a units x features frame indexed by
+        unit.
+    pairs : str, optional
+        Column whose values match one suspect unit with one held-out unit each (for example ``work``): the paired
+        design.
+    control_scores : pandas.DataFrame, optional
+        The same units scored on a control model. The difference to it then *is* what is tested.
+    control_saw : str
+        What the control model was trained on; required with ``control_scores`` and refused unless ``"neither"``,
+        because a control that saw the held-out units turns the sign of the difference.
+    null_rate : Interval, optional
+        Measured rate of false rejections on audits like this one, to be shown with the result.
+
+    Raises
+    ------
+    InputError
+        Bad tables (see :func:`earwitness.units.unit_table`), features missing or present on one side only, no usable
+        feature, a control that is not one, ambiguous pairs.
+    """
+    if not 0 < alpha <= 0.5 or n_permutations < 1:
+        raise InputError(f"need 0 < alpha <= .5 and n_permutations >= 1, got alpha = {alpha}, {n_permutations}")
+    prepared = prepare(
+        scores,
+        unit,
+        features,
+        seed=seed,
+        segments_per_unit=segments_per_unit,
+        blind=blind,
+        pairs=pairs,
+        control_scores=control_scores,
+        control_saw=control_saw,
+    )
+    tested, positive = prepared.features, prepared.positive
+    n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
+    testable = min(n_suspect, n_held_out) >= MIN_UNITS
+
+    run: dict[str, Any] = {"pairs": prepared.pairs, "n_permutations": n_permutations, "seed": seed}
+    outcome = primary_test(tested, positive, **run) if testable else None
+    gate: BlindResult | None = None
+    residual_p: float | None = None
+    if outcome is not None and prepared.blind_names:
+        gate = blind_gate(prepared.blind, positive, prepared.blind_names, **run)
+        residual_p = float(residual_test(tested, prepared.blind, positive, **run).p_value)
+    found = Findings(
+        n_suspect=n_suspect,
+        n_held_out=n_held_out,
+        p_value=None if outcome is None else float(outcome.p_value),
+        p_direction=None if outcome is None else float(outcome.p_direction),
+        p_opposite=None if outcome is None else float(outcome.p_opposite),
+        blind_p=None if gate is None else gate.p_value,
+        residual_p=residual_p,
+        detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if testable else None,
+        alpha=alpha,
+    )
+    verdict, reasons = decide(found)
+    nan = Interval(np.nan, np.nan, np.nan)
+    whole, within, g, betting = nan, nan, nan, None
+    if min(n_suspect, n_held_out) >= 2:
+        total = tested.mean(axis=1)
+        artists = prepared.artists
+        suspect, held_out = total[positive], total[~positive]
+        whole, g = auc(suspect, held_out), hedges_g(suspect, held_out)
+        within, _ = auc_within(suspect, held_out, artists[positive], artists[~positive])
+        betting = e_value(suspect, held_out, seed=seed)
+    return InferenceResult(
+        verdict=verdict,
+        reasons=reasons,
+        notes=_notes(prepared, exploratory=features is not None, control=control_scores is not None),
+        auc=whole,
+        auc_within=within,
+        hedges_g=g,
+        p_value=found.p_value,
+        p_direction=found.p_direction,
+        p_opposite=found.p_opposite,
+        e_value=betting,
+        n_suspect=n_suspect,
+        n_held_out=n_held_out,
+        n_segments=len(positive) * prepared.segments_per_unit,
+        excluded=prepared.excluded,
+        blind=gate,
+        residual_p=residual_p,
+        null_rate=null_rate,
+        smallest_detectable_auc=found.detectable_auc,
+        parameters={
+            "alpha": alpha,
+            "seed": seed,
+            "unit": unit,
+            "segments_per_unit": prepared.segments_per_unit,
+            "design": ("paired " if pairs else "") + ("levels" if control_scores is None else "difference to control"),
+            "pairs": pairs,
+            "n_permutations": n_permutations,
+            "n_labellings": None if outcome is None else outcome.n_labellings,
+            "exact": None if outcome is None else outcome.exact,
+            "feature_list": "default" if features is None else "exploratory",
+            "features": prepared.chosen,
+            "features_hash": feature_hash(prepared.chosen),
+            "features_unusable": prepared.unusable,
+        },
+    )
+
+
+def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:
+    notes = [f"feature {name!r} left out: {why}" for name, why in prepared.unusable.items()]
+    if exploratory:
+        notes.append("exploratory: the features are not the frozen default list")
+    if not set(prepared.artists[prepared.positive]) & set(prepared.artists[~prepared.positive]):
+        notes.append(
+            "no artist is on both sides: tracks are then not exchangeable, and a difference between artists looks like "
+            "membership; rank the artist against reference artists as well"
+        )
+    if control:
+        notes.append("the difference to the control model is tested; a shift that both models see alike cancels")
+    notes.append(
+        "the level holds when suspects and held-out are exchangeable but for training; calibration by random splits "
+        "does not cover a real difference between the two sets"
+    )
+    return tuple(notes)
