@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import blind, token  # noqa: F401 (importing them fills the registry)
+from earwitness.attacks import blind, camia, token  # noqa: F401 (importing them fills the registry)
 from earwitness.attacks.registry import (
     DEFAULT_CODEBOOKS,
     REGISTRY,
@@ -23,9 +23,10 @@ from earwitness.attacks.registry import (
     cost,
     resolve,
 )
-from earwitness.errors import InputError
+from earwitness.attacks.token import token_frequencies
+from earwitness.errors import InputError, nearest
 
-__all__ = ["REGISTRY", "Attack", "AttackSpec", "attack", "catalogue", "cost", "resolve", "score"]
+__all__ = ["REGISTRY", "Attack", "AttackSpec", "attack", "catalogue", "cost", "resolve", "score", "token_frequencies"]
 
 FAMILIES = ("token", "blind")
 ROW = ("track_id", "segment_id", "artist", "work", "role")
@@ -54,6 +55,10 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     InputError
         An unknown attack, or one whose context or signals are missing.
     """
+    known = sorted({name for registered in REGISTRY.values() for name in registered.context})
+    for name in context:
+        if name not in known:
+            raise InputError(f"no attack takes {name!r}{nearest(name, known)}; expected {', '.join(known)}")
     heads: dict[str, tuple[Any, Iterator[Any]]] = {}
     for family in FAMILIES:
         items = iter(signals.items(family))
@@ -64,7 +69,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     specs = resolve(
         attacks,
         codebooks=DEFAULT_CODEBOOKS if sample is None else len(sample.codes),
-        passes=() if sample is None else sample.passes,
+        passes={*heads} | (set() if sample is None else sample.passes),
         context=context,
     )
     for s in specs:

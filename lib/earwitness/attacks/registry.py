@@ -22,9 +22,9 @@ from earwitness.extractors.token import STREAMS
 
 Function = Callable[..., float]
 
-# Forward passes per segment (NFE). Attacks on one stream share its pass; the contrast needs both of the first two.
-PASSES = {"conditional": 1, "null": 1}
-STANDARD_PASSES = ("conditional", "null")
+# What is run per segment, in forward passes (NFE). Attacks on one stream share its pass; the contrast needs two.
+PASSES = {"blind": 0, "conditional": 1, "null": 1}
+STANDARD_PASSES = ("blind", "conditional", "null")
 DEFAULT_CODEBOOKS = 4  # MusicGen, AudioGen and MAGNeT in mono
 
 
@@ -98,10 +98,10 @@ class AttackSpec:
 
     @property
     def passes(self) -> frozenset[str]:
-        """Names of all network passes whose results it reads."""
-        if self.attack.family != "token":
-            return frozenset()
-        own = STANDARD_PASSES if self.stream == "contrast" else (self.stream,)
+        """Names of everything that must have been run for it."""
+        if self.attack.family == "blind":
+            return frozenset({"blind"})
+        own = ("conditional", "null") if self.stream == "contrast" else (self.stream,)
         return frozenset((*own, *self.attack.passes))
 
     def bind(self, context: Mapping[str, Any]) -> Function:
@@ -237,7 +237,7 @@ def catalogue() -> pd.DataFrame:
             "formula": a.formula,
             "source": a.source,
             "access": a.access,
-            "passes": ", ".join(cost([a.specs(0)[0]])) or "none",
+            "passes": ", ".join(cost(a.specs(0)[:1])),
             "nfe": sum(cost(a.specs(0)[:1]).values()),
             "context": ", ".join(a.context),
             "ids": len(a.specs(0)),

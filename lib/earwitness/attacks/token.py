@@ -7,18 +7,22 @@ and the contrast stream. Pooled sequences are frame-major, codebook-minor. See t
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable
 from math import floor, nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
+from earwitness.errors import InputError
 from earwitness.extractors.token import TokenSignals
 
 TAILS = tuple({"k": k} for k in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
 
 
-def mean(values: NDArray[np.float64]) -> float:
+def mean(values: NDArray[Any]) -> float:
     """Return the mean, or NaN of nothing."""
     return float(values.mean()) if values.size else nan
 
@@ -92,3 +96,167 @@ def min_k_plus_plus(signals: TokenSignals, *, stream: str, codebook: int | None 
 def min_k_plus_plus_var(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Min-K %++ divided by the variance, as it circulates in the image-autoregressive literature."""
     return lowest(signals, "z_var", stream, codebook, k)
+
+
+@attack(
+    "zlib",
+    family="token",
+    formula=r"\frac{\frac1N\sum_n l_n}{b},\ b:\ \text{bytes of the zlib-compressed decimal token list}",
+    source="Carlini et al., arXiv 2012.07805; text form as in the code of arXiv 2502.02514",
+)
+def zlib_ratio(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Mean log-probability over the compressed size of the tokens: discounts what any compressor finds easy.
+
+    Tokens of a neural codec hardly compress, so b is nearly constant among segments of one length. It is Python's own
+    zlib at its default level on ``"[0, 1, 0]"``; zlib builds may differ in a byte, so the environment is pinned.
+    """
+    key = ("zlib", codebook)
+    if key not in signals.cache:
+        signals.cache[key] = len(zlib.compress(str(signals.tokens(codebook).tolist()).encode()))
+    return mean(signals.series("logp", stream, codebook)) / signals.cache[key]
+
+
+@attack(
+    "hinge",
+    family="token",
+    formula=r"\frac1N\sum_n \Big(\ell_n[y_n]-\max_{v\ne y_n}\ell_n[v]\Big)",
+    source="Bertran et al., arXiv 2307.03694",
+)
+def hinge(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Mean margin of the true token's logit over its best rival."""
+    return mean(signals.series("margin", stream, codebook))
+
+
+@attack(
+    "log_rank",
+    family="token",
+    formula=r"-\frac1N\sum_n \log(1+\mathrm{rank}_n)",
+    source="Mitchell et al., arXiv 2301.11305 (log rank)",
+)
+def log_rank(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Minus the mean log rank of the true token: blind to how sure the model is, only to what it prefers."""
+    return -mean(np.log1p(signals.series("rank", stream, codebook)))
+
+
+def surprising(
+    logp: NDArray[np.float64], entropy: NDArray[np.float64], ceiling: float, k: float
+) -> NDArray[np.float64]:
+    """Return the log-probabilities below their own k-quantile where the entropy is below ``ceiling`` (nats)."""
+    return logp[(entropy < ceiling) & (logp < np.quantile(logp, k))]
+
+
+@attack(
+    "surp",
+    family="token",
+    formula=r"\frac1{|S|}\sum_{n\in S} l_n,\ S=\{n: H_n<Q_e(H^{(q)}),\ l_n<Q_{0.4}(l^{(q)})\}",
+    source="Zhang & Wu, arXiv 2407.21248; thresholds per codebook by us",
+    variants=tuple({"entropy": e} for e in (0.25, 0.5, 0.75)),
+)
+def surp(signals: TokenSignals, *, stream: str, codebook: int | None = None, entropy: float, k: float = 0.4) -> float:
+    """Mean log-probability of surprising tokens: the model was sure (low entropy), and wrong.
+
+    The published entropy ceiling is absolute (2 nats); with V entries and K codebooks of very different entropy no one
+    number serves. The ceiling is therefore the e-quantile of the segment's *own* entropies in that codebook: it needs
+    no labels and no other recording, cannot leak between roles, follows vocabulary and codebook, and looks at equally
+    many positions in every segment. The price: it no longer sees how sure the model is of the segment as a whole,
+    which ``loss`` and ``hinge`` do see. NaN where no token qualifies (the published code returns -100).
+    """
+    chosen = []
+    for q in range(len(signals.codes)) if codebook is None else [codebook]:
+        logp, entropies = signals.series("logp", stream, q), -signals.series("mean", stream, q)
+        if logp.size:
+            chosen.append(surprising(logp, entropies, float(np.quantile(entropies, entropy)), k))
+    return mean(np.concatenate(chosen)) if chosen else nan
+
+
+@attack(
+    "dc_pdd",
+    family="token",
+    formula=r"\frac1{|F|}\sum_{n\in F}\min\big(-p_n\log f(y_n),a\big),\ F:\ \text{first occurrences per codebook}",
+    source="Zhang et al., arXiv 2409.14781",
+    variants=({"clip": 0.01}, {"clip": 1.0}),
+    context=("frequencies",),
+)
+def dc_pdd(
+    signals: TokenSignals,
+    *,
+    stream: str,
+    codebook: int | None = None,
+    clip: float,
+    frequencies: NDArray[np.floating[Any]],
+) -> float:
+    """Cross-entropy of the model's probability and a reference corpus' token frequency, on first occurrences.
+
+    ``frequencies`` is ``[K, V]`` as ``token_frequencies`` counts it on recordings outside the comparison. The published
+    clip of 0.01 binds on most audio tokens; 1.0 hardly ever does.
+    """
+    held, found = signals.streams.get(stream), []
+    for q in range(len(signals.codes)) if codebook is None else [codebook]:
+        if held is not None and q < len(signals.codes):
+            codes, first = np.unique(signals.tokens(q), return_index=True)
+            p = np.exp(signals.series("logp", stream, q)[first])
+            found.append(np.minimum(-p * np.log(frequencies[q, codes]), clip))
+    return mean(np.concatenate(found)) if found else nan
+
+
+def token_frequencies(signals: Iterable[TokenSignals], entries: int) -> NDArray[np.float64]:
+    """Count how often each of ``entries`` codes occurs per codebook, plus one, as shares ``[K, V]``.
+
+    Raises
+    ------
+    InputError
+        No segments, or codes beyond ``entries``.
+    """
+    counts: NDArray[Any] = np.ones(1)
+    for signal in signals:
+        if int(signal.codes[signal.mask].max(initial=0)) >= entries:
+            raise InputError(f"a token lies beyond the {entries} entries; pass the model's own vocabulary size")
+        counts = counts + [np.bincount(signal.tokens(q), minlength=entries) for q in range(len(signal.codes))]
+    if counts.ndim < 2:
+        raise InputError("token frequencies need a reference corpus of at least one segment")
+    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+@attack(
+    "cfg_loglik",
+    family="token",
+    formula=r"\bar l(x\mid c)-\bar l(x\mid\varnothing)",
+    source="second reading of the guidance contrast, arXiv 2512.09654",
+    streams=("contrast",),
+)
+def cfg_loglik(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Mean log-likelihood gained by the caption: conditional minus null, each weighted as in training."""
+    return likelihood(signals, "conditional", codebook) - likelihood(signals, "null", codebook)
+
+
+@attack(
+    "cfg_probability",
+    family="token",
+    formula=r"\frac1N\sum_n \big(p(y_n\mid c)-p(y_n\mid\varnothing)\big)",
+    source="third, literal reading of the guidance contrast, arXiv 2512.09654",
+    streams=("contrast",),
+)
+def cfg_probability(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Mean difference of the true tokens' probabilities with and without the caption."""
+    passes = [np.exp(signals.series("logp", s, codebook)) for s in ("conditional", "null")]
+    return mean(passes[0]) - mean(passes[1])
+
+
+@attack(
+    "sdm",
+    family="token",
+    formula=r"\operatorname{mean}_{i<j}(1-\cos(\bar\ell_{C_i},\bar\ell_{C_j})),\ C_i:\ \text{100 random frames}",
+    source="Wei, Witbrock & Morreale, Sample Distance Matrix; the matrix's diagonal, per codebook",
+)
+def sdm(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Mean cosine distance between the mean logits of time-shuffled chunks of the segment.
+
+    The published matrix compares recordings with each other and its scoring step is not public; an attack may not look
+    at other recordings, so this is its diagonal. The sign is our convention: a confident model varies its predictions.
+    Chunks hold 100 frames, or a fifth of the segment if that is shorter; four fixed shuffles are averaged.
+    """
+    spread = signals.extras.get(f"sdm/{stream}", np.empty(0))
+    if codebook is None:
+        return mean(spread[np.isfinite(spread)].astype(np.float64))
+    return float(spread[codebook]) if codebook < len(spread) else nan

@@ -125,7 +125,7 @@ def _chunk_weights(mask: bytes, books: int) -> NDArray[np.float32]:
         for shuffle in range(SDM_SHUFFLES):
             frames = np.random.default_rng(shuffle).permutation(np.flatnonzero(valid[q]))[: size * count]
             np.put_along_axis(weights[q, shuffle], frames.reshape(count, size), np.float32(1 / max(1, size)), axis=1)
-    return weights.reshape(books, SDM_SHUFFLES * count, -1)
+    return weights.reshape(books, SDM_SHUFFLES * count, valid.shape[1])
 
 
 def _cosine_spread(pooled: Tensor) -> Tensor:
