@@ -40,7 +40,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     signals : Signals
         What ``collect`` returns; anything whose ``items(family)`` yields (row, signal) pairs.
     attacks : str or iterable
-        See ``resolve``. ``"all"`` means every pooled attack that the stored passes suffice for.
+        See ``resolve``. ``"all"`` means every pooled attack that the stored passes and ``context`` suffice for.
     **context
         What single attacks need besides the signals, for example ``frequencies`` for ``dc_pdd``.
 

@@ -177,7 +177,7 @@ def resolve(
     codebooks : int
         How many codebooks the model has.
     passes, context : iterable of str
-        What is at hand: ``"all"`` takes only the attacks that these suffice for.
+        What is at hand: ``"all"`` and globs take only the attacks that these suffice for.
 
     Returns
     -------
@@ -193,15 +193,20 @@ def resolve(
         spec = [spec]
     known = [s for registered in REGISTRY.values() for s in registered.specs(codebooks)]
     have, given = {*passes}, {*context}
+
+    def at_hand(s: AttackSpec) -> bool:
+        return s.passes <= have and given.issuperset(s.attack.context)
+
     found: dict[str, AttackSpec] = {}
     for wanted in spec:
         if isinstance(wanted, AttackSpec):
             matches = [wanted]
         elif wanted == "all":
-            pooled = [s for s in known if s.codebook is None]
-            matches = [s for s in pooled if s.passes <= have and given.issuperset(s.attack.context)]
+            matches = [s for s in known if s.codebook is None and at_hand(s)]
         else:
             matches = [s for s in known if _matches(s, wanted)]
+            if any(c in wanted for c in "*?["):  # a glob means what is at hand, unless it means nothing else
+                matches = [s for s in matches if at_hand(s)] or matches
             if not matches:
                 ids = {i for s in known for i in (s.id, s.label, s.attack.name)}
                 raise InputError(

@@ -17,7 +17,8 @@ from torch import Tensor
 from earwitness.errors import InputError, ModelError
 from earwitness.extractors.token import FIELDS, STREAMS, Stream, TokenSignals
 
-BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # logits reduced at once: what a cache holds, or what fills the card
+BLOCK_ELEMENTS = {"cpu": 2**18}  # logits reduced at once: what a cache holds ...
+BLOCK_ELEMENTS_ACCELERATOR = 2**25  # ... or what keeps an accelerator busy
 SDM_CHUNK, SDM_CHUNKS, SDM_SHUFFLES = 100, 5, 4  # frames pooled (fewer if the item is short), least chunks, repeats
 
 
@@ -91,7 +92,7 @@ def _streams(raw: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 def _blocks(logits: Tensor) -> tuple[list[slice], list[slice]]:
     """Cut ``[B, K, T, V]`` into slices of items and of frames: several items at once, or a span of one's frames."""
     batch, books, frames, entries = logits.shape
-    room = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_ELEMENTS["cuda"]) // (books * entries))
+    room = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_ELEMENTS_ACCELERATOR) // (books * entries))
     items, span = max(1, room // max(1, frames)), min(room, max(1, frames))
     return [slice(b, b + items) for b in range(0, batch, items)], [slice(t, t + span) for t in range(0, frames, span)]
 
