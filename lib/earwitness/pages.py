@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 
 from earwitness.errors import EarwitnessError
 from earwitness.experiments import Page, check_parameters, load_registry
@@ -205,6 +206,19 @@ def run(page_id: str) -> None:
     except EarwitnessError as error:
         typer.echo(f"earwitness: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
+
+
+@app.command()
+def contents(tier: str, out: Path) -> None:
+    """Write the table of contents with the pages of a tier only: book/_toc.yml lists them all."""
+    left_out = {f"pages/{page.id}" for page in load_registry().pages} - {
+        f"pages/{page.id}" for page in load_registry().tier("full" if tier == "full" else "book")
+    }
+    toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc.get("parts", []):
+        part["chapters"] = [chapter for chapter in part["chapters"] if chapter["file"] not in left_out]
+    toc["parts"] = [part for part in toc.get("parts", []) if part["chapters"]]
+    _write(out, yaml.safe_dump(toc, sort_keys=False))
 
 
 @app.command(hidden=True)

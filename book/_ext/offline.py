@@ -1,0 +1,31 @@
+"""Keep the built pages free of scripts they do not need: everything a page loads lies beside it.
+
+Jupyter Book adds every script under ``_static`` to every page, MathJax (1.2 MB) too, which Sphinx itself already adds
+where there is a formula; and it always adds Thebe, whose script lives on another server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+
+def drop_mathjax_copies(_app: Sphinx, config: Config) -> None:
+    """Leave MathJax to ``mathjax_path``."""
+    config.html_js_files = [file for file in config.html_js_files if "mathjax" not in str(file)]
+
+
+def drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Take Thebe's scripts and style out of a page."""
+    for kind in ("script_files", "css_files"):
+        files = context.get(kind, [])
+        context[kind] = [file for file in files if "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register both."""
+    app.connect("config-inited", drop_mathjax_copies)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

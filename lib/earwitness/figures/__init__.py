@@ -1,0 +1,15 @@
+"""Table in, figure out: one look for every figure of the book, and no statistic computed here.
+
+A figure is drawn with matplotlib and shown as inline SVG. Colours carry CSS variables (``var(--ew-member, #0067a5)``),
+so that a page follows the reader's light or dark theme, while a figure on its own keeps readable defaults. Hues are
+colour-blind safe, after Okabe and Ito; shape or position always says the same as colour. Tables are data frames as
+written to ``results/tables/<experiment>/``; each docstring names the columns it reads. The book page *How to read a
+page* explains each kind of figure.
+"""
+
+from earwitness.figures.curves import densities, roc
+from earwitness.figures.forest import answer, artist_forest, auc_forest
+from earwitness.figures.sound import spectrogram
+from earwitness.figures.style import COLOURS, Figure
+
+__all__ = ["COLOURS", "Figure", "answer", "artist_forest", "auc_forest", "densities", "roc", "spectrogram"]

@@ -1,0 +1,70 @@
+"""Curves: ROC and score densities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib import rc_context
+
+from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
+
+
+@rc_context(STYLE)
+def roc(curves: pd.DataFrame, *, names: Mapping[str, str] | None = None, source: str = "") -> Figure:
+    """Draw ROC curves with the diagonal of a coin toss.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        Columns ``attack``, ``fpr``, ``tpr`` in [0, 1], rows in order of the threshold.
+    names : mapping, optional
+        Attack -> direct label; default the attack ids.
+    source : str
+        Where the table lies.
+    """
+    need(curves, "attack", "fpr", "tpr")
+    canvas, axes = canvas_axes(width=4.8, height=4.4)
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(0.74, 0.7, "coin toss", color=COLOURS["muted"], rotation=45, ha="center", va="center")
+    looks = iter([("member", "-"), ("blind", (0, (5, 1.5))), ("reference", "-."), ("evidence", ":"), ("neutral", "-")])
+    for (attack, curve), (colour, line) in zip(curves.groupby("attack", sort=False), looks, strict=False):
+        name = (names or {}).get(str(attack), str(attack))
+        axes.plot(curve["fpr"], curve["tpr"], color=COLOURS[colour], linestyle=line, label=name)
+    axes.legend(loc="lower right", frameon=False, handlelength=2.6)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_xlabel("false positive rate (non-members flagged)")
+    axes.set_ylabel("true positive rate (members flagged)")
+    return finish(canvas, f"ROC curves of {', '.join(curves['attack'].unique())} against a coin toss.", source)
+
+
+@rc_context(STYLE)
+def densities(scores: pd.DataFrame, *, sides: Mapping[str, str], label: str, source: str = "") -> Figure:
+    """Draw how one score is distributed on each side, every unit a tick.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns ``role`` and ``score``, one row per unit.
+    sides : mapping
+        Role -> direct label, the positive side first.
+    label : str
+        Name of the score with its unit, for the horizontal axis.
+    source : str
+        Where the table lies.
+    """
+    import seaborn as sns
+
+    need(scores, "role", "score")
+    canvas, axes = canvas_axes(height=2.9)
+    for (role, name), colour, line in zip(sides.items(), ("member", "reference"), ("-", "--"), strict=False):
+        values = scores.loc[scores["role"] == role, "score"].dropna()
+        if values.nunique() < 2:
+            continue
+        hue, count = COLOURS[colour], f"{name} (n = {len(values)})"
+        sns.kdeplot(x=values, ax=axes, color=hue, fill=True, alpha=0.13, linewidth=0, cut=0)
+        sns.kdeplot(x=values, ax=axes, color=hue, linestyle=line, cut=0, label=count)
+    axes.legend(frameon=False, loc="upper left")
+    axes.set(xlabel=f"{label}    (higher = more member-like)", ylabel="density", yticks=[])
+    axes.grid(axis="y", visible=False)
+    return finish(canvas, f"Distribution of {label} for {' and '.join(sides.values())}.", source)

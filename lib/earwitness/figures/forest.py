@@ -1,0 +1,158 @@
+"""Effects with their intervals: attacks, artists, and the answer in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+
+from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
+
+VERDICT_LOOK = {"evidence": ("evidence", "o"), "no evidence": ("neutral", "s"), "not testable": ("alarm", "X")}
+
+
+def _intervals(axes: Axes, y: np.ndarray, table: pd.DataFrame, looks: Sequence[tuple[str, str]]) -> None:
+    """Draw one point and its interval per row; a missing value leaves the row empty and says so."""
+    for at, (_, row), (colour, marker) in zip(y, table.iterrows(), looks, strict=True):
+        if np.isnan(row["auc"]):
+            axes.annotate("cannot say", (0.5, at), color=COLOURS["muted"], va="center", ha="center", fontstyle="italic")
+            continue
+        hue = COLOURS[colour]
+        axes.plot([row["auc_low"], row["auc_high"]], [at, at], color=hue, solid_capstyle="round", linewidth=2.2)
+        axes.plot(row["auc"], at, marker, color=hue, markersize=6.5, markeredgecolor="none")
+
+
+def _chance(axes: Axes) -> None:
+    """Mark chance on an AUC axis."""
+    axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+
+
+@rc_context(STYLE)
+def auc_forest(table: pd.DataFrame, *, blind: str = "blind/", source: str = "") -> Figure:
+    """Draw the AUC of each attack with its interval, best first; blind baselines below, in their own colour and shape.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``attack``, ``auc``, ``auc_low``, ``auc_high`` (AUC in [0, 1]; NaN rows are shown as "cannot say").
+    blind : str
+        Prefix of the attacks that never touch the model.
+    source : str
+        Where the table lies, named under the figure.
+    """
+    need(table, "attack", "auc", "auc_low", "auc_high")
+    is_blind = table["attack"].str.startswith(blind)
+    rows = table.assign(_blind=is_blind).sort_values(["_blind", "auc"], ascending=[True, False], na_position="last")
+    y = -np.arange(len(rows), dtype=float) - 0.6 * rows["_blind"].to_numpy()
+    canvas, axes = canvas_axes(height=max(1.8, 0.27 * len(rows) + 1.0))
+    _chance(axes)
+    _intervals(axes, y, rows, [("blind", "D") if b else ("member", "o") for b in rows["_blind"]])
+    axes.set_yticks(y, rows["attack"].to_list())
+    axes.set_ylim(y.min() - 0.7, 0.7)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("AUC over tracks, with 95 % interval    (0.5 = coin toss)")
+    if is_blind.any():
+        first = float(y[rows["_blind"].to_numpy()][0])
+        right = axes.get_xlim()[1]
+        axes.text(right, first + 0.55, "never touches the model", color=COLOURS["blind"], ha="right", va="bottom")
+    best = rows.iloc[0]
+    return finish(canvas, f"AUC of {len(rows)} attacks; the highest is {best['attack']} at {best['auc']:.2f}.", source)
+
+
+@rc_context(STYLE)
+def artist_forest(
+    table: pd.DataFrame, *, groups: Mapping[str, str] | None = None, source: str = "", label: str = "artist"
+) -> Figure:
+    """Draw the effect per artist with its interval, one block per group, coloured and shaped by verdict.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``artist``, ``group``, ``auc``, ``auc_low``, ``auc_high`` and ``verdict``: *evidence*, *no evidence* or
+        *not testable*.
+    groups : mapping, optional
+        Group -> heading, in drawing order. Default: the groups as they come, headed by their own names.
+    source, label : str
+        Where the table lies; the column that names a row.
+    """
+    need(table, label, "group", "auc", "auc_low", "auc_high", "verdict")
+    headings = dict(groups) if groups else {name: name for name in table["group"].unique()}
+    blocks = {name: table[table["group"] == name].sort_values("auc", ascending=False) for name in headings}
+    blocks = {name: block for name, block in blocks.items() if len(block)}
+    total = sum(map(len, blocks.values()))
+    canvas, axes = canvas_axes(height=0.2 * total + 0.42 * len(blocks) + 0.9)
+    _chance(axes)
+    ticks: list[float] = []
+    names: list[str] = []
+    at = 0.0
+    low = min(0.3, float(np.nanmin([table["auc_low"].min(), 0.3])))
+    for group, block in blocks.items():
+        counts = block["verdict"].value_counts()
+        tally = f"{counts.get('evidence', 0)} of {len(block)} with evidence"
+        axes.text(low, at, headings[group], fontweight="bold", va="center")
+        axes.text(1.0, at, tally, va="center", ha="right", fontweight="bold", color=COLOURS["muted"])
+        y = at - 1.0 - np.arange(len(block))
+        _intervals(axes, y, block, [VERDICT_LOOK.get(v, ("neutral", "s")) for v in block["verdict"]])
+        ticks += list(y)
+        names += block[label].to_list()
+        at = y[-1] - 1.7
+    axes.set_yticks(ticks, names, fontsize=8.5)
+    axes.set_ylim(at + 1.0, 0.8)
+    axes.set_xlim(low, 1.0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("AUC of suspects against held-out tracks, with 95 % interval    (0.5 = no difference)")
+    for verdict, (colour, marker) in VERDICT_LOOK.items():
+        if (table["verdict"] == verdict).any():
+            axes.plot([], [], marker, color=COLOURS[colour], markeredgecolor="none", label=verdict)
+    canvas.legend(loc="outside lower right", ncols=3, frameon=False, handletextpad=0.1, columnspacing=1.2)
+    found = {headings[g]: f"{(block['verdict'] == 'evidence').sum()} of {len(block)}" for g, block in blocks.items()}
+    spoken = "; ".join(f"{heading}: {count} with evidence" for heading, count in found.items())
+    return finish(canvas, f"Effect per artist. {spoken}.", source)
+
+
+@rc_context(STYLE)
+def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[str, str], source: str = "") -> Figure:
+    """Draw the whole answer: one track at a time above, one artist at a time below, each artist a mark.
+
+    Parameters
+    ----------
+    artists : pandas.DataFrame
+        As for ``artist_forest``.
+    per_track : pandas.DataFrame
+        One row: ``auc``, ``auc_low``, ``auc_high`` of single tracks, members against non-members.
+    groups : mapping
+        Group of ``artists`` -> heading, in drawing order.
+    source : str
+        Where the tables lie.
+    """
+    need(artists, "group", "auc", "verdict")
+    need(per_track, "auc", "auc_low", "auc_high")
+    canvas, axes = canvas_axes(height=1.15 + 0.72 * (len(groups) + 1))
+    axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    _intervals(axes, np.zeros(1), per_track.head(1), [("member", "o")])
+    single, low, high = per_track[["auc", "auc_low", "auc_high"]].iloc[0]
+    axes.text(single, 0.3, f"{single:.2f} [{low:.2f}, {high:.2f}]", color=COLOURS["member"], ha="center")
+    tally = {}
+    for at, group in enumerate(groups, start=1):
+        block = artists[artists["group"] == group].sort_values("auc")
+        for verdict, (colour, marker) in VERDICT_LOOK.items():
+            rows = block[block["verdict"] == verdict]
+            # Neighbours are set apart vertically by their rank, so that no two marks hide each other.
+            offset = (np.flatnonzero(block["verdict"] == verdict) % 3 - 1) * 0.13
+            axes.plot(rows["auc"], -at + offset, marker, color=COLOURS[colour], markersize=7.5, alpha=0.85, mew=0)
+        tally[group] = f"{(block['verdict'] == 'evidence').sum()} of {len(block)}"
+        axes.text(1.02, -at, tally[group], transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+    axes.text(1.02, 0.55, "evidence", transform=axes.get_yaxis_transform(), va="center", color=COLOURS["muted"])
+    axes.set_yticks(-np.arange(len(groups) + 1), ["one track at a time", *groups.values()])
+    axes.set_ylim(-len(groups) - 0.6, 0.75)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("AUC: how often a suspect track scores above a held-out one    (0.5 = coin toss)")
+    for verdict, (colour, marker) in VERDICT_LOOK.items():
+        if (artists["verdict"] == verdict).any():
+            axes.plot([], [], marker, color=COLOURS[colour], mew=0, markersize=7.5, label=verdict)
+    canvas.legend(loc="outside lower right", ncols=3, frameon=False, handletextpad=0.1, columnspacing=1.2)
+    spoken = "; ".join(f"{heading}: {tally[group]} with evidence" for group, heading in groups.items())
+    return finish(canvas, f"One track at a time: AUC {single:.2f}. One artist at a time: {spoken}.", source)

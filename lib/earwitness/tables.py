@@ -1,0 +1,125 @@
+"""The tables of a page: written to ``results/tables/<experiment>/<name>.csv`` and read back before anything is shown.
+
+A figure or a sentence can so never show a number that is in no file. The functions here arrange results of the
+statistics into tables; they add none of their own but the points of a ROC curve (scikit-learn's). The book page *How to
+read a page* says how the files are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from earwitness.errors import InputError, nearest
+from earwitness.paths import results_dir
+from earwitness.units import matching, unit_table
+
+
+def _path(experiment: str, name: str) -> Path:
+    """Return where a table lies."""
+    return results_dir() / "tables" / experiment / f"{name}.csv"
+
+
+def source(experiment: str, name: str) -> str:
+    """Return how a page names a table: ``results/tables/<experiment>/<name>.csv``."""
+    return f"results/tables/{experiment}/{name}.csv"
+
+
+def write(frame: pd.DataFrame, experiment: str, name: str) -> pd.DataFrame:
+    """Write a table, whole or not at all, to six significant digits; return it as read back from the file."""
+    path = _path(experiment, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    frame.to_csv(part, index=False, float_format="%.6g")
+    part.replace(path)
+    return read(experiment, name)
+
+
+def read(experiment: str, name: str) -> pd.DataFrame:
+    """Read a table of this or another experiment; raise InputError where it does not exist."""
+    path = _path(experiment, name)
+    if not path.is_file():
+        found = sorted(file.stem for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        has = f"has {', '.join(found)}{nearest(name, found)}" if found else "has no tables yet; run its page first"
+        raise InputError(f"no table {source(experiment, name)}: experiment {experiment!r} {has}")
+    return pd.read_csv(path)
+
+
+def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the named attacks (ids or globs), in the order of the table."""
+    chosen = matching(table["attack"].drop_duplicates().to_list(), attacks)
+    return table[table["attack"].isin(chosen)].reset_index(drop=True)
+
+
+def per_unit(scores: pd.DataFrame, attacks: str | Sequence[str], unit: str = "track_id") -> pd.DataFrame:
+    """Return one row per unit and attack: ``unit``, ``artist``, ``attack``, ``role`` (member, nonmember), ``score``.
+
+    Units, segments and means are those that ``ew.compare`` uses.
+    """
+    held = unit_table(scores, unit)
+    chosen = matching(held.attacks, attacks)
+    wide = pd.DataFrame(held.columns(chosen), columns=chosen)
+    wide.insert(0, "unit", held.units)
+    wide.insert(1, "artist", held.artists)
+    wide.insert(2, "role", pd.Series(held.positive).map({True: "member", False: "nonmember"}))
+    return wide.melt(id_vars=["unit", "artist", "role"], var_name="attack", value_name="score")
+
+
+def roc_points(units: pd.DataFrame) -> pd.DataFrame:
+    """Return the ROC points of each attack of a ``per_unit`` table: ``attack``, ``fpr``, ``tpr``, ``threshold``."""
+    from sklearn.metrics import roc_curve
+
+    frames = []
+    for attack, rows in units.dropna(subset="score").groupby("attack", sort=False):
+        fpr, tpr, threshold = roc_curve(rows["role"] == "member", rows["score"])
+        frames.append(pd.DataFrame({"attack": attack, "fpr": fpr, "tpr": tpr, "threshold": threshold}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataFrame:
+    """Audit every value of ``by`` on its own and return one row each, in order of the names.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Score table with suspects and held-out tracks of each.
+    by : str
+        Column that says whose tracks belong together, usually ``artist``.
+    **options
+        Passed to ``ew.infer``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_direction``, ``blind_p``,
+        ``residual_p``, ``e_value``, ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and
+        ``reasons``.
+    """
+    from earwitness.inference import infer
+
+    rows = []
+    for name, part in scores.groupby(by, sort=True):
+        result = infer(part, **options)
+        row: dict[str, Any] = {by: name, "verdict": result.verdict}
+        for effect in ("auc", "hedges_g"):
+            held = getattr(result, effect)
+            row |= {effect: held.value, f"{effect}_low": held.low, f"{effect}_high": held.high}
+        row |= {key: getattr(result, key) for key in ("p_value", "p_direction", "residual_p", "e_value")}
+        row["blind_p"] = result.blind.p_value if result.blind else None
+        row |= {
+            key: getattr(result, key) for key in ("smallest_detectable_auc", "n_suspect", "n_held_out", "n_segments")
+        }
+        rows.append(row | {"reasons": "; ".join(result.reasons)})
+    return pd.DataFrame(rows)
+
+
+def tally(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+    """Count the verdicts of each group: ``group``, ``audits``, ``evidence``, ``no evidence``, ``not testable``."""
+    words = ["evidence", "no evidence", "not testable"]
+    counts = pd.crosstab(table[by], table["verdict"]).reindex(columns=words, fill_value=0)
+    counts = counts.reindex(table[by].drop_duplicates())
+    counts.insert(0, "audits", counts.sum(axis=1))
+    return counts.rename_axis(columns=None).reset_index()
