@@ -25,6 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 POSITIVE_ROLES = ("member", "suspect")
 REFERENCE_ROLES = ("nonmember", "held_out")
+BLIND_PREFIX = "blind/"  # ids of attacks that never touch the model
 COLUMNS = ("track_id", "segment_id", "artist", "work", "role", "attack", "score")
 
 # The default number of segments per unit is the largest that this share of the units can deliver (both roles pooled).

@@ -14,7 +14,6 @@ from hashlib import sha256
 from earwitness.errors import InputError
 
 MAX_FEATURES = 24
-BLIND_PREFIX = "blind/"
 
 DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
     "token": (

@@ -28,6 +28,15 @@ UNITS_PER_COMPONENT = 4
 
 
 @dataclass(frozen=True)
+class Clauses:
+    """The three tests behind a verdict; p-values of the gate are arrays over the batch, None without blind features."""
+
+    primary: Outcome
+    blind_p: FloatArray | None
+    residual_p: FloatArray | None
+
+
+@dataclass(frozen=True)
 class BlindResult:
     """First clause of the gate: its p-value, the AUC of out-of-fold blind scores, and the features used."""
 
@@ -36,23 +45,43 @@ class BlindResult:
     features: tuple[str, ...]
 
 
-def blind_gate(
+def run_clauses(
+    features: FloatArray,
     blind: FloatArray,
     positive: BoolArray,
-    names: tuple[str, ...],
     *,
     pairs: npt.NDArray[np.int64] | None = None,
     n_permutations: int = 9999,
     seed: int = 0,
-) -> BlindResult:
-    """Run the test on blind features ``blind`` [n, q] (rank-standardised), without orientation."""
-    outcome = primary_test(blind, positive, pairs=pairs, oriented=False, n_permutations=n_permutations, seed=seed)
-    scores = out_of_fold_scores(blind, positive, seed)
-    return BlindResult(
-        p_value=float(outcome.p_value),
-        auc=float(placements(scores[positive], scores[~positive])[0].mean()),
-        features=names,
+) -> Clauses:
+    """Run the primary test and both clauses of the gate.
+
+    Parameters
+    ----------
+    features : numpy.ndarray, shape [..., n, p]
+        Rank-standardised attack scores.
+    blind : numpy.ndarray, shape [..., n, q]
+        Rank-standardised blind features; q = 0 leaves the gate out.
+    positive, pairs, n_permutations, seed
+        As in :func:`earwitness.inference.primary.primary_test`.
+    """
+
+    def test(values: FloatArray, *, oriented: bool = True) -> Outcome:
+        return primary_test(values, positive, pairs=pairs, oriented=oriented, n_permutations=n_permutations, seed=seed)
+
+    if not blind.shape[-1]:
+        return Clauses(test(features), None, None)
+    return Clauses(
+        primary=test(features),
+        blind_p=test(blind, oriented=False).p_value,
+        residual_p=test(residualise(features, blind)).p_value,
     )
+
+
+def blind_auc(blind: FloatArray, positive: BoolArray, seed: int = 0) -> float:
+    """AUC of out-of-fold blind scores, for display; ``blind`` [n, q] is rank-standardised."""
+    scores = out_of_fold_scores(blind, positive, seed)
+    return float(placements(scores[positive], scores[~positive])[0].mean())
 
 
 def blind_components(blind: FloatArray) -> FloatArray:
@@ -82,16 +111,3 @@ def residualise(features: FloatArray, blind: FloatArray) -> FloatArray:
     """
     components = blind_components(blind)
     return rank_standardise(features - components @ (np.swapaxes(components, -1, -2) @ features))
-
-
-def residual_test(
-    features: FloatArray,
-    blind: FloatArray,
-    positive: BoolArray,
-    *,
-    pairs: npt.NDArray[np.int64] | None = None,
-    n_permutations: int = 9999,
-    seed: int = 0,
-) -> Outcome:
-    """Second clause of the gate: the primary test on residualised attack scores."""
-    return primary_test(residualise(features, blind), positive, pairs=pairs, n_permutations=n_permutations, seed=seed)

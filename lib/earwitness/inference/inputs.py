@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError
-from earwitness.inference.features import BLIND_PREFIX, default_features
+from earwitness.inference.features import default_features
 from earwitness.inference.primary import rank_standardise, unusable_features
-from earwitness.units import UnitTable, matching, unit_table
+from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -159,7 +159,7 @@ def _all_splits(n: int, n_positive: int) -> BoolArray:
 
 @lru_cache(maxsize=8)
 def _all_signs(n: int) -> FloatArray:
-    signs: FloatArray = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    signs = np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), dtype=np.float64)
     return signs
 
 

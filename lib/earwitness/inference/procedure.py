@@ -8,17 +8,14 @@ Book page: *Dataset inference*.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash
-from earwitness.inference.gate import BlindResult, blind_gate, residual_test
+from earwitness.inference.gate import BlindResult, Clauses, blind_auc, run_clauses
 from earwitness.inference.inputs import Names, Prepared, Saw, prepare
 from earwitness.inference.power import smallest_detectable_auc
-from earwitness.inference.primary import primary_test
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.sequential import e_value
 from earwitness.inference.verdict import ALPHA, MIN_UNITS, Findings, decide
@@ -95,15 +92,16 @@ def infer(
     )
     tested, positive = prepared.features, prepared.positive
     n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
-    testable = min(n_suspect, n_held_out) >= MIN_UNITS
 
-    run: dict[str, Any] = {"pairs": prepared.pairs, "n_permutations": n_permutations, "seed": seed}
-    outcome = primary_test(tested, positive, **run) if testable else None
+    clauses: Clauses | None = None
     gate: BlindResult | None = None
-    residual_p: float | None = None
-    if outcome is not None and prepared.blind_names:
-        gate = blind_gate(prepared.blind, positive, prepared.blind_names, **run)
-        residual_p = float(residual_test(tested, prepared.blind, positive, **run).p_value)
+    if min(n_suspect, n_held_out) >= MIN_UNITS:
+        clauses = run_clauses(
+            tested, prepared.blind, positive, pairs=prepared.pairs, n_permutations=n_permutations, seed=seed
+        )
+        if clauses.blind_p is not None:
+            gate = BlindResult(float(clauses.blind_p), blind_auc(prepared.blind, positive, seed), prepared.blind_names)
+    outcome = None if clauses is None else clauses.primary
     found = Findings(
         n_suspect=n_suspect,
         n_held_out=n_held_out,
@@ -111,8 +109,8 @@ def infer(
         p_direction=None if outcome is None else float(outcome.p_direction),
         p_opposite=None if outcome is None else float(outcome.p_opposite),
         blind_p=None if gate is None else gate.p_value,
-        residual_p=residual_p,
-        detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if testable else None,
+        residual_p=None if clauses is None or clauses.residual_p is None else float(clauses.residual_p),
+        detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if outcome else None,
         alpha=alpha,
     )
     verdict, reasons = decide(found)
@@ -141,7 +139,7 @@ def infer(
         n_segments=len(positive) * prepared.segments_per_unit,
         excluded=prepared.excluded,
         blind=gate,
-        residual_p=residual_p,
+        residual_p=found.residual_p,
         null_rate=null_rate,
         smallest_detectable_auc=found.detectable_auc,
         parameters={
