@@ -72,7 +72,8 @@ def environment_yml(base_in: str, versions: dict[str, str]) -> str:
 def main() -> int:
     """Resolve and write everything."""
     env = Environment(Path(sys.prefix))
-    sources = env.sources()
+    # The main index only: a side index or a folder may lack most of a release's files, and a lock lists them all.
+    sources = {k: v for k, v in env.sources().items() if k not in {"UV_INDEX", "UV_FIND_LINKS"}}
 
     def resolve(name: str, *options: str | Path) -> str:
         target = FOLDER / f"{name}.lock"
