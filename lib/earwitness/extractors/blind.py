@@ -47,7 +47,7 @@ AUDIO_FEATURES = (
     *(f"mfcc_{i:02d}" for i in range(MFCCS)),
     *(f"chroma_{name}" for name in PITCH_CLASSES),
 )
-FORMATS = ("WAV", "FLAC", "OGG", "MPEG", "AIFF")
+FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF")
 FILE_FEATURES = (
     "duration",
     "file_rate",
