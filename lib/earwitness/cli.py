@@ -49,10 +49,13 @@ def score(
 ) -> None:
     """Score the tracks of a manifest under a model, as far as they are not stored yet."""
     from earwitness.manifest import read_splits
+    from earwitness.models import describe
     from earwitness.signals import collect, parse_shard, summary
 
+    describe(model)  # a mistyped name should fail before the manifest is read
+    part = parse_shard(shard)
     try:
-        signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=parse_shard(shard))
+        signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=part)
     except KeyboardInterrupt:
         raise StoppedError("interrupted; finished parts are stored, run the same command to go on") from None
     report = summary(signals)

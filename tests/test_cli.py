@@ -1,0 +1,66 @@
+"""The command line as its user meets it: real processes, one-line errors, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import musicgen, recording
+
+
+def _run(*arguments: str, results: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "earwitness.cli", *arguments]
+    environment = os.environ | {"EARWITNESS_RESULTS": str(results)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    rows = ["path,role,caption"]
+    for i, role in enumerate(["suspect", "held_out"]):
+        recording(root / f"{i}.wav", 1.5, seed=i)
+        rows.append(f"{i}.wav,{role},sad rock")
+    (root / "m.csv").write_text("\n".join([*rows, "gone [bold].wav,suspect,x"]) + "\n")
+    musicgen(root / "model")
+    return root
+
+
+def test_score_then_check(corpus: Path, tmp_path: Path) -> None:
+    manifest, model = f"--manifest={corpus / 'm.csv'}", f"--model={corpus / 'model'}"
+    done = tmp_path / "out" / "done.json"
+    first = _run("score", model, manifest, f"--done={done}", results=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "2 tracks, 4 segments under model, shard 1/1: 2 scored now, 1 excluded" in first.stdout
+    report = done.read_text()
+    assert json.loads(report)["segments"] == 4
+    second = _run("score", model, manifest, f"--done={done}", results=tmp_path)
+    assert "0 scored now" in second.stdout
+    assert done.read_text() == report
+    checked = _run("check", model, manifest, results=tmp_path)
+    assert "2 tracks can be scored, 1 cannot" in checked.stdout
+    assert "gone [bold].wav: expected an audio file, no such file" in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["score", "--model=nope", "--manifest=data_manifests/pocket.csv"], 3, "neither a pocket model"),
+        (["score", "--model=pocket/musicgen-a", "--manifest=none.csv"], 2, "found no such file"),
+        (["score", "--model=pocket/musicgen-a", "--manifest=none.csv", "--shard=3/2"], 2, "expected a shard"),
+        (["score", "--modle=x"], 2, "No such option"),
+        (["page", "no_such_page"], 2, "no_such_page"),
+    ],
+)
+def test_mistakes_are_one_line_and_have_their_exit_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    done = _run(*arguments, results=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,204 @@
+"""Loading models: the same code for pocket names, folders and hub names, and nothing unsafe or half."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import earwitness as ew
+from earwitness.errors import ModelError
+from earwitness.models import describe, locate, pocket_names, revision
+from earwitness.models.base import TokenModel
+from tests.tiny import RATE, musicgen, tune
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return musicgen(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path) -> TokenModel:
+    return ew.load_model(str(folder))
+
+
+def _audio(batch: int, seconds: float = 0.64) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(tune(seconds, seed))[None] for seed in range(batch)])
+
+
+def test_description_needs_no_network(folder: Path) -> None:
+    info = describe(str(folder))
+    assert (info.family, info.sample_rate, info.channels, info.badge) == ("token", RATE, 1, "tiny")
+    assert info.segment_seconds == pytest.approx(32 / 50)
+    assert info == ew.load_model(str(folder)).info
+
+
+def test_scoring_shapes_mask_and_protocol(model: TokenModel) -> None:
+    assert isinstance(model, TokenModel)
+    codes = model.encode(_audio(3))
+    assert codes.shape == (3, 4, 32)
+    logits, mask = model.logits(codes, ["sad rock", "", "slow jazz with piano and more words"])
+    assert logits.shape == (3, 4, 32, 64)
+    assert mask.sum(-1).tolist() == [[32, 31, 30, 29]] * 3
+    null, _ = model.logits(codes, None)
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(logits[1], null[1], msg="an empty caption is the null condition")
+    assert (logits[0] - null[0]).abs().max() > 1e-3
+
+
+def test_a_score_does_not_depend_on_batch_mates_or_caption_lengths(model: TokenModel) -> None:
+    codes, captions = model.encode(_audio(3)), ["sad rock", "slow jazz with piano", "happy"]
+    together, _ = model.logits(codes, captions)
+    for i in range(3):
+        torch.testing.assert_close(model.logits(codes[i : i + 1], [captions[i]])[0][0], together[i], atol=1e-5, rtol=0)
+
+
+def test_the_delay_pattern_is_causal_and_sees_lower_codebooks(model: TokenModel) -> None:
+    codes = model.encode(_audio(1))
+    before, _ = model.logits(codes, ["happy"])
+    changed = codes.clone()
+    changed[:, 1, 10] = (changed[:, 1, 10] + 1) % 64
+    after, _ = model.logits(changed, ["happy"])
+    difference = (after - before).abs().amax(-1)[0]
+    # Codebook 1 of frame 10 is written at step 11: it reaches frame 11 - k + 1 of codebook k and what follows.
+    for k in range(4):
+        first = 11 + 1 - k
+        assert difference[k, :first].max() < 1e-6
+        assert difference[k, first] > 1e-6
+
+
+def test_log_probabilities_match_a_step_by_step_loop(model: TokenModel) -> None:
+    codes = model.encode(_audio(1))[..., :6]
+    logits, _ = model.logits(codes, None)
+    network, pad = model.network, model.pad  # type: ignore[attr-defined]
+    sequence = torch.full((4, 1), pad)
+    for step in range(6 + 3):
+        output = network(decoder_input_ids=sequence, use_cache=False, **model._condition(None, 1)).logits  # type: ignore[attr-defined]
+        column = torch.full((4, 1), pad)
+        for k in range(4):
+            frame = step - k
+            if 0 <= frame < 6:
+                torch.testing.assert_close(output[k, -1], logits[0, k, frame], atol=1e-4, rtol=0)
+                column[k] = codes[0, k, frame]
+        sequence = torch.cat([sequence, column], 1)
+
+
+def test_stereo_interleaves_channels_with_one_delay_a_pair(tmp_path: Path) -> None:
+    stereo = ew.load_model(str(musicgen(tmp_path / "stereo", channels=2)))
+    left, right = _audio(2)
+    codes = stereo.encode(torch.stack([torch.cat([left, right])]))
+    assert codes.shape == (1, 8, 32)
+    one = stereo.encode(torch.cat([left, left])[None])
+    torch.testing.assert_close(codes[:, ::2], one[:, ::2])
+    torch.testing.assert_close(one[:, ::2], one[:, 1::2])
+    assert stereo.logits(codes, None)[1].sum(-1).tolist() == [[32, 32, 31, 31, 30, 30, 29, 29]]
+    with pytest.raises(ModelError, match="expected 2 channel"):
+        stereo.encode(_audio(1))
+
+
+def test_the_revision_follows_every_file_that_can_change_a_score(copy: Path, folder: Path) -> None:
+    assert revision(copy) == revision(folder)
+    (copy / "README.md").write_text("words")
+    (copy / "training.json").write_text("{}")
+    assert revision(copy) == revision(folder)
+    config = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(config | {"max_length": 64}))
+    assert revision(copy) != revision(folder)
+    assert describe(str(copy)).segment_seconds == pytest.approx(64 / 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pocket/musicgen-z", "no pocket model 'pocket/musicgen-z'"),
+        ("poket/musicgen", "not in the local cache and not downloaded"),
+        ("not a name", "neither a pocket model, a folder nor a hub name"),
+        ("suno/v5", "closed service"),
+        ("udio", "closed service"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        locate(name, allow_download=False)
+
+
+def test_the_nearest_pocket_name_is_suggested() -> None:
+    if pocket_names():
+        with pytest.raises(ModelError, match=f"did you mean '{pocket_names()[0]}'"):
+            locate(pocket_names()[0].replace("-", "_"))
+
+
+def _edit(path: Path, change) -> None:  # noqa: ANN001
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def _pickled(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+
+
+def _lacking(copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(copy / "model.safetensors")
+    tensors.pop("decoder.lm_heads.0.weight")
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+
+
+def _damaged(copy: Path) -> None:
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+BROKEN = {
+    "another family": (lambda c: _edit(c / "config.json", lambda j: j.update(model_type="bark")), "no family we load"),
+    "no config": (lambda c: (c / "config.json").unlink(), "expected config.json, found none"),
+    "not JSON": (lambda c: (c / "config.json").write_text("{"), "not JSON"),
+    "a list": (lambda c: (c / "config.json").write_text("[]"), "expected an object"),
+    "no window": (lambda c: (c / "generation_config.json").unlink(), "lacks"),
+    "no codec": (lambda c: _edit(c / "config.json", lambda j: j.pop("audio_encoder")), "lacks 'sampling_rate'"),
+    "pickle": (_pickled, "expected \\*.safetensors, found pytorch_model.bin; pickled"),
+    "missing tensor": (_lacking, "the weights lack 1 tensors, first decoder.lm_heads.0.weight"),
+    "damaged": (_damaged, "damaged"),
+    "other sizes": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(ffn_dim=96)),
+        "has shape .* the configuration expects",
+    ),
+    "absurd width": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(ffn_dim=10**9)),
+        "has shape .* the configuration expects",
+    ),
+    "absurd depth": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(num_hidden_layers=10**9)),
+        "asks for 1000000000 layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folders_are_refused_with_the_reason(copy: Path, name: str) -> None:
+    breaks, message = BROKEN[name]
+    breaks(copy)
+    with pytest.raises(ModelError, match=message) as caught:
+        ew.load_model(str(copy))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", pocket_names())
+def test_every_pocket_model_loads_and_scores(name: str) -> None:
+    model = ew.load_model(name)
+    assert model.info.badge == "pocket"
+    samples = round(model.info.segment_seconds * model.info.sample_rate)
+    audio = torch.from_numpy(tune(samples / RATE)[None, None])
+    logits, mask = model.logits(model.encode(audio), None)
+    assert torch.isfinite(logits[mask]).all()

@@ -1,0 +1,199 @@
+"""The scoring engine: nothing is scored twice, nothing stale is served, nothing bad stops the rest."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import earwitness as ew
+from earwitness import signals as engine
+from earwitness import store as storage
+from earwitness.errors import InputError
+from earwitness.manifest import Track, file_hash
+from earwitness.signals import Signals, collect, parse_shard, summary, usable
+from tests.tiny import musicgen, recording
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(musicgen(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> list[Track]:
+    root = tmp_path_factory.mktemp("audio")
+    kinds = ["wav", "flac", "ogg", "mp3"]
+    return [
+        Track(f"t{i}", recording(root / f"t{i}.{kinds[i % 4]}", 1.5 + i % 2, seed=i),
+              "member" if i % 2 else "nonmember", "A", f"w{i}", caption="sad rock")
+        for i in range(6)
+    ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(engine, "PART_TRACKS", 2)
+    return tmp_path / "results"
+
+
+def _table(signals: Signals) -> pd.DataFrame:
+    table = ew.score(signals, ["loss", "min_k++-0.2", "blind"])
+    return table.sort_values(["segment_id", "attack"], ignore_index=True)
+
+
+def test_signals_survive_storage_to_the_bit(folder: str, audio: list[Track]) -> None:
+    signals = collect(folder, audio)
+    assert len(signals.index) == sum(2 if i % 2 == 0 else 3 for i in range(6))
+    model = ew.load_model(folder)
+    import torch
+
+    from earwitness.audio import AudioSpec, prepare
+    from earwitness.extractors.token import extract
+
+    spec = AudioSpec(model.info.sample_rate, 1, model.info.segment_seconds)
+    rows = dict(((row["track_id"], row["segment_id"]), s) for row, s in signals.items("token"))
+    for track in audio[:2]:
+        for segment in prepare(track.path, spec):
+            stored = rows[track.track_id, segment.segment_id]
+            (fresh,) = extract(model, torch.from_numpy(segment.audio)[None], [track.caption])
+            np.testing.assert_array_equal(stored.codes, fresh.codes)
+            np.testing.assert_array_equal(stored.mask, fresh.mask)
+            for name, stream in fresh.streams.items():
+                assert stored.streams[name].logp.dtype == np.float32
+                np.testing.assert_allclose(stored.streams[name].logp, stream.logp, atol=2e-5)
+
+
+def test_a_second_call_runs_nothing(folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = collect(folder, audio)
+    monkeypatch.setattr(engine, "load_model", lambda name: pytest.fail("the model was loaded again"))
+    second = collect(folder, audio)
+    assert second.provenance["tracks_scored_now"] == 0
+    pd.testing.assert_frame_equal(_table(first), _table(second))
+    assert summary(first) == summary(second)
+
+
+def test_an_interrupted_run_resumes_and_ends_bit_identical(
+    folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = _table(collect(folder, audio))
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "again"))
+    real, calls = engine._score_part, []
+
+    def dies(*args):  # noqa: ANN002, ANN202
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(engine, "_score_part", dies)
+    with pytest.raises(KeyboardInterrupt):
+        collect(folder, audio)
+    assert not list((tmp_path / "again").rglob("*.tmp"))
+    resumed = collect(folder, audio)
+    assert resumed.provenance["tracks_scored_now"] == 4
+    pd.testing.assert_frame_equal(_table(resumed), whole)
+
+
+def test_shards_partition_the_tracks_and_agree_with_one_run(
+    folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = _table(collect(folder, audio))
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "sharded"))
+    parts = [collect(folder, audio, shard=(i, 3)) for i in (1, 2, 3)]
+    assert sorted(pd.concat([p.index["track_id"] for p in parts]).unique()) == [t.track_id for t in audio]
+    assert sum(p.index["track_id"].nunique() for p in parts) == len(audio)
+    merged = collect(folder, audio)
+    assert merged.provenance["tracks_scored_now"] == 0
+    pd.testing.assert_frame_equal(_table(merged), whole, atol=1e-4)
+
+
+CHANGES: dict[str, Callable[[Track, str, pytest.MonkeyPatch], tuple[Track, dict]]] = {
+    "caption": lambda t, f, m: (replace(t, caption="happy jazz"), {}),
+    "content": lambda t, f, m: (replace(t, path=recording(t.path.with_name("changed.wav"), 2, seed=99)), {}),
+    "seed": lambda t, f, m: (t, {"seed": 1}),
+    "segments": lambda t, f, m: (t, {"max_segments": 1}),
+    "extractor": lambda t, f, m: (m.setattr(storage.token, "VERSION", 999), (t, {}))[1],
+    "weights": lambda t, f, m: ((Path(f) / "added.json").write_text("{}"), (t, {}))[1],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_whatever_changes_a_score_is_another_key(
+    name: str, folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = str(shutil.copytree(folder, tmp_path / "tiny"))
+    assert collect(copy, audio[:1]).provenance["tracks_scored_now"] == 1
+    track, arguments = CHANGES[name](audio[0], copy, monkeypatch)
+    assert collect(copy, [track], **arguments).provenance["tracks_scored_now"] == 1
+
+
+def test_what_cannot_change_a_score_is_the_same_key(folder: str, audio: list[Track], tmp_path: Path) -> None:
+    collect(folder, audio[:1])
+    moved = replace(audio[0], path=Path(shutil.copy(audio[0].path, tmp_path / "moved.wav")), role="suspect", artist="B")
+    again = collect(folder, [replace(moved, track_id="new name")])
+    assert again.provenance["tracks_scored_now"] == 0
+    assert again.index[["track_id", "role", "artist"]].iloc[0].tolist() == ["new name", "suspect", "B"]
+
+
+def test_bad_recordings_are_counted_and_the_rest_goes_on(folder: str, audio: list[Track], tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio")
+    bad = [
+        replace(audio[0], track_id="gone", path=tmp_path / "gone.wav"),
+        replace(audio[0], track_id="text", path=tmp_path / "text.wav"),
+        replace(audio[1], track_id="changed", sha256="0" * 64),
+    ]
+    good = replace(audio[2], sha256=file_hash(audio[2].path))
+    signals = collect(folder, [*bad, good])
+    reasons = signals.exclusions.set_index("track_id")["reason"]
+    assert set(signals.index["track_id"]) == {good.track_id}
+    assert "no such file" in reasons["gone"]
+    assert "not readable" in reasons["text"]
+    assert "differ from the manifest's sha256" in reasons["changed"]
+    assert signals.provenance["tracks_scored_now"] == 1
+    counts, excluded = usable([*bad, good], folder)
+    assert counts.to_dict() == {good.track_id: 2}
+    assert set(excluded["track_id"]) == {"gone", "text", "changed"}
+    with pytest.raises(InputError, match="none of 3 tracks can be scored; first reason: gone.wav"):
+        collect(folder, bad)
+
+
+def test_a_damaged_part_is_set_aside_and_scored_again(
+    folder: str, audio: list[Track], results: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = _table(collect(folder, audio))
+    part = sorted(results.rglob("part-*.parquet"))[0]
+    part.write_bytes(part.read_bytes()[:-100])
+    with caplog.at_level(logging.WARNING):
+        again = collect(folder, audio)
+    assert "set aside" in caplog.text
+    assert again.provenance["tracks_scored_now"] == 2
+    pd.testing.assert_frame_equal(_table(again), whole)
+
+
+def test_parts_are_plain_parquet_with_their_identity(folder: str, audio: list[Track], results: Path) -> None:
+    signals = collect(folder, audio[:2])
+    (part,) = results.rglob("part-*.parquet")
+    frame = pq.read_table(part).to_pandas()
+    assert {"track_key", "segment_id", "start_s", "token:codes", "token:contrast.logp"} <= set(frame)
+    assert len(frame["token:codes"].iloc[0]) == 4 * 32
+    assert signals.info.revision.encode() in pq.read_schema(part).metadata[b"earwitness"]
+
+
+def test_inputs_are_checked() -> None:
+    with pytest.raises(InputError, match="at least one track, got none"):
+        collect("pocket/musicgen-a", [])
+    with pytest.raises(InputError, match="no attack is called 'min_kk'.*did you mean 'min_k'"):
+        collect("pocket/musicgen-a", [], "min_kk")
+    assert parse_shard("2/8") == (2, 8)
+    for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(InputError, match="expected a shard as i/n"):
+            parse_shard(text)

@@ -1,0 +1,82 @@
+"""Builders of toy inputs in the real on-disk formats: checkpoints and recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+RATE = 16_000
+CAPTIONS = [f"{a} {b} with {c}" for a in ("sad", "happy", "slow") for b in ("rock", "jazz") for c in ("drums", "piano")]
+
+
+def t5_tokenizer(folder: Path) -> None:
+    """Train a sentencepiece model on a few captions and save it as a T5 tokenizer."""
+    import sentencepiece
+    from transformers import T5Tokenizer
+
+    text = folder / "captions"
+    text.write_text("\n".join(CAPTIONS))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=60, model_type="unigram",
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    T5Tokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
+    text.unlink()
+    (folder / "spiece.vocab").unlink()
+
+
+def musicgen(folder: Path, *, channels: int = 1, frames: int = 32, seed: int = 0) -> Path:
+    """Save a random MusicGen (transformers' format) with four codebooks of 64 entries and a window of ``frames``."""
+    import torch
+    from transformers import (
+        EncodecConfig,
+        MusicgenConfig,
+        MusicgenDecoderConfig,
+        MusicgenForConditionalGeneration,
+        T5Config,
+    )
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    text = T5Config(vocab_size=80, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2)
+    codec = EncodecConfig(
+        target_bandwidths=[1.2], sampling_rate=RATE, audio_channels=1, num_filters=4, hidden_size=16,
+        codebook_size=64, codebook_dim=16, upsampling_ratios=[8, 5, 4, 2], num_lstm_layers=1,
+        use_causal_conv=False, norm_type="weight_norm", normalize=False,
+    )  # fmt: skip
+    decoder = MusicgenDecoderConfig(
+        vocab_size=64, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
+        num_codebooks=4 * channels, pad_token_id=64, bos_token_id=64, audio_channels=channels, initializer_factor=0.5,
+    )  # fmt: skip
+    config = MusicgenConfig(
+        text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict(), pad_token_id=0
+    )
+    model = MusicgenForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for layer in model.audio_encoder.quantizer.layers:
+            layer.codebook.embed.normal_(std=0.02)
+    model.generation_config.max_length = frames
+    model.save_pretrained(folder)
+    t5_tokenizer(folder)
+    return folder
+
+
+def tune(seconds: float, seed: int = 0, level: float = 0.2) -> np.ndarray:
+    """Return a made-up melody ``[samples]`` at 16 kHz that differs with its seed."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    pitch = 220 * 2 ** (rng.integers(0, 24, 1 + int(seconds * 4)) / 12)
+    phase = np.cumsum(pitch[(time * 4).astype(int)]) * 2 * np.pi / RATE
+    return (level * (np.sin(phase) + 0.3 * np.sin(3 * phase) + 0.1 * rng.standard_normal(len(time)))).astype(np.float32)
+
+
+def recording(path: Path, seconds: float = 2.0, seed: int = 0, rate: int = RATE, channels: int = 1) -> Path:
+    """Write a melody to an audio file in the format its name asks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = np.repeat(tune(seconds * rate / RATE, seed)[:, None], channels, axis=1)
+    sf.write(path, audio, rate)
+    return path
