@@ -254,7 +254,7 @@ def sdm(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> f
 
     The published matrix compares recordings with each other and its scoring step is not public; an attack may not look
     at other recordings, so this is its diagonal. The sign is our convention: a confident model varies its predictions.
-    Chunks hold 100 frames, or a fifth of the segment if that is shorter; four fixed shuffles are averaged.
+    Chunks hold 100 frames, or a fifth of the segment if that is shorter; two fixed shuffles are averaged.
     """
     spread = signals.extras.get(f"sdm/{stream}", np.empty(0))
     if codebook is None:
