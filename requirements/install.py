@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.11", "3.12")
 TORCH = "torch==2.13.0"
 OLDEST_TORCH = (2, 11)
 MATHJAX = ("LICENSE", "tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
@@ -133,15 +134,28 @@ def wanted_torch(env: Environment) -> str:
     return env.torch or TORCH
 
 
+def take_over(env: Environment) -> bool:
+    """Return whether the environment that is there works; refuse one of another Python, give it pip if it has none."""
+    try:
+        version = env.run([env.python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], quiet=True).strip()
+    except (SetupError, OSError):
+        return False
+    if version not in PYTHONS:
+        raise SetupError(
+            f"{env.folder} has Python {version}, not {' or '.join(PYTHONS)}; remove it, or name another: VENV="
+        )
+    try:
+        env.pip("--version", quiet=True)
+    except SetupError:
+        env.run([env.python, "-m", "ensurepip"], quiet=True)
+    return True
+
+
 def make_venv(env: Environment) -> None:
     """Make the virtual environment, or take one that is there and works (conda's too)."""
     if env.folder.exists() and any(env.folder.iterdir()):
         moved = stamp(env, "venv").is_file()  # we made it, but for another place: its scripts point there
-        try:
-            env.pip("--version", quiet=True)
-        except (SetupError, OSError):
-            moved = True
-        if not moved or (env.folder / "conda-meta").is_dir():
+        if take_over(env) and (not moved or (env.folder / "conda-meta").is_dir()):
             return
         if not (env.folder / "pyvenv.cfg").is_file():
             raise SetupError(f"{env.folder} is not an environment; name one, or a new folder: make setup VENV=.venv")
@@ -283,8 +297,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where it lies (default: .venv)")
     parser.add_argument("--torch", help=f"what to install as torch (default: {TORCH})")
     options = parser.parse_args(arguments)
-    if not (3, 11) <= sys.version_info[:2] < (3, 13):
-        print(f"setup: Earwitness needs Python 3.11 or 3.12, this is {sys.version.split()[0]}", file=sys.stderr)
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" not in PYTHONS:
+        print(
+            f"setup: Earwitness needs Python {' or '.join(PYTHONS)}, this is {sys.version.split()[0]}", file=sys.stderr
+        )
         return 1
     try:
         set_up(Environment(options.venv.absolute(), options.torch or None))

@@ -156,6 +156,7 @@ def test_the_mended_torchaudio_lets_transformers_import_its_models() -> None:
 # --- the installer --------------------------------------------------------------------------------------------------
 
 
+THIS_PYTHON = {"sys.version_info": "3.11\n"}
 Steps = tuple[tuple[Step, ...], list[str]]
 
 
@@ -332,14 +333,14 @@ def test_the_torch_that_was_asked_for_is_remembered(tmp_path: Path, monkeypatch:
 def test_a_folder_that_is_no_environment_is_never_cleared(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").touch()
-    run = Recorder(failing=["pip --version"])
+    run = Recorder(failing=["sys.version_info"])
     with pytest.raises(SetupError, match="letters is not an environment; name one, or a new folder: make setup VENV="):
         install.make_venv(Environment(tmp_path / "letters", None, run))
     assert run.matching("--clear") == []
 
 
 def test_a_working_environment_is_kept_and_a_moved_one_made_anew(tmp_path: Path) -> None:
-    env, run = environment(tmp_path / "venv")
+    env, run = environment(tmp_path / "venv", answers=THIS_PYTHON)
     install.make_venv(env)
     assert run.matching("-m venv") == []
     install.stamp(env, "venv").write_text("of another place")
@@ -347,8 +348,30 @@ def test_a_working_environment_is_kept_and_a_moved_one_made_anew(tmp_path: Path)
     assert len(run.matching("-m venv --clear")) == 1
 
 
+def test_a_broken_environment_is_made_anew(tmp_path: Path) -> None:
+    env, run = environment(tmp_path / "venv", failing=["sys.version_info"])
+    install.make_venv(env)
+    assert len(run.matching("-m venv --clear")) == 1
+
+
+def test_an_environment_without_pip_is_given_it(tmp_path: Path) -> None:
+    env, run = environment(tmp_path / "venv", answers=THIS_PYTHON, failing=["pip --version"])
+    install.make_venv(env)
+    assert len(run.matching("-m ensurepip")) == 1
+    assert run.matching("-m venv") == []
+
+
+def test_an_environment_of_another_python_is_refused(tmp_path: Path) -> None:
+    env, run = environment(tmp_path / "venv", answers={"sys.version_info": "3.9\n"})
+    with pytest.raises(
+        SetupError, match=r"venv has Python 3\.9, not 3\.11 or 3\.12; remove it, or name another: VENV="
+    ):
+        install.make_venv(env)
+    assert run.matching("-m venv") == []
+
+
 def test_a_conda_environment_is_kept_even_if_moved(tmp_path: Path) -> None:
-    env, run = environment(tmp_path / "conda")
+    env, run = environment(tmp_path / "conda", answers=THIS_PYTHON)
     (env.folder / "conda-meta").mkdir()
     install.stamp(env, "venv").write_text("of another place")
     install.make_venv(env)
