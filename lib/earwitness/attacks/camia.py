@@ -93,14 +93,14 @@ def camia_novelty(signals: TokenSignals, *, stream: str, codebook: int | None = 
 
     The published signal repeats the whole recording in the context; here the recording's own repetitions serve.
     """
-    new, old = [np.empty(0)], [np.empty(0)]
+    total = count = new = novel = 0.0
     for q in range(len(signals.codes)) if codebook is None else [codebook]:
         values = signals.series("logp", stream, q)
         if values.size:
-            first = np.unique(signals.tokens(q), return_index=True)[1]
-            new.append(values[first])
-            old.append(np.delete(values, first))
-    return mean(np.concatenate(new)) - mean(np.concatenate(old))
+            first = signals.first_occurrences(q)
+            total, count = total + values.sum(), count + values.size
+            new, novel = new + values[first].sum(), novel + first.size
+    return float(new / novel - (total - new) / (count - novel)) if count > novel > 0 else nan
 
 
 @attack(
@@ -125,7 +125,7 @@ def camia_diversity(signals: TokenSignals, *, stream: str, codebook: int | None 
     """Mean log-probability over the share of distinct tokens, codes of different codebooks counting as distinct."""
     books = range(len(signals.codes)) if codebook is None else [codebook]
     values = signals.series("logp", stream, codebook)
-    distinct = sum(np.unique(signals.tokens(q)).size for q in books)
+    distinct = sum(signals.first_occurrences(q).size for q in books)
     return mean(values) * values.size / distinct if distinct else nan
 
 
@@ -142,13 +142,12 @@ def camia_lz(signals: TokenSignals, *, stream: str, codebook: int | None = None,
     if not values.size:
         return nan
     low, high = values.min(), values.max()
-    symbols = np.minimum((values - low) / ((high - low) or 1) * levels, levels - 1).astype(np.uint8).tobytes()
-    words: set[bytes] = set()
-    start, end = 0, 1
-    while end <= len(symbols):
-        word = symbols[start:end]
-        if word not in words:
-            words.add(word)
-            start = end
-        end += 1
+    symbols = np.minimum((values - low) / ((high - low) or 1) * levels, levels - 1).astype(int).tolist()
+    words: dict[int, int] = {}  # a word is known by its prefix's number and its last symbol
+    prefix = 0
+    for symbol in symbols:
+        key = prefix * levels + symbol
+        prefix = words.get(key, 0)
+        if not prefix:
+            words[key] = len(words) + 1
     return -len(words) / len(symbols)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from math import floor, nan
+from math import ceil, floor, nan
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def lowest(signals: TokenSignals, name: str, stream: str, codebook: int | None, 
     """Mean of the max(1, floor(k N)) smallest entries of a series; the sorted sums are shared by all k."""
     key = ("lowest", name, stream, codebook)
     if key not in signals.cache:
-        signals.cache[key] = np.cumsum(np.sort(signals.series(name, stream, codebook)))
+        signals.cache[key] = np.cumsum(signals.ordered(name, stream, codebook))
     sums = signals.cache[key]
     count = max(1, floor(k * len(sums) + 1e-9))  # 0.29 * 100 is 28.999... in floating point
     return float(sums[count - 1] / count) if len(sums) else nan
@@ -138,11 +138,11 @@ def log_rank(signals: TokenSignals, *, stream: str, codebook: int | None = None)
     return -mean(np.log1p(signals.series("rank", stream, codebook)))
 
 
-def surprising(
-    logp: NDArray[np.float64], entropy: NDArray[np.float64], ceiling: float, k: float
-) -> NDArray[np.float64]:
-    """Return the log-probabilities below their own k-quantile where the entropy is below ``ceiling`` (nats)."""
-    return logp[(entropy < ceiling) & (logp < np.quantile(logp, k))]
+def quantile(ordered: NDArray[np.float64], share: float) -> float:
+    """Quantile of sorted values, linear between neighbours (numpy's default, which is a hundred times slower)."""
+    place = share * (len(ordered) - 1)
+    low, high = ordered[floor(place)], ordered[ceil(place)]
+    return float(low + (high - low) * (place - floor(place)))
 
 
 @attack(
@@ -152,20 +152,30 @@ def surprising(
     source="Zhang & Wu, arXiv 2407.21248; thresholds per codebook by us",
     variants=tuple({"entropy": e} for e in (0.25, 0.5, 0.75)),
 )
-def surp(signals: TokenSignals, *, stream: str, codebook: int | None = None, entropy: float, k: float = 0.4) -> float:
+def surp(
+    signals: TokenSignals,
+    *,
+    stream: str,
+    codebook: int | None = None,
+    entropy: float = 0.5,
+    k: float = 0.4,
+    nats: float | None = None,
+) -> float:
     """Mean log-probability of surprising tokens: the model was sure (low entropy), and wrong.
 
     The published entropy ceiling is absolute (2 nats); with V entries and K codebooks of very different entropy no one
     number serves. The ceiling is therefore the e-quantile of the segment's *own* entropies in that codebook: it needs
     no labels and no other recording, cannot leak between roles, follows vocabulary and codebook, and looks at equally
     many positions in every segment. The price: it no longer sees how sure the model is of the segment as a whole,
-    which ``loss`` and ``hinge`` do see. NaN where no token qualifies (the published code returns -100).
+    which ``loss`` and ``hinge`` do see; ``nats`` brings the absolute ceiling back. NaN where no token qualifies (the
+    published code returns -100).
     """
     chosen = []
     for q in range(len(signals.codes)) if codebook is None else [codebook]:
-        logp, entropies = signals.series("logp", stream, q), -signals.series("mean", stream, q)
+        logp, mu = signals.series("logp", stream, q), signals.series("mean", stream, q)
         if logp.size:
-            chosen.append(surprising(logp, entropies, float(np.quantile(entropies, entropy)), k))
+            least = quantile(signals.ordered("mean", stream, q), 1 - entropy) if nats is None else -nats
+            chosen.append(logp[(mu > least) & (logp < quantile(signals.ordered("logp", stream, q), k))])
     return mean(np.concatenate(chosen)) if chosen else nan
 
 
@@ -193,9 +203,9 @@ def dc_pdd(
     held, found = signals.streams.get(stream), []
     for q in range(len(signals.codes)) if codebook is None else [codebook]:
         if held is not None and q < len(signals.codes):
-            codes, first = np.unique(signals.tokens(q), return_index=True)
+            first = signals.first_occurrences(q)
             p = np.exp(signals.series("logp", stream, q)[first])
-            found.append(np.minimum(-p * np.log(frequencies[q, codes]), clip))
+            found.append(np.minimum(-p * np.log(frequencies[q, signals.tokens(q)[first]]), clip))
     return mean(np.concatenate(found)) if found else nan
 
 

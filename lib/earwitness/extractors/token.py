@@ -134,9 +134,25 @@ class TokenSignals:
         found: NDArray[np.float64] = self.cache[key]
         return found
 
+    def ordered(self, name: str, stream: str, codebook: int | None = None) -> NDArray[np.float64]:
+        """Return the entries of ``series`` from the lowest to the highest."""
+        key = ("ordered", name, stream, codebook)
+        if key not in self.cache:
+            self.cache[key] = np.sort(self.series(name, stream, codebook))
+        found: NDArray[np.float64] = self.cache[key]
+        return found
+
     def tokens(self, codebook: int | None = None) -> NDArray[np.int32]:
         """Return the valid codes in the order of ``series``."""
         return self._select(self.codes, codebook)
+
+    def first_occurrences(self, codebook: int) -> NDArray[np.intp]:
+        """Return where in ``tokens(codebook)`` a code stands for the first time, by code."""
+        key = ("first", codebook)
+        if key not in self.cache:
+            self.cache[key] = np.unique(self.tokens(codebook), return_index=True)[1]
+        found: NDArray[np.intp] = self.cache[key]
+        return found
 
     def _select(self, values: NDArray[Any], codebook: int | None) -> NDArray[Any]:
         """Return the entries of ``[K, T]`` values inside the mask, frame-major and codebook-minor."""
