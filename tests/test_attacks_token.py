@@ -432,4 +432,5 @@ def test_catalogue_lists_every_attack():
     assert list(table.index) == list(attacks.REGISTRY)
     assert table.loc["cfg_loglik", "nfe"] == 2
     assert table.loc["blind", "nfe"] == 0
-    assert table["ids"].sum() == len(EVERY)
+    assert table.loc["gradient_norm", "nfe"] == 1 + 3
+    assert table["ids"].sum() == len(attacks.resolve("all", passes=attacks.PASSES, context=("frequencies",)))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import blind, camia, token  # noqa: F401 (importing them fills the registry)
+from earwitness.attacks import blind, camia, costly, token  # noqa: F401 (importing them fills the registry)
 from earwitness.attacks.registry import (
     DEFAULT_CODEBOOKS,
+    PASSES,
     REGISTRY,
     Attack,
     AttackSpec,
@@ -26,7 +27,18 @@ from earwitness.attacks.registry import (
 from earwitness.attacks.token import token_frequencies
 from earwitness.errors import InputError, nearest
 
-__all__ = ["REGISTRY", "Attack", "AttackSpec", "attack", "catalogue", "cost", "resolve", "score", "token_frequencies"]
+__all__ = [
+    "PASSES",
+    "REGISTRY",
+    "Attack",
+    "AttackSpec",
+    "attack",
+    "catalogue",
+    "cost",
+    "resolve",
+    "score",
+    "token_frequencies",
+]
 
 FAMILIES = ("token", "blind")
 ROW = ("track_id", "segment_id", "artist", "work", "role")

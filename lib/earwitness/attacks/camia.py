@@ -134,7 +134,7 @@ def camia_diversity(signals: TokenSignals, *, stream: str, codebook: int | None 
     family="token",
     formula=r"-\frac1N|\{\text{Lempel-Ziv words of } l \text{ in } b \text{ levels}\}|",
     source=CAMIA,
-    variants=({"levels": 3}, {"levels": 5}),
+    variants=({"levels": 3},),
 )
 def camia_lz(signals: TokenSignals, *, stream: str, codebook: int | None = None, levels: int) -> float:
     """Minus the Lempel-Ziv complexity of the log-probabilities in b equal steps from the lowest to the highest."""

@@ -18,12 +18,13 @@ from typing import Any
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
+from earwitness.extractors.passes import EXTRA_PASSES
 from earwitness.extractors.token import STREAMS
 
 Function = Callable[..., float]
 
 # What is run per segment, in forward passes (NFE). Attacks on one stream share its pass; the contrast needs two.
-PASSES = {"blind": 0, "conditional": 1, "null": 1}
+PASSES = {"blind": 0, "conditional": 1, "null": 1, **EXTRA_PASSES}
 STANDARD_PASSES = ("blind", "conditional", "null")
 DEFAULT_CODEBOOKS = 4  # MusicGen, AudioGen and MAGNeT in mono
 

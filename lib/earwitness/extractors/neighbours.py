@@ -1,0 +1,66 @@
+"""Audio neighbours: the same recording changed so little that a listener hardly notices.
+
+All take and return ``[B, C, samples]`` float32. Strengths are fixed here once, before any comparison, and are the same
+for every recording; nothing is random. The book page *Methods: token attacks* says what they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+Audio = NDArray[np.float32]
+
+GAIN_DB = 0.5
+TEN_CENTS = (173, 172)  # 1200 log2(173 / 172) = 10.04
+TILT_DB = 1.0  # at two octaves from 1 kHz and beyond
+_SIGNS = (("up", 1), ("down", -1))
+
+
+def gain(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
+    """Louder or softer by half a decibel."""
+    return audio * np.float32(10 ** (sign * GAIN_DB / 20))
+
+
+def shift(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
+    """Later or earlier by one frame of the codec; what leaves at one end enters at the other."""
+    return np.roll(audio, sign * frame, axis=-1)
+
+
+def pitch(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
+    """Higher or lower by ten cents, by resampling; the end is mirrored or cut."""
+    up, down = TEN_CENTS if sign < 0 else TEN_CENTS[::-1]
+    moved = resample_poly(audio, up, down, axis=-1)[..., : audio.shape[-1]]
+    missing = audio.shape[-1] - moved.shape[-1]
+    return np.pad(moved, [(0, 0), (0, 0), (0, missing)], mode="reflect").astype(np.float32)
+
+
+def tilt(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
+    """Brighter or darker: half a decibel per octave around 1 kHz, at most one."""
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(audio.shape[-1], 1 / rate), 1.0) / 1000)
+    curve = 10 ** (sign * TILT_DB * np.clip(octaves / 2, -1, 1) / 20)
+    return np.fft.irfft(np.fft.rfft(audio) * curve, n=audio.shape[-1]).astype(np.float32)
+
+
+def vorbis(audio: Audio, rate: int, frame: int) -> Audio:
+    """Encoded as Ogg Vorbis at its usual quality, and decoded."""
+    copies = np.zeros_like(audio)
+    for copy, item in zip(copies, audio, strict=True):
+        buffer = BytesIO()
+        sf.write(buffer, item.T, rate, format="OGG", subtype="VORBIS")
+        buffer.seek(0)
+        decoded = sf.read(buffer, dtype="float32", always_2d=True)[0].T[:, : item.shape[-1]]
+        copy[:, : decoded.shape[1]] = decoded
+    return copies
+
+
+NEIGHBOURS: dict[str, Callable[[Audio, int, int], Audio]] = {
+    **{f"{f.__name__}_{name}": partial(f, sign=s) for f in (gain, shift, pitch, tilt) for name, s in _SIGNS},
+    "vorbis": vorbis,
+}

@@ -1,0 +1,238 @@
+"""Further passes that costly attacks ask for: a second model, neighbours, prefixes, gradients.
+
+They add small arrays to ``TokenSignals.extras``, one entry per pass named ``"<pass>/..."``; everything is conditional
+on the caption. ``EXTRA_PASSES`` tells their cost before a run. Nothing here is random: resampled tokens use one fixed
+noise for every segment, so no draw can favour a role. The book page *Methods: token attacks* explains each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earwitness.errors import InputError, ModelError, nearest
+from earwitness.extractors.neighbours import NEIGHBOURS
+from earwitness.extractors.token import TokenSignals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import TokenModel
+
+TOKEN_NEIGHBOURS = 4
+RESAMPLED = 0.1  # share of the late codebooks' tokens that a token neighbour draws anew
+EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two
+    "reference": 1,
+    "neighbours": len(NEIGHBOURS),
+    "token_neighbours": 1 + TOKEN_NEIGHBOURS,
+    "prefix_nonmember": 1,
+    "prefix_member": 1,
+    "gradient": 3,
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every pass works on: ``audio`` ``[B, C, samples]``, captions, ``codes`` ``[B, K, T]``; and what some need besides."""
+
+    model: TokenModel
+    audio: Tensor
+    captions: list[str]
+    codes: Tensor
+    reference: TokenModel | None
+    prefixes: Mapping[str, Tensor]
+
+
+def extend(
+    model: TokenModel,
+    audio: Tensor,
+    captions: list[str],
+    signals: Sequence[TokenSignals],
+    passes: Sequence[str],
+    *,
+    reference: TokenModel | None = None,
+    prefixes: Mapping[str, Tensor] | None = None,
+) -> list[TokenSignals]:
+    """Return the signals of a batch with the results of further passes added.
+
+    Parameters
+    ----------
+    model, audio, captions
+        As ``earwitness.extractors.token.extract`` got them.
+    signals : sequence of TokenSignals
+        What it returned.
+    passes : sequence of str
+        Keys of ``EXTRA_PASSES``.
+    reference : TokenModel, optional
+        For ``"reference"``: a model that saw none of the recordings. It hears them at its own sample rate and through
+        its own tokenizer.
+    prefixes : mapping, optional
+        For ``"prefix_nonmember"`` and ``"prefix_member"``: codes ``[K, frames]`` of a recording known not to be (or
+        known to be) a member, outside the comparison.
+
+    Raises
+    ------
+    InputError
+        An unknown pass, or one whose reference or prefix is missing or does not fit.
+    ModelError
+        A model that gives no gradients.
+    """
+    import torch
+
+    codes = torch.from_numpy(np.stack([s.codes for s in signals])).long().to(model.info.device)
+    batch = Batch(model, audio, captions, codes, reference, prefixes or {})
+    found: list[dict[str, NDArray[Any]]] = [{} for _ in signals]
+    for name in passes:
+        if name not in EXTRA_PASSES:
+            raise InputError(
+                f"there is no pass {name!r}{nearest(name, EXTRA_PASSES)}; expected {', '.join(EXTRA_PASSES)}"
+            )
+        for key, values in _run(name, batch, signals).items():
+            for b, value in enumerate(values):
+                found[b][f"{name}/{key}"] = value
+    return [replace(s, extras={**s.extras, **new}) for s, new in zip(signals, found, strict=True)]
+
+
+def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
+    """Run one pass; every array has the batch in front."""
+    import torch
+
+    if name == "gradient":
+        return _gradient(batch)
+    with torch.inference_mode():
+        if name == "reference":
+            return _reference(batch)
+        if name == "neighbours":
+            return _neighbours(batch)
+        if name == "token_neighbours":
+            return _token_neighbours(batch)
+        return _prefix(batch, name.removeprefix("prefix_"), signals)
+
+
+def _means(model: TokenModel, codes: Tensor, captions: list[str], start: int = 0) -> NDArray[np.float64]:
+    """Return ``[B, K]`` mean log-probabilities of the valid codes from frame ``start`` on."""
+    from earwitness.extractors.reduction import reduce_batch
+
+    logits, mask = model.logits(codes, captions)
+    mask = mask.clone()
+    mask[..., :start] = False
+    scored = reduce_batch(logits, None, codes, mask)
+    return np.array([[s.series("logp", "conditional", q).mean() for q in range(len(s.codes))] for s in scored])
+
+
+def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
+    """Log-likelihood under a second model, in nats per frame *of the target's tokens*, summed over codebooks.
+
+    Two tokenizers have different frame rates and codebooks; per second of audio both describe the same recording.
+    """
+    import torch
+    from scipy.signal import resample_poly
+
+    other = batch.reference
+    if other is None:
+        raise InputError("the pass 'reference' needs reference=, a model that saw none of the recordings")
+    audio, rates = batch.audio.cpu().numpy(), (other.info.sample_rate, batch.model.info.sample_rate)
+    if other.info.channels != audio.shape[1]:
+        audio = np.repeat(audio.mean(axis=1, keepdims=True), other.info.channels, axis=1)
+    if rates[0] != rates[1]:
+        common = int(np.gcd(*rates))
+        audio = resample_poly(audio, rates[0] // common, rates[1] // common, axis=-1).astype(np.float32)
+    codes = other.encode(torch.from_numpy(audio))
+    frames = codes.shape[-1] / batch.codes.shape[-1]
+    return {"nats_per_frame": _means(other, codes, batch.captions).sum(axis=1) * frames}
+
+
+def _neighbours(batch: Batch) -> dict[str, NDArray[np.float64]]:
+    """Mean log-probabilities of the audio neighbours: ``[B, J, K]``."""
+    import torch
+
+    audio = batch.audio.cpu().numpy()
+    frame = round(audio.shape[-1] / batch.codes.shape[-1])
+    found = []
+    for change in NEIGHBOURS.values():
+        moved = change(audio, batch.model.info.sample_rate, frame)
+        codes = batch.model.encode(torch.from_numpy(np.ascontiguousarray(moved)))
+        found.append(_means(batch.model, codes, batch.captions))
+    return {"means": np.stack(found, axis=1)}
+
+
+def _token_neighbours(batch: Batch) -> dict[str, NDArray[np.float64]]:
+    """Mean log-probabilities of copies with some late tokens drawn anew from the model's null condition: ``[B, J, K]``.
+
+    The upper half of the codebooks carries texture. Positions and noise (Gumbel) are the same for every segment.
+    """
+    import torch
+
+    proposal = batch.model.logits(batch.codes, None)[0]
+    books, frames, entries = proposal.shape[1:]
+    late = (torch.arange(books) >= books // 2)[:, None]
+    found = []
+    for seed in range(TOKEN_NEIGHBOURS):
+        source = torch.Generator().manual_seed(seed)
+        chosen = (torch.rand(books, frames, generator=source) < RESAMPLED) & late
+        noise = -torch.empty(books, frames, entries).exponential_(generator=source).log()
+        codes = batch.codes.clone()
+        codes[:, chosen] = (proposal[:, chosen].float() + noise[chosen].to(proposal.device)).argmax(-1)
+        found.append(_means(batch.model, codes, batch.captions))
+    return {"means": np.stack(found, axis=1)}
+
+
+def _prefix(batch: Batch, kind: str, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
+    """Mean log-probabilities ``[B, K]`` of each segment's first half, after another recording and without it.
+
+    Prefix and half segment together are as long as the window that the model was trained on. The model is causal, so
+    the half without a prefix is read from the conditional stream, at the same positions.
+    """
+    import torch
+
+    books, frames = batch.codes.shape[1:]
+    half = frames // 2
+    given = batch.prefixes.get(kind)
+    if given is None:
+        raise InputError(
+            f"the pass 'prefix_{kind}' needs prefixes={{'{kind}': codes}} of a recording outside the comparison"
+        )
+    if given.ndim != 2 or given.shape[0] != books or given.shape[1] < frames - half:
+        raise InputError(f"prefix {kind!r} is {tuple(given.shape)}; expected [{books}, at least {frames - half}] codes")
+    prefix = given[:, -(frames - half) :].to(batch.codes).expand(len(batch.codes), -1, -1)
+    joined = torch.cat([prefix, batch.codes[..., :half]], dim=-1)
+    after = _means(batch.model, joined, batch.captions, start=frames - half)
+    valid = signals[0].mask[:, frames - half :]
+    alone = [
+        [s.streams["conditional"].logp[q, :half][valid[q, -half:]].mean(dtype=np.float64) for q in range(books)]
+        for s in signals
+    ]
+    return {"after": after, "alone": np.array(alone)}
+
+
+def _gradient(batch: Batch) -> dict[str, NDArray[np.float64]]:
+    """Norms ``[B, 2]`` of the training loss' gradient, averaged over parameter tensors: maximum and Euclidean."""
+    import torch
+
+    if not hasattr(batch.model, "parameters"):
+        raise ModelError(f"{batch.model.info.name}: gives no gradients; leave gradient_norm out")
+    parameters = list(batch.model.parameters())
+    trained = [p.requires_grad for p in parameters]
+    found = []
+    try:
+        for p in parameters:
+            p.requires_grad_(requires_grad=True)
+        for b in range(len(batch.codes)):
+            with torch.inference_mode(mode=False), torch.enable_grad():
+                codes = batch.codes[b : b + 1].clone()
+                logits, mask = batch.model.logits(codes, [batch.captions[b]])
+                if not logits.requires_grad:
+                    raise ModelError(f"{batch.model.info.name}: gives no gradients; leave gradient_norm out")
+                logp = torch.log_softmax(logits.float(), -1).gather(-1, codes[..., None])[..., 0]
+                loss = -torch.stack([logp[0, q][mask[0, q]].mean() for q in range(codes.shape[1])]).mean()
+                given = torch.autograd.grad(loss, parameters, allow_unused=True)
+            norms = [[float(g.abs().max()), float(g.norm())] for g in given if g is not None]
+            found.append(np.mean(norms, axis=0))
+    finally:
+        for p, was in zip(parameters, trained, strict=True):
+            p.requires_grad_(was)
+    return {"norms": np.stack(found)}
