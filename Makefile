@@ -58,7 +58,7 @@ lint: setup  ## ruff, mypy, and no outputs in the templates
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m nbstripout --verify notebooks/*.ipynb
+	@$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 lock: setup  ## resolve requirements/*.in again
 	@$(PY) requirements/lock.py
