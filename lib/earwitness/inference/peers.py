@@ -169,7 +169,7 @@ def _logistic(features: FloatArray, label: FloatArray) -> FloatArray:
 
 
 def _adam(features: FloatArray, label: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A linear layer trained as published: cross-entropy, Adam at .01, 1,000 full-batch epochs, PyTorch's first weights."""
+    """A linear layer as published: cross-entropy, Adam at .01, 1,000 full-batch epochs, PyTorch's first weights."""
     p = features.shape[-1]
     weight = rng.uniform(-1, 1, size=(*features.shape[:-2], p + 1)) / np.sqrt(p)
     first, second = np.zeros_like(weight), np.zeros_like(weight)

@@ -8,9 +8,10 @@ for test fold T and the other folds R, and :math:`Q(y) = y^\top s`. The *pre-ori
 features, all of which point towards membership: :math:`L(y) = y^\top X 1`. Features are ranked over both roles
 together, the folds and :math:`\lambda` are fixed without labels, and the fit is linear in the labels, so that the
 whole pipeline - refit included - is repeated for thousands of relabellings by matrix products. Both statistics are
-standardised over *all* labellings, the observed one among them, and added; the p-value is the share of labellings
-that do at least as well as the observed one, which is (1 + b) / (B + 1). It is exact for any sample size whenever
-units are exchangeable between the roles.
+standardised over *all* labellings, the observed one among them: each becomes its own permutation p-value. The two are
+combined by Cauchy's rule, which keeps most of the power of whichever is better, and the combination is compared with
+that of every other labelling: p is the share that do at least as well as the observed one, (1 + b) / (B + 1). It is
+exact for any sample size whenever units are exchangeable between the roles.
 
 In the paired design the labellings flip the sign of each pair's difference, and nothing else changes.
 
@@ -34,10 +35,11 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 FOLDS = 5
-RIDGE = 0.3  # per training unit, on features of unit variance
+RIDGE = 0.1  # per training unit, on features of unit variance
 MAX_MISSING = 0.2  # share of units a feature may fail to score
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
-_TIE = 1e-9  # standardised statistics closer than this are ties (they differ by rounding only)
+_DIGITS = 9  # statistics that agree to so many decimals, in standard deviations, are ties
+_FLAT = 1e-9  # a column with a smaller standard deviation than this is constant
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Outcome:
     Attributes
     ----------
     p_value : numpy.ndarray
-        Of the combined statistic (of the learned one alone when the features have no orientation).
+        Of the combination (of the learned statistic alone when the features have no orientation).
     p_direction, p_opposite : numpy.ndarray
         One-sided p-values of the pre-oriented sum: suspects higher, suspects lower. NaN without orientation.
     n_labellings : int
@@ -98,7 +100,7 @@ def rank_standardise(values: FloatArray) -> FloatArray:
     normal: FloatArray = np.where(finite, ndtri((np.minimum(rank, count) - 0.5) / np.maximum(count, 1)), 0.0)
     normal = normal - normal.mean(axis=-2, keepdims=True)
     spread = normal.std(axis=-2, keepdims=True)
-    return np.where(spread > _TIE, normal / np.where(spread > _TIE, spread, 1.0), 0.0)
+    return np.where(spread > _FLAT, normal / np.where(spread > _FLAT, spread, 1.0), 0.0)
 
 
 def folds_of(n: int, seed: int) -> npt.NDArray[np.int64]:
@@ -204,9 +206,8 @@ def label_statistics(
     *,
     folds: npt.NDArray[np.int64],
     centre: bool,
-    oriented: bool,
 ) -> tuple[FloatArray, FloatArray]:
-    """Compute both standardised statistics for every labelling.
+    """Compute the learned statistic, refitted, and the pre-oriented one, for every labelling.
 
     Parameters
     ----------
@@ -215,19 +216,15 @@ def label_statistics(
 
     Returns
     -------
-    combined, direction : numpy.ndarray, shape [..., L]
-        ``direction`` is zero for features without orientation.
+    learned, oriented : numpy.ndarray, shape [..., L]
     """
     learned: FloatArray = np.zeros(1)
     for test, held, weights in fold_fits(features, folds, centre=centre):
         fitted = weights @ labels[..., ~test, :]
         projected = np.swapaxes(held, -1, -2) @ labels[..., test, :]
         learned = learned + np.einsum("...pl,...pl->...l", projected, fitted)
-    if not oriented:
-        return _standardise(learned), np.zeros_like(learned)
     total = features.sum(axis=-1)
-    direction = _standardise((total[..., None, :] @ labels)[..., 0, :])
-    return _standardise(learned) + direction, direction
+    return learned, (total[..., None, :] @ labels)[..., 0, :]
 
 
 def primary_test(
@@ -264,22 +261,26 @@ def primary_test(
         features = features[..., pairs[:, 0], :] - features[..., pairs[:, 1], :]
         labels, observed, exact = sign_flips(len(pairs), n_permutations, rng, batch)
     folds = folds_of(features.shape[-2], seed)
-    combined, direction = label_statistics(features, labels, folds=folds, centre=pairs is None, oriented=oriented)
+    learned, direction = label_statistics(features, labels, folds=folds, centre=pairs is None)
+    p_learned, p_direction = _shares(learned), _shares(direction)
+    combined = -p_learned if not oriented else _cauchy(p_learned) + _cauchy(p_direction)
     blank = np.full(batch, np.nan)
     return Outcome(
-        p_value=_share(combined, observed),
-        p_direction=_share(direction, observed) if oriented else blank,
-        p_opposite=_share(-direction, observed) if oriented else blank,
+        p_value=_shares(combined)[..., observed],
+        p_direction=p_direction[..., observed] if oriented else blank,
+        p_opposite=_shares(-direction)[..., observed] if oriented else blank,
         n_labellings=labels.shape[-1],
         exact=exact,
     )
 
 
-def _standardise(statistic: FloatArray) -> FloatArray:
+def _shares(statistic: FloatArray) -> FloatArray:
+    """For each labelling, the share of all labellings that do at least as well; equal up to rounding error is a tie."""
     spread = statistic.std(axis=-1, keepdims=True)
-    return (statistic - statistic.mean(axis=-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
+    rounded = np.round(statistic / np.where(spread > 0, spread, 1.0), _DIGITS)
+    return np.asarray(rankdata(-rounded, method="max", axis=-1) / statistic.shape[-1])
 
 
-def _share(statistic: FloatArray, observed: int) -> FloatArray:
-    """Share of labellings, the observed one included, with a statistic at least as large as the observed one."""
-    return np.asarray((statistic >= statistic[..., [observed]] - _TIE).mean(axis=-1))
+def _cauchy(p_values: FloatArray) -> FloatArray:
+    """Cauchy score of p-values in (0, 1]; a p-value of 1 counts as half a labelling less, to stay finite."""
+    return np.asarray(1 / np.tan(np.pi * (p_values - 0.5 / p_values.shape[-1])))

@@ -15,10 +15,10 @@ from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash
 from earwitness.inference.gate import BlindResult, Clauses, blind_auc, run_clauses
 from earwitness.inference.inputs import Names, Prepared, Saw, prepare
-from earwitness.inference.power import smallest_detectable_auc
+from earwitness.inference.power import smallest_detectable_auc, units_needed
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.sequential import e_value
-from earwitness.inference.verdict import ALPHA, MIN_UNITS, Findings, decide
+from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
 from earwitness.metrics import Interval, auc, auc_within, hedges_g
 
 
@@ -110,6 +110,7 @@ def infer(
         p_opposite=None if outcome is None else float(outcome.p_opposite),
         blind_p=None if gate is None else gate.p_value,
         residual_p=None if clauses is None or clauses.residual_p is None else float(clauses.residual_p),
+        units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
         detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if outcome else None,
         alpha=alpha,
     )

@@ -49,13 +49,15 @@ RULE: tuple[Clause, ...] = (
 class Findings:
     """What the rule looks at; p-values are None where a test was not run.
 
-    ``p_value`` is the primary test's, ``p_direction`` and ``p_opposite`` the one-sided p-values of the pre-oriented
-    sum, ``blind_p`` the gate's first clause and ``residual_p`` its second; ``alpha`` the level left after correcting
-    for other models; ``detectable_auc`` the smallest AUC seen with 80 % power.
+    ``units_needed`` is the number on each side with which the largest allowed AUC would be seen. ``p_value`` is the
+    primary test's, ``p_direction`` and ``p_opposite`` the one-sided p-values of the pre-oriented sum, ``blind_p`` the
+    gate's first clause and ``residual_p`` its second; ``alpha`` the level left after correcting for other models;
+    ``detectable_auc`` the smallest AUC seen with 80 % power.
     """
 
     n_suspect: int
     n_held_out: int
+    units_needed: int
     p_value: float | None
     p_direction: float | None
     p_opposite: float | None
@@ -78,13 +80,14 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
     p, direction, blind, residual = found.p_value, found.p_direction, found.blind_p, found.residual_p
     if min(found.n_suspect, found.n_held_out) < MIN_UNITS or p is None:
         return "not testable", (
-            f"{found.n_suspect} suspect and {found.n_held_out} held-out units; at least {MIN_UNITS} of each are needed",
+            f"too few units: {found.n_suspect} suspect and {found.n_held_out} held-out; at least {found.units_needed} of "
+            "each are needed",
         )
     reasons: list[str] = []
     if found.detectable_auc is None or found.detectable_auc > MAX_DETECTABLE_AUC:
         reasons.append(
             f"too few units: only an AUC above {found.detectable_auc or 1:.2f} could be seen with {POWER:.0%} power "
-            f"(at most {MAX_DETECTABLE_AUC:.2f} is allowed)"
+            f"(at most {MAX_DETECTABLE_AUC:.2f} is allowed); at least {found.units_needed} of each are needed"
         )
     if blind is None:
         reasons.append("no usable blind feature: a shift between the two sets could not be ruled out")

@@ -1,0 +1,232 @@
+"""Calibration as evidence, measuring how often the tests reject when nothing is there.
+
+Null audits split units of one kind (non-members) by lot into "suspects" and "held-out" and run every test on them.
+The rate of rejections must lie inside a binomial band; for several cells at once the band is widened so that its
+error is family-wise. Random splits check the level of the procedure. They do *not* cover a real difference between
+the two sets: for that, see :mod:`earwitness.inference.shift`, which plants one.
+
+Book page: *False accusations*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import binom
+
+from earwitness.errors import InputError
+from earwitness.inference.gate import run_clauses
+from earwitness.inference.peers import PEERS
+from earwitness.inference.power import smallest_detectable_auc, units_needed
+from earwitness.inference.primary import Outcome, primary_test, rank_standardise
+from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, Findings, decide
+
+FloatArray = npt.NDArray[np.float64]
+
+BAND = 0.999
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Units of one kind to draw audits from, as raw unit means.
+
+    Attributes
+    ----------
+    attacks : numpy.ndarray, shape [n, p]
+    blind : numpy.ndarray, shape [n, q]
+        May have q = 0.
+    artists : numpy.ndarray of str, shape [n]
+    control : numpy.ndarray, shape [n, p], or None
+        The same units on a control model.
+    """
+
+    attacks: FloatArray
+    blind: FloatArray
+    artists: npt.NDArray[np.object_]
+    control: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way of drawing audits from a pool.
+
+    ``one_artist`` draws both sides of an audit from a single artist; ``heavy_tails`` cubes the scores (after
+    centring), which leaves ranks alone but not the peers; ``tests`` names what is run (``primary``, ``gate``,
+    ``residual``, ``paired``, ``difference``, ``verdict`` and the peers).
+    """
+
+    name: str
+    n_suspect: int
+    n_held_out: int
+    one_artist: bool = False
+    heavy_tails: bool = False
+    tests: tuple[str, ...] = ("primary", "gate", "residual", "verdict")
+
+
+def null_audits(
+    pool: Pool,
+    scenario: Scenario,
+    *,
+    n_audits: int = 2000,
+    n_permutations: int = 199,
+    alpha: float = ALPHA,
+    seed: int = 0,
+    batch: int = 100,
+) -> pd.DataFrame:
+    """Run audits in which nothing was trained on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per audit and one column of p-values per test; ``verdict`` holds words.
+
+    Raises
+    ------
+    InputError
+        The pool is too small for the scenario, or lacks what a test needs.
+    """
+    rng = np.random.default_rng((seed, 4))
+    positive = np.arange(scenario.n_suspect + scenario.n_held_out) < scenario.n_suspect
+    parts = [
+        pd.DataFrame(_audit(pool, rows, positive, scenario, n_permutations, alpha, int(rng.integers(2**31))))
+        for rows in draw_audits(pool, scenario, n_audits, rng, batch)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def level_table(
+    audits: dict[str, pd.DataFrame], alphas: Sequence[float] = (0.05, 0.01), *, band: float = BAND
+) -> pd.DataFrame:
+    """Rates of rejection against a binomial band that holds for all cells together.
+
+    Parameters
+    ----------
+    audits : dict of str to pandas.DataFrame
+        Scenario name -> table of :func:`null_audits`.
+    band : float
+        Joint coverage over all cells of the table (Bonferroni).
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``scenario, test, alpha, n_audits, rejected, rate, band_low, band_high, inside, above``; for ``verdict`` the
+        rate is that of *evidence*, its alpha is the rule's own, and only ``above`` is meaningful.
+    """
+    cells: list[tuple[str, str, float, int, int]] = []
+    for scenario, table in audits.items():
+        for test in table.columns:
+            if test == "verdict":
+                cells.append((scenario, test, ALPHA, len(table), int((table[test] == "evidence").sum())))
+            else:
+                cells += [(scenario, test, a, len(table), int((table[test] <= a).sum())) for a in alphas]
+    frame = pd.DataFrame(cells, columns=["scenario", "test", "alpha", "n_audits", "rejected"])
+    tail = (1 - band) / 2 / len(frame)
+    frame["rate"] = frame["rejected"] / frame["n_audits"]
+    frame["band_low"] = binom.ppf(tail, frame["n_audits"], frame["alpha"]) / frame["n_audits"]
+    frame["band_high"] = binom.isf(tail, frame["n_audits"], frame["alpha"]) / frame["n_audits"]
+    frame["above"] = frame["rate"] > frame["band_high"]
+    frame["inside"] = ~frame["above"] & (frame["rate"] >= frame["band_low"])
+    return frame
+
+
+def draw_audits(
+    pool: Pool, scenario: Scenario, n_audits: int, rng: np.random.Generator, batch: int = 100
+) -> Iterable[npt.NDArray[np.int64]]:
+    """Yield row indices [<= batch, n] of audits; suspects come first."""
+    n = scenario.n_suspect + scenario.n_held_out
+    groups = [np.arange(len(pool.artists))]
+    if scenario.one_artist:
+        groups = [np.flatnonzero(pool.artists == artist) for artist in np.unique(pool.artists)]
+        groups = [rows for rows in groups if len(rows) >= n]
+    if not groups or len(groups[0]) < n:
+        raise InputError(
+            f"scenario {scenario.name!r} needs {n} units{' of one artist' if scenario.one_artist else ''}, "
+            f"the pool has {len(pool.artists)} units"
+        )
+    for start in range(0, n_audits, batch):
+        size = min(batch, n_audits - start)
+        yield np.stack([rng.permutation(groups[g])[:n] for g in rng.integers(len(groups), size=size)])
+
+
+def _audit(
+    pool: Pool,
+    rows: npt.NDArray[np.int64],
+    positive: npt.NDArray[np.bool_],
+    scenario: Scenario,
+    n_permutations: int,
+    alpha: float,
+    seed: int,
+) -> dict[str, npt.NDArray]:
+    raw = pool.attacks[rows]
+    if scenario.heavy_tails:
+        raw = (raw - np.nanmean(pool.attacks, axis=0)) ** 3
+    features = rank_standardise(raw)
+    found = {}
+    if {"gate", "residual", "verdict"} & set(scenario.tests):
+        found = audit_clauses(features, rank_standardise(pool.blind[rows]), positive, n_permutations, alpha, seed)
+    for test in scenario.tests:
+        if test in PEERS:
+            found[test] = PEERS[test](raw[:, positive], raw[:, ~positive], seed=seed)
+        elif test == "paired":
+            couples = np.arange(min(positive.sum(), (~positive).sum()))
+            pairs = np.column_stack((couples, couples + positive.sum()))
+            found[test] = primary_test(
+                features, positive, pairs=pairs, n_permutations=n_permutations, seed=seed
+            ).p_value
+        elif test == "difference":
+            if pool.control is None:
+                raise InputError("the difference test needs the pool's scores on a control model")
+            difference = rank_standardise(features - rank_standardise(pool.control[rows]))
+            found[test] = primary_test(difference, positive, n_permutations=n_permutations, seed=seed).p_value
+        elif test == "primary" and test not in found:
+            found[test] = primary_test(features, positive, n_permutations=n_permutations, seed=seed).p_value
+    return {test: found[test] for test in scenario.tests}
+
+
+def audit_clauses(
+    features: FloatArray,
+    blind: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    n_permutations: int,
+    alpha: float,
+    seed: int,
+) -> dict[str, npt.NDArray]:
+    """Run all clauses and the rule on a batch of audits: rank-standardised [b, n, p] and [b, n, q], suspects first.
+
+    Returns columns ``primary, direction, gate, residual`` (p-values) and ``verdict`` (words), each of length b.
+    """
+    clauses = run_clauses(features, blind, positive, n_permutations=n_permutations, seed=seed)
+    if clauses.blind_p is None or clauses.residual_p is None:
+        raise InputError("the verdict needs blind features; give the pool some")
+    n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
+    detectable = smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha)
+    needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
+    outcome: Outcome = clauses.primary
+    words = [
+        decide(
+            Findings(
+                n_suspect=n_suspect,
+                n_held_out=n_held_out,
+                p_value=float(outcome.p_value[i]),
+                p_direction=float(outcome.p_direction[i]),
+                p_opposite=float(outcome.p_opposite[i]),
+                blind_p=float(clauses.blind_p[i]),
+                residual_p=float(clauses.residual_p[i]),
+                units_needed=needed,
+                detectable_auc=detectable,
+                alpha=alpha,
+            )
+        )[0]
+        for i in range(len(features))
+    ]
+    return {
+        "primary": outcome.p_value,
+        "direction": outcome.p_direction,
+        "gate": clauses.blind_p,
+        "residual": clauses.residual_p,
+        "verdict": np.asarray(words, dtype=object),
+    }

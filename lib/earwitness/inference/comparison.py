@@ -1,0 +1,177 @@
+"""Power against the peers, at equal measured level.
+
+Rejecting more often is no merit if true nulls are rejected more often too. Here every recipe gets its own threshold:
+the alpha-quantile of its p-values over null audits of the same size and material. What is compared is how many tracks
+each needs for 80 % power.
+
+Book page: *How many tracks?*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from earwitness.errors import InputError
+from earwitness.inference.peers import PEERS
+from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.verdict import ALPHA, POWER
+
+FloatArray = npt.NDArray[np.float64]
+Recipe = Callable[..., FloatArray]
+
+OURS = "Earwitness"
+
+
+def ours(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0, n_permutations: int = 999) -> FloatArray:
+    """Run the primary test with a peer's signature: raw [..., n, p] and [..., k, p] to p-values [...]."""
+    positive = np.arange(suspect.shape[-2] + held_out.shape[-2]) < suspect.shape[-2]
+    features = rank_standardise(np.concatenate((suspect, held_out), axis=-2))
+    return primary_test(features, positive, n_permutations=n_permutations, seed=seed).p_value
+
+
+RECIPES: dict[str, Recipe] = {OURS: ours, **PEERS}
+
+
+def audit_p_values(
+    members: FloatArray,
+    nonmembers: FloatArray,
+    sizes: Sequence[int],
+    *,
+    recipes: dict[str, Recipe] = RECIPES,
+    n_audits: int = 500,
+    seed: int = 0,
+    batch: int = 100,
+) -> pd.DataFrame:
+    """Run every recipe on audits with members and on null audits, both drawn by lot.
+
+    Parameters
+    ----------
+    members, nonmembers : numpy.ndarray, shapes [n, p], [k, p]
+        Raw unit scores; k must be at least twice the largest size, because null audits split non-members.
+    sizes : sequence of int
+        Units per side.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``recipe, n, null, p_value``: one row per audit, ``null`` true where no suspect is a member.
+    """
+    if max(sizes) > len(members) or 2 * max(sizes) > len(nonmembers):
+        raise InputError(
+            f"audits of {max(sizes)} units a side need {max(sizes)} members and {2 * max(sizes)} non-members, got "
+            f"{len(members)} and {len(nonmembers)}"
+        )
+    frames: list[pd.DataFrame] = []
+    for n in sizes:
+        rng = np.random.default_rng((seed, 8, n))
+        for start in range(0, n_audits, batch):
+            count = min(batch, n_audits - start)
+            split = np.stack([rng.permutation(len(nonmembers))[: 2 * n] for _ in range(count)])
+            chosen = np.stack([rng.permutation(len(members))[:n] for _ in range(count)])
+            held_out = nonmembers[split[:, n:]]
+            child = int(rng.integers(2**31))
+            for name, recipe in recipes.items():
+                for null, suspects in ((True, nonmembers[split[:, :n]]), (False, members[chosen])):
+                    p_value = recipe(suspects, held_out, seed=child)
+                    frames.append(pd.DataFrame({"recipe": name, "n": n, "null": null, "p_value": p_value}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def power_at_equal_level(p_values: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
+    """Power of each recipe at each size, with thresholds that give each the same measured level.
+
+    Parameters
+    ----------
+    p_values : pandas.DataFrame
+        From :func:`audit_p_values`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``recipe, n, level`` (rejections of true nulls at the *nominal* alpha), ``threshold`` (the p-value below or at
+        which a share alpha of null audits lies), ``power`` (share of member audits at or below it), ``n_audits``.
+    """
+    rows = []
+    for (recipe, n), part in p_values.groupby(["recipe", "n"], sort=False):
+        null, real = _split(part)
+        power, threshold = _power(null, real, alpha)
+        level = float((null <= alpha).mean())
+        rows.append((recipe, n, level, float(threshold), float(power), len(real)))
+    return pd.DataFrame(rows, columns=["recipe", "n", "level", "threshold", "power", "n_audits"])
+
+
+def tracks_needed(
+    p_values: pd.DataFrame,
+    *,
+    alpha: float = ALPHA,
+    target: float = POWER,
+    n_resamples: int = 500,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Units per side for ``target`` power at equal measured level, and ours over each recipe's, with intervals.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``recipe, units, units_low, units_high, ratio, ratio_low, ratio_high`` (``ratio``: our units over the recipe's).
+        Power is made non-decreasing in n and interpolated on log n; infinite where the largest size does not reach the
+        target. Limits come from resampling the audits, null ones (hence the thresholds) included.
+    """
+    rng = np.random.default_rng((seed, 9))
+    units: dict[str, FloatArray] = {}
+    for recipe, table in p_values.groupby("recipe", sort=False):
+        curves = []
+        for _, part in table.groupby("n"):
+            samples = [_resampled(sample, n_resamples, rng) for sample in _split(part)]
+            curves.append(_power(samples[0], samples[1], alpha)[0])
+        sizes = np.sort(table["n"].unique()).astype(np.float64)
+        units[str(recipe)] = np.array([_crossing(sizes, curve, target) for curve in np.transpose(curves)])
+    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    rows = []
+    for name, needed in units.items():
+        row: dict[str, object] = {"recipe": name}
+        for label, values in (("units", needed), ("ratio", _ratio(units.get(OURS, needed), needed))):
+            low, high = np.quantile(values[1:], tails, method="nearest")
+            row |= {label: values[0], f"{label}_low": low, f"{label}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _split(part: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+    null = part["null"].to_numpy(dtype=bool)
+    p = part["p_value"].to_numpy(dtype=np.float64)
+    return p[null], p[~null]
+
+
+def _resampled(sample: FloatArray, n_resamples: int, rng: np.random.Generator) -> FloatArray:
+    """The sample itself, then resamples of it: [n] -> [1 + n_resamples, n]."""
+    return np.vstack((sample, sample[rng.integers(len(sample), size=(n_resamples, len(sample)))]))
+
+
+def _power(null: FloatArray, real: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
+    """Power and threshold over the last axis."""
+    threshold = np.quantile(null, alpha, axis=-1, method="lower")
+    return np.asarray((real <= threshold[..., None]).mean(axis=-1)), np.asarray(threshold)
+
+
+def _crossing(n: FloatArray, power: FloatArray, target: float) -> float:
+    rising = np.maximum.accumulate(power)
+    reached = np.flatnonzero(rising >= target)
+    if not len(reached):
+        return float("inf")
+    k = int(reached[0])
+    if k == 0:
+        return float(n[0])
+    share = (target - rising[k - 1]) / (rising[k] - rising[k - 1])
+    return float(np.exp(np.log(n[k - 1]) + share * (np.log(n[k]) - np.log(n[k - 1]))))
+
+
+def _ratio(own: FloatArray, other: FloatArray) -> FloatArray:
+    """Own over other; 0 where only the other is infinite, NaN counts as 1 where both are."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(own / other, nan=1.0, posinf=np.inf)
