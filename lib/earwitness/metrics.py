@@ -56,11 +56,8 @@ class OperatingPoint:
 def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Share of the other sample that each score beats, ties counting one half.
 
-    Returns
-    -------
-    tuple of numpy.ndarray, shapes [n_positive], [n_reference]
-        Each positive's share of reference scores below it; each reference score's share of positives above it. Both
-        have the AUC as their mean.
+    Returns each positive's share of reference scores below it, shape [n_positive], and each reference score's share of
+    positives above it, shape [n_reference]. Both have the AUC as their mean.
     """
     n_pos, n_ref = len(positive), len(reference)
     rank = rankdata(np.concatenate((positive, reference)))
@@ -72,17 +69,9 @@ def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray,
 def auc(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Area under the ROC curve, ties counting one half, with DeLong's interval on the logit scale.
 
-    Parameters
-    ----------
-    positive, reference : array-like, shapes [n_positive], [n_reference]
-        One finite score per independent unit, at least two on each side.
-    confidence : float
-        Coverage of the interval.
-
-    Notes
-    -----
-    At an AUC of exactly 0 or 1 the variance estimate is zero; the limit on the far side is then Clopper and Pearson's
-    for the smaller sample.
+    ``positive`` and ``reference`` hold one finite score per independent unit, at least two on each side. At an AUC of
+    exactly 0 or 1 the variance estimate is zero; the limit on the far side is then Clopper and Pearson's for the
+    smaller sample.
     """
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     above, below = placements(pos, ref)
@@ -247,10 +236,8 @@ def compare(
 
     Parameters
     ----------
-    scores : pandas.DataFrame
-        Tidy score table (columns as in :func:`earwitness.units.unit_table`).
-    unit : str
-        Column naming the independent unit.
+    scores, unit
+        Tidy score table and the column naming its independent unit (see :func:`earwitness.units.unit_table`).
     attacks : str or sequence of str, optional
         Ids or globs; default all, blind baselines included.
     segments_per_unit : int, optional

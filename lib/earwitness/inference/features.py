@@ -16,15 +16,10 @@ from earwitness.errors import InputError
 MAX_FEATURES = 24
 
 DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
-    "token": (
-        "loss/conditional",
-        "loss/contrast",
-        "loss/conditional/q0",
-        "loss/contrast/q0",
-        "min_k-0.2/conditional",
-        "min_k-0.2/contrast",
-        "min_k++-0.2/conditional",
-        "min_k++-0.2/contrast",
+    "token": tuple(
+        f"{attack}/{stream}"
+        for attack in ("loss", "hinge", "log_rank", "zlib", "min_k-0.2", "min_k++-0.2")
+        for stream in ("conditional", "contrast")
     ),
 }
 

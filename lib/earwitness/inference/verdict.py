@@ -80,8 +80,8 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
     p, direction, blind, residual = found.p_value, found.p_direction, found.blind_p, found.residual_p
     if min(found.n_suspect, found.n_held_out) < MIN_UNITS or p is None:
         return "not testable", (
-            f"too few units: {found.n_suspect} suspect and {found.n_held_out} held-out; at least {found.units_needed} of "
-            "each are needed",
+            f"too few units: {found.n_suspect} suspect and {found.n_held_out} held-out; at least {found.units_needed} "
+            "of each are needed",
         )
     reasons: list[str] = []
     if found.detectable_auc is None or found.detectable_auc > MAX_DETECTABLE_AUC:
