@@ -37,7 +37,7 @@ EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two
 
 @dataclass(frozen=True)
 class Batch:
-    """What every pass works on: ``audio`` ``[B, C, samples]``, captions, ``codes`` ``[B, K, T]``; and what some need besides."""
+    """What every pass works on: ``audio`` ``[B, C, samples]``, captions, ``codes`` ``[B, K, T]`` and other models."""
 
     model: TokenModel
     audio: Tensor
