@@ -55,7 +55,7 @@ def load(path, *entries, **extra):
     [
         ([PAGE, PAGE], "'one' is used twice"),
         ([PAGE | {"tiers": "book"}], r"pages\.one\.tiers: unknown key; did you mean 'tier'"),
-        ([PAGE | {"badge": "gold"}], r"pages\.one\.badge: Input should be 'pocket', 'tiny' or 'real'"),
+        ([PAGE | {"badge": "gold"}], r"pages\.one\.badge: Input should be 'pocket', 'tiny', 'real' or 'none'"),
         ([PAGE | {"id": "../up"}], r"pages\.\.\./up\.id: String should match"),
         ([PAGE | {"needs": ["onee"]}], "needs an unknown page 'onee'; did you mean 'one'"),
         ([PAGE | {"needs": ["one"]}], "need each other in a circle: one"),

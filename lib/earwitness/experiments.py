@@ -18,7 +18,7 @@ from earwitness.errors import InputError, nearest
 from earwitness.paths import project_root
 
 Tier = Literal["book", "full"]
-Badge = Literal["pocket", "tiny", "real"]
+Badge = Literal["pocket", "tiny", "real", "none"]
 Parameter = bool | int | float | str | list[Any] | None
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 

@@ -18,13 +18,15 @@ import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
-from earwitness.figures import spectrogram
+from earwitness.figures import Figure, spectrogram
 
 BADGES = {
     "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
     "tiny": ("tiny checkpoint", "A toy checkpoint in a real format: it shows that the code runs, nothing more."),
     "real": ("real model", "A published model and real recordings."),
 }
+
+LONG_CELL = 44  # characters; longer cells wrap
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def table(
     frame: pd.DataFrame,
     columns: Mapping[str, str],
     *,
-    formats: Mapping[str, str | Callable[[Any], str]] | None = None,
+    formats: Mapping[str, str | Callable[[Any], Any]] | None = None,
     source: str = "",
     mark: str = "",
 ) -> Html:
@@ -80,7 +82,8 @@ def table(
     columns : mapping
         Column -> heading, in order. A column ``x`` with ``x_low`` and ``x_high`` beside it is shown with its interval.
     formats : mapping, optional
-        Column -> format specification (``".3f"``) or a function; default two decimals for numbers that are not whole.
+        Column -> format specification (``".3f"``) or a function (of text, or of :class:`Html`, which is shown as it
+        is); default two decimals for numbers that are not whole.
     source : str
         Where the table lies: named below it, and offered for download.
     mark : str
@@ -89,26 +92,38 @@ def table(
     for column in columns:
         if column not in frame:
             raise InputError(f"the table has no column {column!r}{nearest(column, frame.columns)}")
-    shown = {}
-    for column, heading in columns.items():
-        how = (formats or {}).get(column)
-        if callable(how):
-            shown[heading] = frame[column].map(how)
-        elif f"{column}_low" in frame:
-            shown[heading] = interval(frame, column)
-        elif how or pd.api.types.is_float_dtype(frame[column]):
-            shown[heading] = frame[column].map(lambda x, how=how: "" if pd.isna(x) else format(x, how or ".2f"))
-        else:
-            shown[heading] = frame[column].astype(str)
-    body = pd.DataFrame(shown).to_html(index=False, border=0, classes="ew-table", justify="unset")
-    if mark:
-        first, *rows = body.split("<tr>\n      <td>")
-        flags = frame[mark].to_list()
-        body = first + "".join(
-            f"<tr{' class=ew-apart' if flag else ''}>\n      <td>{row}" for flag, row in zip(flags, rows, strict=True)
-        )
-    note = f"<p class='ew-source'><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
-    return Html(f'<div class="ew-scroll" tabindex="0" role="region" aria-label="table">{body}</div>{note}')
+    cells = {column: _cells(frame, column, (formats or {}).get(column)) for column in columns}
+    wide = {column for column, shown in cells.items() if max(map(len, shown), default=0) > LONG_CELL}
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in columns.values())
+    apart = frame[mark].to_list() if mark else [False] * len(frame)
+    rows = []
+    for i, flag in enumerate(apart):
+        row = "".join(f"<td{' class=ew-long' if c in wide else ''}>{shown[i]}</td>" for c, shown in cells.items())
+        rows.append(f"<tr{' class=ew-apart' if flag else ''}>{row}</tr>")
+    note = f"<p class=ew-source><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
+    if not rows:
+        return Html(f"<p>Nothing.</p>{note}")
+    return Html(
+        '<div class="ew-scroll" tabindex="0" role="region" aria-label="table">'
+        f'<table class="ew-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{note}'
+    )
+
+
+def _cells(frame: pd.DataFrame, column: str, how: str | Callable[[Any], Any] | None) -> list[str]:
+    """Format a column; everything is escaped but what is :class:`Html` already."""
+    values: list[Any] = frame[column].to_list()
+    if callable(how):
+        values = [how(value) for value in values]
+    elif f"{column}_low" in frame:
+        values = interval(frame, column).to_list()
+    elif how or pd.api.types.is_float_dtype(frame[column]):
+        values = ["" if pd.isna(value) else format(value, how or ".2f") for value in values]
+    return [value.html if isinstance(value, Html) else html.escape(str(value)) for value in values]
+
+
+def verdict(word: str) -> Html:
+    """Show one of the three words in its colour."""
+    return Html(f'<span class="ew-word ew-word-{word.replace(" ", "-")}">{html.escape(word)}</span>')
 
 
 def download(frame: pd.DataFrame, source: str) -> str:
@@ -117,8 +132,8 @@ def download(frame: pd.DataFrame, source: str) -> str:
     return f'<a download="{html.escape(source.split("/")[-1])}" href="data:text/csv;base64,{data}">download</a>'
 
 
-def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> str:
-    """Return an audio player under the recording's spectrogram, as HTML holding the sound itself (MP3).
+def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> Html:
+    """Show an audio player under the recording's spectrogram; the page holds the sound itself (MP3).
 
     Parameters
     ----------
@@ -136,12 +151,18 @@ def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> s
     data = base64.b64encode(buffer.getvalue()).decode()
     picture, name = spectrogram(audio, sample_rate, title=title).svg, html.escape(title, quote=True)
     sound = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{data}" aria-label="{name}"></audio>'
-    return f'<figure class="ew-figure ew-player">{picture}{sound}<figcaption>{html.escape(note)}</figcaption></figure>'
+    shown = f"{picture}{sound}<figcaption>{html.escape(note)}</figcaption>"
+    return Html(f'<figure class="ew-figure ew-player">{shown}</figure>')
 
 
-def side_by_side(*pieces: str) -> Html:
-    """Put pieces of HTML beside each other where the screen is wide enough."""
-    return Html(f'<div class="ew-row">{"".join(pieces)}</div>')
+def side_by_side(*pieces: Html | Figure) -> Html:
+    """Put figures, players or tables beside each other where the screen is wide enough."""
+    return Html(f'<div class="ew-row">{"".join(f"<div>{piece.html}</div>" for piece in pieces)}</div>')
+
+
+def formula(latex: str) -> Html:
+    """Show a formula; a page needs one formula in its text as well, so that the book loads MathJax for it."""
+    return Html(f'<span class="math notranslate nohighlight">\\({html.escape(latex)}\\)</span>')
 
 
 def redo(template: str, parameters: Mapping[str, Any]) -> Html:
@@ -158,10 +179,11 @@ def redo(template: str, parameters: Mapping[str, Any]) -> Html:
         f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items() if not isinstance(value, list)
     ]
     line = " \\\n  ".join([f"papermill notebooks/{template}.ipynb out.ipynb", *words])
-    rows = "".join(
-        f"<tr><td><code>{html.escape(name)}</code></td><td><code>{html.escape(str(value))}</code></td></tr>"
-        for name, value in parameters.items()
-    )
-    head = "<thead><tr><th>parameter</th><th>value on this page</th></tr></thead>"
-    block = f'<div class="highlight"><pre>{html.escape(line)}</pre></div>'
-    return Html(f'{block}<div class="ew-scroll"><table class="ew-table">{head}<tbody>{rows}</tbody></table></div>')
+    listed = pd.DataFrame({"name": list(parameters), "value": [str(value) for value in parameters.values()]})
+    shown = table(listed, {"name": "parameter", "value": "value on this page"}, formats={"name": code, "value": code})
+    return Html(f'<div class="highlight"><pre>{html.escape(line)}</pre></div>{shown.html}')
+
+
+def code(text: str) -> Html:
+    """Show text as code."""
+    return Html(f"<code>{html.escape(text)}</code>")

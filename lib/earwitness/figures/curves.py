@@ -24,7 +24,7 @@ def roc(curves: pd.DataFrame, *, names: Mapping[str, str] | None = None, source:
         Where the table lies.
     """
     need(curves, "attack", "fpr", "tpr")
-    canvas, axes = canvas_axes(width=4.8, height=4.4)
+    canvas, axes = canvas_axes(width=4.6, height=4.2)
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
     axes.text(0.74, 0.7, "coin toss", color=COLOURS["muted"], rotation=45, ha="center", va="center")
     looks = iter([("member", "-"), ("blind", (0, (5, 1.5))), ("reference", "-."), ("evidence", ":"), ("neutral", "-")])
@@ -56,7 +56,7 @@ def densities(scores: pd.DataFrame, *, sides: Mapping[str, str], label: str, sou
     import seaborn as sns
 
     need(scores, "role", "score")
-    canvas, axes = canvas_axes(height=2.9)
+    canvas, axes = canvas_axes(width=4.6, height=3.4)
     for (role, name), colour, line in zip(sides.items(), ("member", "reference"), ("-", "--"), strict=False):
         values = scores.loc[scores["role"] == role, "score"].dropna()
         if values.nunique() < 2:
@@ -64,7 +64,7 @@ def densities(scores: pd.DataFrame, *, sides: Mapping[str, str], label: str, sou
         hue, count = COLOURS[colour], f"{name} (n = {len(values)})"
         sns.kdeplot(x=values, ax=axes, color=hue, fill=True, alpha=0.13, linewidth=0, cut=0)
         sns.kdeplot(x=values, ax=axes, color=hue, linestyle=line, cut=0, label=count)
-    axes.legend(frameon=False, loc="upper left")
+    canvas.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.6)
     axes.set(xlabel=f"{label}    (higher = more member-like)", ylabel="density", yticks=[])
     axes.grid(axis="y", visible=False)
     return finish(canvas, f"Distribution of {label} for {' and '.join(sides.values())}.", source)

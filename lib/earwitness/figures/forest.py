@@ -53,7 +53,7 @@ def auc_forest(table: pd.DataFrame, *, blind: str = "blind/", source: str = "") 
     axes.set_yticks(y, rows["attack"].to_list())
     axes.set_ylim(y.min() - 0.7, 0.7)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("AUC over tracks, with 95 % interval    (0.5 = coin toss)")
+    axes.set_xlabel("AUC over tracks, with 95% interval    (0.5 = coin toss)")
     if is_blind.any():
         first = float(y[rows["_blind"].to_numpy()][0])
         right = axes.get_xlim()[1]
@@ -103,7 +103,7 @@ def artist_forest(
     axes.set_ylim(at + 1.0, 0.8)
     axes.set_xlim(low, 1.0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("AUC of suspects against held-out tracks, with 95 % interval    (0.5 = no difference)")
+    axes.set_xlabel("AUC of suspects against held-out tracks, with 95% interval    (0.5 = no difference)")
     for verdict, (colour, marker) in VERDICT_LOOK.items():
         if (table["verdict"] == verdict).any():
             axes.plot([], [], marker, color=COLOURS[colour], markeredgecolor="none", label=verdict)
@@ -130,7 +130,7 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
     """
     need(artists, "group", "auc", "verdict")
     need(per_track, "auc", "auc_low", "auc_high")
-    canvas, axes = canvas_axes(height=1.15 + 0.72 * (len(groups) + 1))
+    canvas, axes = canvas_axes(height=1.15 + 0.68 * (len(groups) + 1))
     axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     _intervals(axes, np.zeros(1), per_track.head(1), [("member", "o")])
     single, low, high = per_track[["auc", "auc_low", "auc_high"]].iloc[0]
@@ -144,9 +144,9 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
             offset = (np.flatnonzero(block["verdict"] == verdict) % 3 - 1) * 0.13
             axes.plot(rows["auc"], -at + offset, marker, color=COLOURS[colour], markersize=7.5, alpha=0.85, mew=0)
         tally[group] = f"{(block['verdict'] == 'evidence').sum()} of {len(block)}"
-        axes.text(1.02, -at, tally[group], transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
-    axes.text(1.02, 0.55, "evidence", transform=axes.get_yaxis_transform(), va="center", color=COLOURS["muted"])
-    axes.set_yticks(-np.arange(len(groups) + 1), ["one track at a time", *groups.values()])
+    labels = [f"{heading}\nevidence: {tally[group]}" for group, heading in groups.items()]
+    axes.set_yticks(-np.arange(len(groups) + 1), ["one track at a time", *labels])
+    axes.tick_params(axis="y", length=0)
     axes.set_ylim(-len(groups) - 0.6, 0.75)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("AUC: how often a suspect track scores above a held-out one    (0.5 = coin toss)")

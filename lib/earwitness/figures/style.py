@@ -62,9 +62,14 @@ class Figure:
     alt: str
     source: str = ""
 
-    def _repr_html_(self) -> str:
+    @property
+    def html(self) -> str:
+        """The figure with its caption, as HTML."""
         caption = f"<figcaption>Drawn from <code>{html.escape(self.source)}</code></figcaption>" if self.source else ""
         return f'<figure class="ew-figure">{self.svg}{caption}</figure>'
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def canvas_axes(width: float = 7.0, height: float = 3.6) -> tuple[Canvas, Axes]:
