@@ -267,6 +267,7 @@ def test_documentation(name):
     assert len(registered.summary) > 20
     assert registered.access in {"none", "grey", "white"}
     assert (registered.access == "none") == (registered.family == "blind")
+    assert registered.sign in {"published", "ours", "none"}
 
 
 RISING = (
@@ -320,6 +321,16 @@ def test_shares_of_decimal_k_are_not_cut_short():
     from earwitness.attacks.token import lowest
 
     assert lowest(signals, "logp", "conditional", None, 0.29) == pytest.approx(values[:29].mean())
+
+
+def test_the_floor_of_the_standard_deviation_is_counted():
+    logits = np.zeros((1, 4, 5))
+    logits[0, 0, 0] = 60.0  # as good as certain
+    logits[0, 1:] = make().series("logp", "null")[:5]
+    signals = TokenSignals.from_logits(logits, np.zeros((1, 4), int), np.ones((1, 4), bool))
+    assert attacks.std_floor_share(signals, "conditional") == 0.25
+    assert math.isfinite(run(signals, "min_k++-0.5/conditional"))
+    assert math.isnan(attacks.std_floor_share(signals, "null"))
 
 
 def test_token_frequencies():

@@ -24,7 +24,7 @@ from earwitness.attacks.registry import (
     cost,
     resolve,
 )
-from earwitness.attacks.token import token_frequencies
+from earwitness.attacks.token import std_floor_share, token_frequencies
 from earwitness.errors import InputError, nearest
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "cost",
     "resolve",
     "score",
+    "std_floor_share",
     "token_frequencies",
 ]
 

@@ -21,6 +21,7 @@ from earwitness.extractors.blind import FEATURES, BlindSignals
     access="none",
     streams=FEATURES,
     per_codebook=False,
+    sign="none",
 )
 def blind(signals: BlindSignals, *, stream: str) -> float:
     """One feature of the audio or of its manifest row, as it is."""

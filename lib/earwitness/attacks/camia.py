@@ -67,14 +67,26 @@ def camia_slope(signals: TokenSignals, *, stream: str, codebook: int | None = No
     return float(-(position @ values) / (position @ position))
 
 
-@attack("camia_previous", family="token", formula=r"-\frac1{N-1}|\{n>1: l_n>\tfrac1{n-1}\sum_{m<n}l_m\}|", source=CAMIA)
+@attack(
+    "camia_previous",
+    family="token",
+    formula=r"-\frac1{N-1}|\{n>1: l_n>\tfrac1{n-1}\sum_{m<n}l_m\}|",
+    source=CAMIA,
+    sign="ours",
+)
 def camia_previous(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Minus the share of tokens more likely than the mean of all before them."""
     values = signals.series("logp", stream, codebook)
     return -mean(values[1:] > np.cumsum(values)[:-1] / np.arange(1, max(1, values.size)))
 
 
-@attack("camia_halves", family="token", formula=r"\bar l_{\text{first half}}-\bar l_{\text{second half}}", source=CAMIA)
+@attack(
+    "camia_halves",
+    family="token",
+    formula=r"\bar l_{\text{first half}}-\bar l_{\text{second half}}",
+    source=CAMIA,
+    sign="ours",
+)
 def camia_halves(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-probability of the first half minus that of the second: what more context does not add."""
     values = signals.series("logp", stream, codebook)
@@ -87,6 +99,7 @@ def camia_halves(signals: TokenSignals, *, stream: str, codebook: int | None = N
     family="token",
     formula=r"\bar l_{\text{first occurrences}}-\bar l_{\text{repeats}}\ \text{of a code in its codebook}",
     source="ours, after the repetition signals of arXiv 2409.13745",
+    sign="ours",
 )
 def camia_novelty(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-probability of codes heard for the first time minus that of repeated ones.
@@ -108,6 +121,7 @@ def camia_novelty(signals: TokenSignals, *, stream: str, codebook: int | None = 
     family="token",
     formula=r"\frac1N|\{n: l_n\ge -c\}|",
     source=CAMIA,
+    sign="ours",
     variants=({"nats": 1.0}, {"nats": 2.0}, {"nats": 3.0}),
 )
 def camia_confident(signals: TokenSignals, *, stream: str, codebook: int | None = None, nats: float) -> float:
@@ -120,6 +134,7 @@ def camia_confident(signals: TokenSignals, *, stream: str, codebook: int | None 
     family="token",
     formula=r"\bar l\,/\,\frac{|\{y_n\}|}{N}",
     source=CAMIA,
+    sign="ours",
 )
 def camia_diversity(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-probability over the share of distinct tokens, codes of different codebooks counting as distinct."""
@@ -134,6 +149,7 @@ def camia_diversity(signals: TokenSignals, *, stream: str, codebook: int | None 
     family="token",
     formula=r"-\frac1N|\{\text{Lempel-Ziv words of } l \text{ in } b \text{ levels}\}|",
     source=CAMIA,
+    sign="ours",
     variants=({"levels": 3},),
 )
 def camia_lz(signals: TokenSignals, *, stream: str, codebook: int | None = None, levels: int) -> float:

@@ -53,6 +53,9 @@ class Attack:
         Keyword arguments that the caller of ``score`` must supply.
     per_codebook : bool
         Whether it is also defined on a single codebook.
+    sign : str
+        Who says that higher is more member-like: ``"published"``, ``"ours"`` (a convention fixed beforehand, which
+        may turn out wrong), or ``"none"`` (no direction is claimed).
     """
 
     name: str
@@ -66,6 +69,7 @@ class Attack:
     passes: tuple[str, ...]
     context: tuple[str, ...]
     per_codebook: bool
+    sign: str
 
     @property
     def summary(self) -> str:
@@ -127,6 +131,7 @@ def attack(
     passes: Sequence[str] = (),
     context: Sequence[str] = (),
     per_codebook: bool = True,
+    sign: str = "published",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as an attack; the arguments are ``Attack``'s attributes.
 
@@ -154,6 +159,7 @@ def attack(
             tuple(passes),
             tuple(context),
             per_codebook,
+            sign,
         )
         return function
 
@@ -242,6 +248,7 @@ def catalogue() -> pd.DataFrame:
             "summary": a.summary,
             "formula": a.formula,
             "source": a.source,
+            "sign": a.sign,
             "access": a.access,
             "passes": ", ".join(cost(a.specs(0)[:1])),
             "nfe": sum(cost(a.specs(0)[:1]).values()),

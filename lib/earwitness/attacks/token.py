@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
 from earwitness.errors import InputError
-from earwitness.extractors.token import TokenSignals
+from earwitness.extractors.token import STD_FLOOR, TokenSignals
 
 TAILS = tuple({"k": k} for k in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
 
@@ -96,6 +96,11 @@ def min_k_plus_plus(signals: TokenSignals, *, stream: str, codebook: int | None 
 def min_k_plus_plus_var(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Min-K %++ divided by the variance, as it circulates in the image-autoregressive literature."""
     return lowest(signals, "z_var", stream, codebook, k)
+
+
+def std_floor_share(signals: TokenSignals, stream: str) -> float:
+    """Share of positions whose standard deviation is below ``STD_FLOOR``, where ``min_k++`` divides by the floor."""
+    return mean(np.sqrt(signals.series("var", stream)) < STD_FLOOR)
 
 
 @attack(
@@ -258,6 +263,7 @@ def cfg_probability(signals: TokenSignals, *, stream: str, codebook: int | None 
     family="token",
     formula=r"\operatorname{mean}_{i<j}(1-\cos(\bar\ell_{C_i},\bar\ell_{C_j})),\ C_i:\ \text{100 random frames}",
     source="Wei, Witbrock & Morreale, Sample Distance Matrix; the matrix's diagonal, per codebook",
+    sign="ours",
 )
 def sdm(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean cosine distance between the mean logits of time-shuffled chunks of the segment.
