@@ -84,8 +84,9 @@ def finish(canvas: Canvas, alt: str, source: str) -> Figure:
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    # The page's own font, and no rule that would reach beyond this picture.
-    svg = re.sub(r'font-family: [^;"]*;? ?|<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
+    # The page's own font, no rule that would reach beyond this picture, no metadata.
+    reach = r'font-family: [^;"]*;? ?|<style type="text/css">.*?</style>|<metadata>.*?</metadata>'
+    svg = re.sub(reach, "", svg, flags=re.DOTALL)
     svg = re.sub(r' transform="rotate\(-?0 [^"]*"|(?<=<g) id="[^"]*"', "", svg)
     for name, value in COLOURS.items():
         svg = svg.replace(value, "currentColor" if name == "text" else f"var(--ew-{name}, {value})")
