@@ -44,7 +44,7 @@ class UnitTable:
         True for members and suspects, False for non-members and held-out.
     attacks : tuple of str, length a
         Attack ids in order of first appearance.
-    values : numpy.ndarray, shape [n, a]
+    means : numpy.ndarray, shape [n, a]
         Mean of exactly ``segments_per_unit`` scores; NaN where one of them is NaN or absent.
     absent : numpy.ndarray of bool, shape [n, a]
         True where a drawn segment has no row at all for the attack (as opposed to a row that says NaN).
@@ -58,14 +58,14 @@ class UnitTable:
     works: npt.NDArray[np.object_]
     positive: BoolArray
     attacks: tuple[str, ...]
-    values: FloatArray
+    means: FloatArray
     absent: BoolArray
     segments_per_unit: int
     excluded: dict[str, int]
 
     def columns(self, attacks: Sequence[str]) -> FloatArray:
         """Return the columns of ``attacks`` as an array [n, len(attacks)], in that order."""
-        return self.values[:, [self.attacks.index(name) for name in attacks]]
+        return self.means[:, [self.attacks.index(name) for name in attacks]]
 
 
 def unit_table(
@@ -146,7 +146,7 @@ def unit_table(
     drawn = order[(position < m) & enough[segment_unit[order]]]
 
     kept = np.flatnonzero(enough)
-    values = grid[drawn].reshape(len(kept), m, n_attacks).mean(axis=1)
+    means = grid[drawn].reshape(len(kept), m, n_attacks).mean(axis=1)
     lacks = absent[drawn].reshape(len(kept), m, n_attacks).any(axis=1)
     excluded: dict[str, int] = {}
     for positive, label in ((True, "suspect"), (False, "held-out")):
@@ -162,7 +162,7 @@ def unit_table(
         works=scores["work"].to_numpy(dtype=object)[rows][sort],
         positive=side[rows][sort],
         attacks=tuple(str(name) for name in attack_names),
-        values=values[sort],
+        means=means[sort],
         absent=lacks[sort],
         segments_per_unit=m,
         excluded=excluded,
