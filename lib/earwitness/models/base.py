@@ -38,6 +38,8 @@ class ModelInfo:
         ``"pocket"``, ``"tiny"`` (random or toy weights) or ``"real"``.
     versions : dict
         Versions of the libraries that can change a score.
+    conditions : tuple of str
+        What a diffusion model can be conditioned on; not part of the identity.
     """
 
     name: str
@@ -50,10 +52,11 @@ class ModelInfo:
     device: str
     badge: str
     versions: dict[str, str] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name"}}
+        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name", "conditions"}}
 
 
 @runtime_checkable
@@ -71,4 +74,36 @@ class TokenModel(Protocol):
 
         ``captions=None`` asks for the null condition.
         """
+        ...
+
+
+Condition = dict[str, "Tensor"]  # what the network is told besides latent and timestep; every entry is [B, ...]
+
+
+@runtime_checkable
+class DenoisingModel(Protocol):
+    """A latent diffusion model, whatever its objective: the noise z_t = alpha_t z + sigma_t eps is what it predicts.
+
+    ``alphas_cumprod`` ``[T]`` holds alpha_t^2 = 1 - sigma_t^2 for the timesteps 0 ... T - 1. A continuous-time model is
+    read at t / T. ``info.conditions`` names the conditions it can be given: ``"text"``, ``"null"`` and, where the
+    model was trained on it, ``"audio"`` (the recording's own embedding).
+    """
+
+    info: ModelInfo
+    alphas_cumprod: Tensor
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Turn audio ``[B, C, samples]`` (float32 in [-1, 1], one window) into scaled latents ``[B, C, ...]``."""
+        ...
+
+    def condition(self, name: str, captions: list[str] | None, audio: Tensor | None) -> Condition:
+        """Return a condition: ``"text"`` reads the captions, ``"audio"`` the audio, ``"null"`` counts either."""
+        ...
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Return the predicted noise, float32 like ``z_t`` ``[B, C, ...]``, at timesteps ``t`` ``[B]``."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents back into audio ``[B, C, samples]``, with gradients; some checkpoints cannot."""
         ...

@@ -1,0 +1,94 @@
+"""AudioLDM and MusicLDM in diffusers' format: a UNet told one CLAP embedding.
+
+AudioLDM's published folders hold CLAP's text half only. Put the full ClapModel (with its feature extractor) into the
+folder's ``clap/`` to condition on the audio's own embedding as well. MusicLDM's folders hold all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earwitness.models import latent, pipelines
+from earwitness.models.clap import audio_embedding, check_same_text_half, text_embedding
+from earwitness.models.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import Condition, ModelInfo
+
+LIBRARIES = ("diffusers",)
+NEEDED = ("unet", "vae", "vocoder", "text_encoder", "tokenizer", "scheduler")
+
+
+def _frames(config: dict[str, Any], unet: dict[str, Any]) -> Any:
+    """Return the latent frames of the training window.
+
+    AudioLDM's published folders state 128 (5.12 s), the length that its pipeline generates by default; it was trained
+    on 256 (10.24 s), as MusicLDM was and says.
+    """
+    frames = unet.get("sample_size")
+    return 256 if config["_class_name"] == "AudioLDMPipeline" and frames == 128 else frames
+
+
+def _listens(folder: Path, config: dict[str, Any]) -> bool:
+    """Say whether the folder holds an audio half."""
+    whole = config["_class_name"] == "MusicLDMPipeline"
+    return (folder / ("feature_extractor" if whole else "clap") / "preprocessor_config.json").is_file()
+
+
+def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
+    """Return the fields of ``ModelInfo`` that the folder determines."""
+    pipelines.require(folder, NEEDED)
+    unet, vae, vocoder = (read_json(folder / name / "config.json") for name in ("unet", "vae", "vocoder"))
+    return {
+        **latent.window(folder, _frames(config, unet), vae, vocoder),
+        "badge": pipelines.label(folder, "unet", pocket=pocket),
+        "conditions": ("text", "null", *(["audio"] if _listens(folder, config) else [])),
+    }
+
+
+def load(folder: Path, info: ModelInfo) -> AudioLDM:
+    """Load an AudioLDM or MusicLDM folder (see ``earwitness.models.load_model``)."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import ClapFeatureExtractor, ClapModel, ClapTextModelWithProjection, SpeechT5HifiGan
+
+    config = read_json(folder / "model_index.json")
+    schedule = latent.schedule(folder)
+    whole = config["_class_name"] == "MusicLDMPipeline"
+    kinds = {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "vocoder": SpeechT5HifiGan,
+        "text_encoder": ClapModel if whole else ClapTextModelWithProjection,
+    }
+    loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
+    if "audio" in info.conditions:
+        heard = folder / ("feature_extractor" if whole else "clap")
+        loaded["extractor"] = ClapFeatureExtractor.from_pretrained(heard, local_files_only=True)
+        loaded["clap"] = loaded["text_encoder"] if whole else pipelines.load_part(folder, "clap", ClapModel, info.dtype)
+        if not whole:
+            check_same_text_half(loaded["clap"], loaded["text_encoder"], f"{folder.name}/clap")
+    spec = latent.front_end(read_json(folder / "vocoder" / "config.json"))
+    return AudioLDM(loaded, schedule, spec, info)
+
+
+class AudioLDM(latent.MelLatentModel):
+    """A loaded AudioLDM or MusicLDM."""
+
+    def read(self, caption: str | None) -> Condition:
+        """Return the caption's CLAP embedding; the null condition is that of the empty caption."""
+        return {"class_labels": text_embedding(self.parts["text_encoder"], self.parts["tokenizer"], caption or "")}
+
+    def listen(self, audio: Tensor, captions: list[str] | None) -> Condition:
+        """Return the CLAP embedding of audio ``[B, 1, samples]``."""
+        heard = audio_embedding(self.parts["clap"], self.parts["extractor"], audio[:, 0], self.info.sample_rate)
+        return {"class_labels": heard}
+
+    def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """Return the UNet's output."""
+        labels = condition["class_labels"].to(z_t.dtype)
+        output: Tensor = self.network(z_t, time, encoder_hidden_states=None, class_labels=labels, return_dict=False)[0]
+        return output

@@ -1,0 +1,206 @@
+"""What all latent diffusion families share behind the ``DenoisingModel`` protocol.
+
+The families differ in what their network is told; checks, captions, the objective and, for the four mel-spectrogram
+families (AudioLDM, MusicLDM, AudioLDM 2, Tango), the way from waveform to latent and back are here. Latents are the mean
+of the autoencoder's posterior, so that encoding is deterministic, times the configured scale.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earwitness.errors import ModelError
+from earwitness.models.files import read_json
+from earwitness.models.mel import MelSpec, log_mel, normalise
+from earwitness.models.schedule import Schedule, read_schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import Condition, ModelInfo
+
+CAPTIONS_HELD = 4096  # encoded captions kept at hand
+
+
+def schedule(folder: Path) -> Schedule:
+    """Read the pipeline folder's training schedule."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    return read_schedule(config, f"{folder.name}/scheduler")
+
+
+def front_end(vocoder: dict[str, Any]) -> MelSpec:
+    """Return the front end that a vocoder's configuration implies."""
+    hop = 1
+    for rate in vocoder["upsample_rates"]:
+        hop *= int(rate)
+    return MelSpec.of(int(vocoder["sampling_rate"]), int(vocoder["model_in_dim"]), hop)
+
+
+def window(folder: Path, frames: Any, vae: dict[str, Any], vocoder: dict[str, Any]) -> dict[str, Any]:
+    """Return sample rate, channels and length (s) of a window of so many latent ``frames``, from configurations."""
+    try:
+        spec, factor = front_end(vocoder), 2 ** (len(vae["block_out_channels"]) - 1)
+        frames = int(frames)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    if spec.bands % factor:
+        raise ModelError(f"{folder.name}: {spec.bands} mel bands do not divide by the autoencoder's factor {factor}")
+    return {
+        "family": "diffusion",
+        "sample_rate": spec.sample_rate,
+        "channels": 1,
+        "segment_seconds": frames * factor * spec.hop / spec.sample_rate,
+    }
+
+
+def stack(items: list[Condition]) -> Condition:
+    """Stack conditions of single items, padding sequences with zeros to the longest (their masks say where)."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    return {name: pad_sequence([item[name] for item in items], batch_first=True) for name in items[0]}
+
+
+class LatentModel:
+    """Base of every family: a subclass says how it hears, speaks and asks its network.
+
+    Parameters
+    ----------
+    parts : mapping
+        The loaded parts by name; those with weights are moved to ``info.device``.
+    network : str
+        Which part predicts the noise.
+    channels : int
+        Channels of the autoencoder's latents.
+    schedule : Schedule
+        The training schedule.
+    info : ModelInfo
+        The model's identity.
+    """
+
+    def __init__(self, parts: dict[str, Any], network: str, channels: int, schedule: Schedule, info: ModelInfo) -> None:
+        self.parts, self.schedule, self.info = parts, schedule, info
+        for part in parts.values():
+            if hasattr(part, "parameters"):
+                part.to(info.device)
+        self.alphas_cumprod = schedule.alphas_cumprod.to(info.device)
+        self.network, self.vae, self.latent_channels = parts[network], parts["vae"], channels
+        self._spoken: dict[str | None, Condition] = {}
+        takes = self.network.config.in_channels
+        if takes != channels:
+            raise ModelError(
+                f"{info.name}: the autoencoder's latents have {channels} channels, the network takes {takes}; "
+                "the parts do not belong together"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Samples of one window."""
+        return round(self.info.segment_seconds * self.info.sample_rate)
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Turn one window of audio ``[B, C, samples]`` into scaled latents ``[B, channels, ...]`` (float32).
+
+        Raises
+        ------
+        ModelError
+            Another number of channels or samples: nothing is mixed down, cut or padded here.
+        """
+        import torch
+
+        if audio.ndim != 3 or audio.shape[1] != self.info.channels or audio.shape[2] != self.samples:
+            raise ModelError(
+                f"{self.info.name}: expected audio [B, {self.info.channels}, {self.samples}] "
+                f"({self.info.channels} channel(s), {self.info.segment_seconds:g} s), got {list(audio.shape)}; "
+                "mix and cut recordings to the model's window, never pad them"
+            )
+        with torch.no_grad():
+            return self.hear(audio.to(self.info.device))
+
+    def condition(self, name: str, captions: list[str] | None, audio: Tensor | None) -> Condition:
+        """Return a condition for a batch (see ``DenoisingModel``).
+
+        Captions are encoded one at a time, so that an item's condition never depends on its batch mates' lengths.
+
+        Raises
+        ------
+        ModelError
+            A condition that this checkpoint cannot be given, or nothing to make it from.
+        """
+        import torch
+
+        given = audio if captions is None else captions
+        if name not in self.info.conditions:
+            raise ModelError(f"{self.info.name}: no {name!r} condition; it offers {', '.join(self.info.conditions)}")
+        if given is None or (name == "audio" and audio is None) or (name == "text" and captions is None):
+            raise ModelError(f"{self.info.name}: nothing to make the {name!r} condition from; give captions or audio")
+        with torch.no_grad():
+            if name == "audio":
+                return self.listen(audio, captions)  # type: ignore[arg-type]
+            words: list[str | None] = [None] * len(given) if name == "null" else list(captions or ())
+            if len(self._spoken) > CAPTIONS_HELD:
+                self._spoken.clear()
+            for caption in dict.fromkeys(words):
+                if caption not in self._spoken:
+                    self._spoken[caption] = self.read(caption)
+        return stack([self._spoken[caption] for caption in words])
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Return the noise that the network sees in ``z_t`` ``[B, channels, ...]`` at timesteps ``t`` ``[B]``.
+
+        Raises
+        ------
+        ModelError
+            Latents that do not fit the network.
+        """
+        if z_t.shape[1] != self.latent_channels:
+            raise ModelError(
+                f"{self.info.name}: latents {list(z_t.shape)} do not fit a network of {self.latent_channels} channels"
+            )
+        output = self.ask(z_t.to(self.network.dtype), self.schedule.time(t), condition)
+        return self.schedule.noise(output, z_t, t)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """Encode checked audio ``[B, C, samples]``."""
+        raise NotImplementedError
+
+    def read(self, caption: str | None) -> Condition:
+        """Return what one caption tells the network (None: its null condition), without batch axis."""
+        raise NotImplementedError
+
+    def listen(self, audio: Tensor, captions: list[str] | None) -> Condition:
+        """Return what the audio itself tells the network ``[B, ...]``."""
+        raise NotImplementedError
+
+    def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """Return the network's raw output."""
+        raise NotImplementedError
+
+
+class MelLatentModel(LatentModel):
+    """Base of the mel-spectrogram families: one mono window to latents ``[B, channels, frames, bands]`` and back."""
+
+    def __init__(self, parts: dict[str, Any], schedule: Schedule, spec: MelSpec, info: ModelInfo) -> None:
+        super().__init__(parts, "unet", parts["vae"].config.latent_channels, schedule, info)
+        self.spec = spec
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """Encode audio ``[B, 1, samples]``: front end, posterior mean, scale."""
+        mel = log_mel(normalise(audio[:, 0]), self.spec)
+        posterior = self.vae.encode(mel[:, None].to(self.vae.dtype)).latent_dist
+        latents: Tensor = posterior.mean.float() * self.vae.config.scaling_factor
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents into audio ``[B, 1, samples]`` by autoencoder and vocoder.
+
+        Raises
+        ------
+        ModelError
+            A checkpoint without a vocoder.
+        """
+        if "vocoder" not in self.parts:
+            raise ModelError(f"{self.info.name}: this checkpoint has no vocoder, so nothing can be decoded")
+        mel = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample[:, 0]
+        audio: Tensor = self.parts["vocoder"](mel).float()
+        return audio.reshape(len(latents), 1, -1)[..., : self.samples]

@@ -1,0 +1,115 @@
+"""Stable Audio Open in diffusers' format: a diffusion transformer over the latents of a stereo autoencoder.
+
+Its objective is v in continuous time, alpha = cos(pi t / 2), sigma = sin(pi t / 2). It is told the caption's T5 states,
+where in its source the clip starts and how long the source is, in seconds. Clips are scored as if they were the whole
+source: start 0, length one window. The null condition is zeros in place of the attended states, as in its own guidance.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earwitness.errors import ModelError
+from earwitness.models import pipelines
+from earwitness.models.files import read_json
+from earwitness.models.latent import LatentModel, schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import Condition, ModelInfo
+    from earwitness.models.schedule import Schedule
+
+LIBRARIES = ("diffusers",)
+NEEDED = ("transformer", "vae", "text_encoder", "tokenizer", "projection_model", "scheduler")
+
+
+def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
+    """Return the fields of ``ModelInfo`` that the folder determines."""
+    pipelines.require(folder, NEEDED)
+    network, vae = (read_json(folder / name / "config.json") for name in ("transformer", "vae"))
+    try:
+        rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
+        seconds, channels = int(network["sample_size"]) * hop / rate, int(vae["audio_channels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    return {
+        "family": "diffusion",
+        "sample_rate": rate,
+        "channels": channels,
+        "segment_seconds": seconds,
+        "badge": pipelines.label(folder, "transformer", pocket=pocket),
+        "conditions": ("text", "null"),
+    }
+
+
+def load(folder: Path, info: ModelInfo) -> StableAudio:
+    """Load a Stable Audio folder (see ``earwitness.models.load_model``)."""
+    from diffusers import AutoencoderOobleck, StableAudioDiTModel
+    from diffusers.pipelines.stable_audio import StableAudioProjectionModel
+    from transformers import T5EncoderModel
+
+    kinds = {
+        "transformer": StableAudioDiTModel,
+        "vae": AutoencoderOobleck,
+        "text_encoder": T5EncoderModel,
+        "projection_model": StableAudioProjectionModel,
+    }
+    found = schedule(folder)
+    loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
+    return StableAudio(loaded, found, info)
+
+
+class StableAudio(LatentModel):
+    """A loaded Stable Audio Open."""
+
+    def __init__(self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo) -> None:
+        super().__init__(loaded, "transformer", loaded["vae"].config.decoder_input_channels, schedule, info)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """Encode audio ``[B, C, samples]`` into latents ``[B, channels, frames]``: the posterior's mean."""
+        latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latent_dist.mean.float()
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents ``[B, channels, frames]`` into audio ``[B, C, samples]``."""
+        audio: Tensor = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        return audio[..., : self.samples]
+
+    def read(self, caption: str | None) -> Condition:
+        """Return attended and global states of one caption; the null condition attends to zeros."""
+        import torch
+
+        tokenizer, encoder, projection = (self.parts[n] for n in ("tokenizer", "text_encoder", "projection_model"))
+        length = tokenizer.model_max_length
+        text = tokenizer([caption or ""], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        ids, mask = text["input_ids"].to(encoder.device), text["attention_mask"].to(encoder.device)
+        states = encoder(ids, attention_mask=mask)[0]
+        words = projection(text_hidden_states=states).text_hidden_states * mask[..., None]
+        span = projection(
+            start_seconds=torch.zeros(1, device=encoder.device),
+            end_seconds=torch.full((1,), self.info.segment_seconds, device=encoder.device),
+        )
+        start, end = span.seconds_start_hidden_states, span.seconds_end_hidden_states
+        attended = torch.cat([words, start, end], dim=1)
+        attended = torch.zeros_like(attended) if caption is None else attended
+        return {"attended": attended[0], "globals": torch.cat([start, end], dim=2)[0]}
+
+    def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """Return the transformer's output."""
+        from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+        width, length = self.network.config.attention_head_dim // 2, z_t.shape[2] + condition["globals"].shape[1]
+        rotary = get_1d_rotary_pos_embed(width, length, use_real=True, repeat_interleave_real=False)
+        output: Tensor = self.network(
+            z_t,
+            time.to(z_t.device),
+            encoder_hidden_states=condition["attended"].to(z_t.dtype),
+            global_hidden_states=condition["globals"].to(z_t.dtype),
+            rotary_embedding=tuple(x.to(z_t.device) for x in rotary),
+            return_dict=False,
+        )[0]
+        return output

@@ -1,0 +1,311 @@
+"""Builders of toy diffusion checkpoints in the real on-disk formats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.tiny import CAPTIONS, t5_tokenizer
+
+TEXT = {
+    "bos_token_id": 0, "eos_token_id": 2, "hidden_size": 16, "intermediate_size": 37, "num_attention_heads": 2,
+    "num_hidden_layers": 1, "pad_token_id": 1, "vocab_size": 320, "projection_dim": 16, "max_position_embeddings": 80,
+}  # fmt: skip
+AUDIO = {
+    "spec_size": 32, "window_size": 4, "num_mel_bins": 8, "intermediate_size": 37, "depths": [1, 1],
+    "num_attention_heads": [1, 1], "num_hidden_layers": 2, "patch_embeds_hidden_size": 16, "hidden_size": 32, "projection_dim": 16,
+    "patch_size": 4, "patch_stride": [4, 4],
+}  # fmt: skip
+BETAS = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear", "clip_sample": False}
+BLOCKS = {
+    "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 8, "in_channels": 4, "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+
+
+def quiet() -> None:
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def save(folder: Path, pipeline: str, **parts: Any) -> Path:
+    """Save parts in diffusers' layout, with the index that the library writes."""
+    quiet()
+    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1"}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def roberta(folder: Path) -> Any:
+    """Train a byte-level tokenizer on a few captions."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(CAPTIONS, vocab_size=300, min_frequency=1, special_tokens=special)
+    trained.save_model(str(folder))
+    return RobertaTokenizer.from_pretrained(str(folder), model_max_length=24)
+
+
+def t5(folder: Path, length: int = 24) -> Any:
+    """Train a sentencepiece tokenizer on a few captions."""
+    from transformers import T5Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    t5_tokenizer(folder)
+    return T5Tokenizer.from_pretrained(str(folder), model_max_length=length)
+
+
+def t5_encoder() -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=200, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=1))
+
+
+def vae(channels: int = 4) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=[8, 16], in_channels=1, out_channels=1, norm_num_groups=8, latent_channels=channels,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, scaling_factor=0.9,
+    )  # fmt: skip
+
+
+def vocoder() -> Any:
+    """A vocoder of the published front end (16 kHz, hop 160, 64 bands), with few channels."""
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    return SpeechT5HifiGan(SpeechT5HifiGanConfig(
+        model_in_dim=64, sampling_rate=16000, upsample_initial_channel=16, upsample_rates=[10, 4, 4],
+        upsample_kernel_sizes=[16, 8, 8], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]],
+        normalize_before=False,
+    ))  # fmt: skip
+
+
+def clap() -> Any:
+    from transformers import ClapConfig, ClapModel
+
+    return ClapModel(ClapConfig(text_config=dict(TEXT), audio_config=dict(AUDIO), projection_dim=16))
+
+
+def clap_ears() -> Any:
+    from transformers import ClapFeatureExtractor
+
+    return ClapFeatureExtractor(feature_size=8, sampling_rate=48000, hop_length=480, max_length_s=1, fft_window_size=1024)
+
+
+def scheduler(prediction: str = "epsilon") -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(**BETAS, prediction_type=prediction, set_alpha_to_one=False, steps_offset=1)
+
+
+def film_unet(sample_size: int = 16) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        **BLOCKS, sample_size=sample_size, cross_attention_dim=(8, 16), class_embed_type="simple_projection",
+        projection_class_embeddings_input_dim=16, class_embeddings_concat=True, attention_head_dim=2,
+    )  # fmt: skip
+
+
+def audioldm(folder: Path, *, seed: int = 0, sample_size: int = 16, prediction: str = "epsilon", ears: bool = False) -> Path:
+    """AudioLDM with a window of ``2 * sample_size`` mel frames (10 ms each)."""
+    import torch
+    from transformers import ClapTextModelWithProjection
+
+    quiet()
+    torch.manual_seed(seed)
+    whole = clap()
+    half = ClapTextModelWithProjection(whole.config.text_config)
+    half.text_model.load_state_dict(whole.text_model.state_dict())
+    half.text_projection.load_state_dict(whole.text_projection.state_dict())
+    save(
+        folder, "AudioLDMPipeline", unet=film_unet(sample_size), vae=vae(), vocoder=vocoder(), text_encoder=half,
+        tokenizer=roberta(folder / "tokenizer"), scheduler=scheduler(prediction),
+    )  # fmt: skip
+    if ears:
+        whole.save_pretrained(folder / "clap")
+        clap_ears().save_pretrained(folder / "clap")
+    return folder
+
+
+def musicldm(folder: Path) -> Path:
+    """MusicLDM: the same with the whole of CLAP."""
+    import torch
+
+    quiet()
+    torch.manual_seed(0)
+    return save(
+        folder, "MusicLDMPipeline", unet=film_unet(), vae=vae(), vocoder=vocoder(), text_encoder=clap(),
+        tokenizer=roberta(folder / "tokenizer"), feature_extractor=clap_ears(), scheduler=scheduler(),
+    )  # fmt: skip
+
+
+def audioldm2(folder: Path, *, large: bool = False) -> Path:
+    """AudioLDM 2; the large variants have deeper transformers and a third attention slot."""
+    import torch
+    from diffusers import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    quiet()
+    torch.manual_seed(0)
+    language = GPT2LMHeadModel(GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=100, n_positions=99))
+    language.config.max_new_tokens = 8
+    unet = AudioLDM2UNet2DConditionModel(
+        **BLOCKS, sample_size=16, attention_head_dim=2,
+        cross_attention_dim=((None, 16, 32, None),) * 2 if large else ((None, 16, 32),) * 2,
+        transformer_layers_per_block=2 if large else 1,
+    )  # fmt: skip
+    return save(
+        folder, "AudioLDM2Pipeline", unet=unet, vae=vae(), vocoder=vocoder(), text_encoder=clap(),
+        tokenizer=roberta(folder / "tokenizer"), text_encoder_2=t5_encoder(), tokenizer_2=t5(folder / "tokenizer_2"),
+        language_model=language, feature_extractor=clap_ears(), scheduler=scheduler(),
+        projection_model=AudioLDM2ProjectionModel(text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16),
+    )  # fmt: skip
+
+
+def tango_scheduler() -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+    )
+
+
+def tango_unet(channels: int = 4) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    shape = {**BLOCKS, "in_channels": channels, "out_channels": channels}
+    return UNet2DConditionModel(**shape, sample_size=(32, 2), cross_attention_dim=32, attention_head_dim=2)
+
+
+def tango(folder: Path) -> Path:
+    """Tango's parts in diffusers' layout."""
+    import torch
+
+    quiet()
+    torch.manual_seed(0)
+    return save(
+        folder, "TangoPipeline", unet=tango_unet(), vae=vae(), vocoder=vocoder(), text_encoder=t5_encoder(),
+        tokenizer=t5(folder / "tokenizer"), scheduler=tango_scheduler(),
+    )  # fmt: skip
+
+
+LDM_SHAPE = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "downsample_time": False, "in_channels": 1, "out_ch": 1,
+    "ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+
+
+def native_autoencoder(model: Any) -> dict[str, Any]:
+    """Rename a diffusers autoencoder's tensors as the authors' own code does (one residual block per level)."""
+    renamed = {}
+    for name, value in model.state_dict().items():
+        for ours, theirs in (
+            ("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2"),
+            ("mid_block.attentions.0.group_norm", "mid.attn_1.norm"), ("mid_block.attentions.0.to_q", "mid.attn_1.q"),
+            ("mid_block.attentions.0.to_k", "mid.attn_1.k"), ("mid_block.attentions.0.to_v", "mid.attn_1.v"),
+            ("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out"), ("conv_norm_out", "norm_out"),
+            ("downsamplers.0.conv", "downsample.conv"), ("upsamplers.0.conv", "upsample.conv"),
+            ("conv_shortcut", "nin_shortcut"), ("resnets", "block"), ("down_blocks", "down"),
+            ("up_blocks.0", "up.1"), ("up_blocks.1", "up.0"),
+        ):  # fmt: skip
+            name = name.replace(ours, theirs) if "quant_conv" not in name else name
+        linear = ".attn_1." in name and name.endswith("weight") and "norm" not in name
+        renamed[name] = value[..., None, None] if linear else value
+    return renamed
+
+
+def tango_native(folder: Path) -> Path:
+    """Tango as its authors publish it: single files, and beside them what their code fetches from elsewhere."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from earwitness.models.mel import MelSpec, mel_matrix
+
+    quiet()
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    unet, text = tango_unet(), t5_encoder()
+    model = AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=[32, 64], latent_channels=4, layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, scaling_factor=0.92,
+    )  # fmt: skip
+    weights = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+    weights |= {f"text_encoder.{k}": v.clone() for k, v in text.state_dict().items()}
+    torch.save(weights, folder / "pytorch_model_main.bin")
+    torch.save({**native_autoencoder(model), "vocoder.conv_pre.bias": torch.zeros(3)}, folder / "pytorch_model_vae.bin")
+    basis = mel_matrix(MelSpec.of(16_000, 64, 160)).T.contiguous()
+    torch.save({"mel_basis": basis, "stft_fn.forward_basis": torch.zeros(2)}, folder / "pytorch_model_stft.bin")
+    configs = {
+        "main_config.json": {
+            "text_encoder_name": "google/flan-t5-large", "scheduler_name": "stabilityai/stable-diffusion-2-1",
+            "unet_model_config_path": "configs/diffusion_model_config.json", "snr_gamma": 5,
+        },
+        "vae_config.json": {"ddconfig": LDM_SHAPE, "embed_dim": 4, "subband": 1, "scale_factor": 0.92},
+        "stft_config.json": {
+            "filter_length": 1024, "hop_length": 160, "win_length": 1024, "n_mel_channels": 64,
+            "sampling_rate": 16000, "mel_fmin": 0, "mel_fmax": 8000,
+        },
+    }  # fmt: skip
+    for name, content in configs.items():
+        (folder / name).write_text(json.dumps(content))
+    unet.save_config(folder / "unet")
+    text.config.save_pretrained(folder / "text_encoder")
+    t5(folder / "tokenizer")
+    tango_scheduler().save_pretrained(folder / "scheduler")
+    model.save_pretrained(folder.with_name(folder.name + "-reference"))
+    return folder
+
+
+def stable_audio(folder: Path) -> Path:
+    """Stable Audio: stereo at 8 kHz, a window of 64 latent frames of 32 samples."""
+    import torch
+    from diffusers import AutoencoderOobleck, CosineDPMSolverMultistepScheduler, StableAudioDiTModel
+    from diffusers.pipelines.stable_audio import StableAudioProjectionModel
+
+    quiet()
+    torch.manual_seed(0)
+    network = StableAudioDiTModel(
+        sample_size=64, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        num_key_value_attention_heads=2, out_channels=4, cross_attention_dim=16, time_proj_dim=8,
+        global_states_input_dim=32, cross_attention_input_dim=16,
+    )  # fmt: skip
+    autoencoder = AutoencoderOobleck(
+        encoder_hidden_size=8, downsampling_ratios=[2, 4, 4], decoder_channels=4, decoder_input_channels=4,
+        audio_channels=2, channel_multiples=[1, 2, 2], sampling_rate=8000,
+    )  # fmt: skip
+    return save(
+        folder, "StableAudioPipeline", transformer=network, vae=autoencoder, text_encoder=t5_encoder(),
+        tokenizer=t5(folder / "tokenizer"),
+        scheduler=CosineDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0),
+        projection_model=StableAudioProjectionModel(text_encoder_dim=32, conditioning_dim=16, min_value=0, max_value=512),
+    )  # fmt: skip
+
+
+BUILDERS = {
+    "audioldm": audioldm,
+    "musicldm": musicldm,
+    "audioldm2": audioldm2,
+    "tango": tango,
+    "tango_native": tango_native,
+    "stable_audio": stable_audio,
+}
+
+
+def copy(folder: Path, target: Path) -> Path:
+    """Copy a checkpoint, so that a test may damage it."""
+    return Path(shutil.copytree(folder, target))
