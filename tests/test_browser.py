@@ -1,0 +1,181 @@
+"""The built book in a real browser: no errors, no request to elsewhere, and everything that should move moves."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+import time
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.browser, pytest.mark.book]
+
+# What a headless Chromium needs as root, and what keeps it from looking for its own servers.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+WIDTHS = {"phone": 390, "desk": 1300}
+EVERY = ("welcome", "mia-token", "di-artist")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that says nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(book):
+    """Address of the built book on this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(book)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        launched = p.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Open a page of the book; errors and requests to elsewhere are collected and must be none at the end."""
+    contexts, bad = [], []
+
+    def go(name, width="desk", theme="light"):
+        context = browser.new_context(viewport={"width": WIDTHS[width], "height": 850}, color_scheme=theme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda m: bad.append(m.text) if m.type == "error" else None)
+        tab.on("pageerror", lambda e: bad.append(str(e)))
+        tab.on("request", lambda r: bad.append(r.url) if not r.url.startswith((site, "data:", "blob:")) else None)
+        tab.on("response", lambda r: bad.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        tab.goto(f"{site}/{name}.html", wait_until="load")
+        return tab
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert bad == []
+
+
+def files(root):
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_opens_quietly_and_nothing_overflows(visit, root, width):
+    wide = []
+    for name in files(root):
+        tab = visit(name, width)
+        if tab.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            wide.append(name)
+        assert tab.locator("h1").first.is_visible()
+        tab.context.close()
+    assert wide == []
+
+
+def test_the_first_view_is_fast_and_the_index_leads_to_it(visit):
+    started = time.monotonic()
+    tab = visit("index")
+    tab.wait_for_url("**/pages/welcome.html")
+    tab.locator(".ew-claim").wait_for()
+    assert time.monotonic() - started < 5
+
+
+def test_formulas_are_set(visit):
+    tab = visit("methods/attacks")
+    tab.locator("mjx-container").first.wait_for(timeout=15_000)
+    assert tab.locator("mjx-container").count() > 10
+    assert tab.locator("mjx-merror").count() == 0
+    tab = visit("pages/attack-catalogue")
+    tab.locator("table.ew-table mjx-container").first.wait_for(timeout=15_000)
+    assert tab.locator("mjx-merror").count() == 0
+
+
+def test_a_page_without_formulas_does_not_load_mathjax(visit):
+    assert "mathjax" not in visit("limits").content().lower().replace("mathjax_process", "")
+
+
+def test_the_search_finds_a_word(visit):
+    tab = visit("search")
+    tab.goto(tab.url + "?q=placebo")
+    tab.locator("#search-results li").first.wait_for(timeout=15_000)
+    assert "Dataset inference" in tab.locator("#search-results").inner_text()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_text_stays_readable_in_the_dark(visit, name):
+    contrast = """() => {
+      const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => { v /= 255;
+        return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126*r + 0.7152*g + 0.0722*b; };
+      const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+        if (!c.endsWith(', 0)') && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
+      const low = [];
+      const all = '.ew-claim p, .ew-table td, .ew-figure figcaption, .ew-figure svg text, .ew-badge';
+      for (const e of document.querySelectorAll(all)) {
+        if (!e.getClientRects().length || !e.textContent.trim()) continue;
+        const s = getComputedStyle(e), a = lum(e.closest('svg') ? s.fill : s.color), b = lum(behind(e));
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) low.push([e.textContent.trim().slice(0, 40), ratio]);
+      }
+      return low;
+    }"""
+    for theme in ("light", "dark"):
+        tab = visit(f"pages/{name}", theme=theme)
+        assert tab.evaluate("document.documentElement.dataset.theme") == theme
+        assert tab.evaluate(contrast) == []
+
+
+def test_the_theme_can_be_switched(visit):
+    tab = visit("pages/welcome")
+    seen = set()
+    for _ in range(3):
+        tab.locator("button.theme-switch-button:visible").first.click()
+        seen.add(tab.evaluate("document.documentElement.dataset.theme"))
+    assert seen == {"light", "dark"}
+
+
+def test_a_recording_plays(visit):
+    tab = visit("pages/welcome")
+    audio = tab.locator("audio").first
+    audio.evaluate("a => a.play()")
+    tab.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=15_000)
+    assert audio.evaluate("a => a.duration") == pytest.approx(6, abs=0.2)
+
+
+def test_code_is_one_click_away(visit):
+    tab = visit("pages/mia-token")
+    assert not tab.get_by_text("import earwitness as ew").first.is_visible()
+    tab.locator("details.hide summary").nth(2).click()
+    assert tab.get_by_text("earwitness").first.is_visible()
+
+
+def test_a_table_can_be_saved(visit):
+    tab = visit("pages/di-artist")
+    with tab.expect_download() as saving:
+        tab.locator("a[download='artists.csv']").first.click()
+    text = saving.value.path().read_text()
+    assert text.startswith("artist,verdict,auc")
+
+
+def test_the_next_page_is_one_click_away(visit):
+    tab = visit("pages/welcome")
+    tab.locator("a.right-next").click()
+    assert tab.url.endswith("background.html")
