@@ -1,7 +1,7 @@
 """Write pocket tracks as note lists, from a style and a seed. Rendering to sound is `earwitness.pocket.render`.
 
-Tracks of an artist share the style and differ in key, progression, motif and rhythm details, so that a model can only know
-that it has heard *this* track by having memorised it. Explained on the book page *The pocket world*.
+Tracks of an artist share the style and differ in key, progression, motif and rhythm details, so that a model can only
+know that it has heard *this* track by having memorised it. Explained on the book page *The pocket world*.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ _COMPOSE = 2  # seed stream of compose(); the world uses 0 and 1
 class Piece:
     """A track as notes.
 
-    ``notes`` is a structured array of dtype `NOTE`, sorted by onset: onset and duration in ticks (24 a beat), pitch 0..127
-    (a General MIDI drum key where ``drum``), velocity 1..127, General MIDI program 0..127. ``bpm`` is a whole number.
+    ``notes`` is a structured array of dtype `NOTE`, sorted by onset: onset and duration in ticks (24 a beat), pitch
+    0..127 (a General MIDI drum key where ``drum``), velocity 1..127, General MIDI program 0..127. ``bpm`` is a whole
+    number.
     """
 
     artist: str

@@ -24,6 +24,7 @@ from earwitness.paths import results_dir
 from earwitness.pocket import composer, render, style
 
 SEED = 20251209
+VERSION = 1  # raise it when a note or a sound changes: audio of another version is rendered anew
 N_TRAINED, N_TRACKS_TRAINED, TRAINED_SPLITS = 12, 60, ("a", "b", "neither")
 N_TRACKS_NEVER, NEVER_SPLITS = 40, ("never-1", "never-2")
 FORMATS = {
@@ -67,7 +68,7 @@ def artists() -> tuple[style.Style, ...]:
 
 @cache
 def trained_artists() -> tuple[str, ...]:
-    """Return the names of the 12 artists whose tracks took part in the three-way lot (they are drawn by lot themselves)."""
+    """Return the names of the 12 artists in the three-way lot; they are drawn by lot from the 32 themselves."""
     chosen = np.random.default_rng([SEED, _ARTIST_LOT]).permutation(len(artists()))[:N_TRAINED]
     return tuple(artists()[i].name for i in sorted(chosen))
 
@@ -97,7 +98,8 @@ def plan() -> list[Entry]:
 def manifest_csv() -> str:
     """Return the manifest ``data_manifests/pocket.csv`` as text.
 
-    ``sha256`` is empty: files are rendered on the reader's machine and encoders differ. ``notes_sha256`` is the same everywhere.
+    ``sha256`` is empty: files are rendered on the reader's machine and encoders differ. ``notes_sha256`` is the same
+    everywhere.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -116,16 +118,6 @@ def manifest_csv() -> str:
         )
         writer.writerow((*facts, "CC0-1.0", "earwitness.pocket", ""))
     return text.getvalue()
-
-
-@cache
-def version() -> str:
-    """Return the corpus version: a hash of the code that writes, renders and draws it. Another version is rendered anew."""
-    digest = hashlib.sha256()
-    for module in (style, composer, render):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def ensure_corpus(root: Path | None = None) -> Path:
@@ -155,7 +147,7 @@ def ensure_corpus(root: Path | None = None) -> Path:
 
 def _complete(root: Path, entries: list[Entry]) -> bool:
     stamp = root / "version.txt"
-    if not stamp.is_file() or stamp.read_text() != version() or not (root / "sha256.csv").is_file():
+    if not stamp.is_file() or stamp.read_text() != str(VERSION) or not (root / "sha256.csv").is_file():
         return False
     return all((root / e.path).is_file() for e in entries)
 
@@ -165,7 +157,7 @@ def _render_all(root: Path, entries: list[Entry]) -> None:
 
     stamp, hashes = root / "version.txt", root / "sha256.csv"
     hashes.unlink(missing_ok=True)
-    fresh = stamp.is_file() and stamp.read_text() == version()
+    fresh = stamp.is_file() and stamp.read_text() == str(VERSION)
     todo = [e for e in entries if not (fresh and (root / e.path).is_file())]
     stamp.unlink(missing_ok=True)
     if not fresh:  # files of another version must not be taken for ours after an interruption
@@ -173,7 +165,7 @@ def _render_all(root: Path, entries: list[Entry]) -> None:
             (root / e.path).unlink(missing_ok=True)
     for artist in artists():
         (root / artist.slug).mkdir(exist_ok=True)
-    _write_whole(stamp, version())
+    _write_whole(stamp, str(VERSION))
     Parallel(n_jobs=-1)(delayed(_render_file)(root, todo[i : i + 20]) for i in range(0, len(todo), 20))
     rows = [f"{e.path},{hashlib.sha256((root / e.path).read_bytes()).hexdigest()}" for e in entries]
     _write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))

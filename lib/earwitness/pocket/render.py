@@ -48,12 +48,12 @@ def render(piece: Piece, style: Style) -> np.ndarray:
             sound, level = tone(style.instruments[program], int(note["pitch"]), float(duration)), levels[program]
         gain = np.float32(level * (note["velocity"] / 127.0) ** 1.5)
         mix[start : start + len(sound)] += gain * sound[: len(mix) - start]
-    mix = mix[:length]
+    dry = mix[:length]
     room, wet = style.reverb
-    mix = mix + np.float32(wet) * fftconvolve(mix, _impulse(room, style.kit_seed))[:length]
+    mixed = np.asarray(dry + wet * fftconvolve(dry, _impulse(room, style.kit_seed))[:length], dtype=np.float32)
     fade = int(_FADE_S * SAMPLE_RATE)
-    mix[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
-    return np.asarray(mix * (PEAK / np.abs(mix).max()), dtype=np.float32)
+    mixed[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+    return np.asarray(mixed * (PEAK / np.abs(mixed).max()), dtype=np.float32)
 
 
 def tone(timbre: Timbre, pitch: int, duration: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What makes a pocket artist: scale, tempo, instruments, harmony, rhythm and drums, drawn by seed.
 
-A *world* is a list of artists drawn together, so that traits are spread evenly over them and artists are heard (and seen
-in a spectrogram) as different. Explained on the book page *The pocket world*.
+A *world* is a list of artists drawn together, so that traits are spread evenly over them and artists are heard (and
+seen in a spectrogram) as different. Explained on the book page *The pocket world*.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MODES: dict[str, tuple[int, ...]] = {
 class Timbre:
     """One instrument: a recipe for the renderer. Times in seconds, ``detune`` in cents.
 
-    ``slope`` is the exponent with which harmonics fall (1 = sawtooth-like), ``dull`` the extra fall after ``fade`` seconds
-    (a closing filter), ``odd`` the level of even harmonics left out, ``fm`` (ratio, index) turns the tone into a
-    frequency-modulated one.
+    ``slope`` is the exponent with which harmonics fall (1 = sawtooth-like), ``dull`` the extra fall after ``fade``
+    seconds (a closing filter), ``odd`` the level of even harmonics left out, ``fm`` (ratio, index) turns the tone into
+    a frequency-modulated one.
     """
 
     name: str
@@ -101,8 +101,8 @@ NAMES = (
 class Style:
     """Everything tracks of one artist have in common.
 
-    ``tempo`` is a range in beats per minute, ``keys`` are tonics (pitch classes), ``cells`` the artist's melody rhythms as
-    sixteenth-note steps within a bar (all of the same length, so that tracks are equally dense), ``swing`` in ticks.
+    ``tempo`` is a range in beats per minute, ``keys`` are tonics (pitch classes), ``cells`` the artist's melody rhythms
+    as sixteenth-note steps within a bar (all of the same length, so that tracks are equally dense), ``swing`` in ticks.
     """
 
     index: int
@@ -151,8 +151,8 @@ def draw_world(seed: int, names: tuple[str, ...] = NAMES) -> list[Style]:
     Returns
     -------
     list of Style
-        In the order of ``names``. Traits are dealt like cards (each used before any is used again), so that no two artists
-        of a small world share most of them.
+        In the order of ``names``. Traits are dealt like cards (each used before any is used again), so that no two
+        artists of a small world share most of them.
     """
     rng = np.random.default_rng([seed, 0])
     count = len(names)

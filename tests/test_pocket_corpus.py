@@ -1,0 +1,247 @@
+"""The pocket corpus: notes, sound, lots, manifest, files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from typer.testing import CliRunner
+
+from earwitness.pocket import composer, corpus, render, style
+from earwitness.pocket.__main__ import app
+
+ROOT = Path(__file__).parent.parent
+MANIFEST = ROOT / "data_manifests" / "pocket.csv"
+CARD = ROOT / "data_manifests" / "pocket.card.yml"
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return corpus.plan()
+
+
+@pytest.fixture(scope="module")
+def sounds(plan):
+    """Six tracks of each of eight artists, rendered: (artist number, waveform)."""
+    artists = corpus.artists()[::4]
+    return [(i, render.render(composer.compose(a, n, corpus.SEED), a)) for i, a in enumerate(artists) for n in range(6)]
+
+
+def test_same_seed_same_notes():
+    again = style.draw_world(corpus.SEED)
+    for index in (0, 13, 31):
+        first = composer.compose(corpus.artists()[index], 5, corpus.SEED)
+        assert first.sha256 == composer.compose(again[index], 5, corpus.SEED).sha256
+        assert first.sha256 != composer.compose(again[index], 6, corpus.SEED).sha256
+        assert first.sha256 != composer.compose(again[index], 5, corpus.SEED + 1).sha256
+
+
+def test_notes_stay_within_bounds(plan):
+    for entry in plan[::15]:
+        piece = entry.piece()
+        notes = piece.notes
+        assert notes.dtype == composer.NOTE
+        assert len(notes) > 15
+        assert (np.diff(notes["onset"]) >= 0).all()
+        assert (notes["onset"] >= 0).all()
+        assert (notes["duration"] > 0).all()
+        assert piece.seconds(notes["onset"] + notes["duration"]).max() <= composer.DURATION_S + 1e-9
+        assert piece.seconds(notes["onset"]).max() > 4.5, "music to the end"
+        assert ((notes["pitch"] >= 24) & (notes["pitch"] <= 108)).all()
+        assert ((notes["velocity"] >= 1) & (notes["velocity"] <= 127)).all()
+        programs = {int(p) for p in notes["program"][~notes["drum"]]}
+        assert programs == set(entry.artist.instruments)
+        assert {int(p) for p in notes["pitch"][notes["drum"]]} <= set(entry.artist.beat)
+
+
+def test_pitched_notes_belong_to_the_key(plan):
+    for entry in plan[::60]:
+        notes = entry.piece().notes
+        pitched = notes["pitch"][~notes["drum"]] % 12
+        scale = style.MODES[entry.artist.mode]
+        assert any(set(pitched) <= {(key + step) % 12 for step in scale} for key in entry.artist.keys)
+
+
+def test_tracks_of_an_artist_differ_and_are_equally_dense(plan):
+    for artist in corpus.artists()[:8]:
+        pieces = [e.piece() for e in plan if e.artist is artist]
+        assert len({p.sha256 for p in pieces}) == len(pieces)
+        counts = np.array([len(p.notes) for p in pieces])
+        assert counts.std() < 0.15 * counts.mean()
+
+
+def test_artists_have_names_and_styles_of_their_own():
+    artists = corpus.artists()
+    assert len({a.slug for a in artists}) == len(artists) == 32
+    assert len({(a.mode, a.lead.name, a.chords.name, a.bass.name, a.drums) for a in artists}) == 32
+    for artist in artists:
+        assert len(artist.instruments) == 3
+
+
+def test_split_counts_are_exact(plan):
+    counts = Counter((e.artist.name, e.split) for e in plan)
+    trained = set(corpus.trained_artists())
+    assert len(trained) == 12
+    for artist in corpus.artists():
+        splits = corpus.TRAINED_SPLITS if artist.name in trained else corpus.NEVER_SPLITS
+        assert {s: counts[artist.name, s] for s in splits} == dict.fromkeys(splits, 20)
+    assert sum(counts.values()) == len(plan) == 12 * 60 + 20 * 40
+
+
+def test_formats_are_alike_in_every_artist_and_split(plan):
+    counts = Counter((e.artist.name, e.split, e.path.rsplit(".", 1)[1]) for e in plan)
+    assert set(counts.values()) == {5}
+    assert len(counts) == (12 * 3 + 20 * 2) * 4
+
+
+def test_lots_do_not_depend_on_anything_else(plan):
+    """Split against wording, position and notes: no more related than chance allows."""
+    from scipy.stats import chi2_contingency, kruskal
+
+    trained = [e for e in plan if e.split in corpus.TRAINED_SPLITS]
+    template = [0 if " over " in e.caption else 1 if " music " in e.caption else 2 for e in trained]
+    table = np.zeros((3, 3))
+    for entry, number in zip(trained, template, strict=True):
+        table[corpus.TRAINED_SPLITS.index(entry.split), number] += 1
+    assert chi2_contingency(table).pvalue > 0.01
+    for fact in (lambda e: e.number, lambda e: len(e.piece().notes), lambda e: e.piece().bpm, lambda e: len(e.caption)):
+        assert kruskal(*[[fact(e) for e in trained if e.split == s] for s in corpus.TRAINED_SPLITS]).pvalue > 0.01
+
+
+def test_captions_name_the_style_and_not_the_track(plan):
+    for artist in corpus.artists():
+        words = {e.caption for e in plan if e.artist is artist}
+        assert 2 <= len(words) <= 6
+        for caption in words:
+            assert artist.lead.name in caption
+            assert not any(c.isdigit() for c in caption)
+            assert artist.name.lower() not in caption.lower()
+
+
+def test_committed_manifest_is_what_the_code_writes():
+    assert MANIFEST.read_bytes() == corpus.manifest_csv().encode(), "run: python -m earwitness.pocket manifest"
+
+
+def test_manifest_rows_and_note_hashes(plan):
+    rows = list(csv.DictReader(io.StringIO(MANIFEST.read_text())))
+    assert tuple(rows[0]) == corpus.COLUMNS
+    assert len({r["track_id"] for r in rows}) == len({r["path"] for r in rows}) == len(rows)
+    assert all(r["sha256"] == "" and r["licence"] == "CC0-1.0" for r in rows)
+    for row, entry in list(zip(rows, plan, strict=True))[::100]:
+        assert row["notes_sha256"] == entry.piece().sha256
+        assert row["path"].startswith(entry.artist.slug + "/")
+
+
+def test_card_agrees_with_the_corpus(plan):
+    card = yaml.safe_load(CARD.read_text())
+    assert card["generated_by"] == "earwitness.pocket"
+    assert set(card["splits"]) == {e.split for e in plan}
+    assert card["counts"]["tracks"] == len(plan)
+    assert card["targets"]["pocket/musicgen-a"] == {"member": ["a"], "nonmember": ["neither"]}
+    assert card["targets"]["pocket/musicgen-b"] == {"member": ["b"], "nonmember": ["neither"]}
+
+
+def test_sound_is_clean(sounds):
+    for _, wave in sounds:
+        assert wave.dtype == np.float32
+        assert wave.shape == (96_000,)
+        assert np.isfinite(wave).all()
+        assert np.abs(wave).max() == pytest.approx(render.PEAK, abs=1e-6)
+        level = np.sqrt((wave.reshape(12, -1).astype(float) ** 2).mean(axis=1))
+        assert level.min() > 1e-3, "no half second of silence"
+        assert abs(wave[-1]) < 1e-3
+        assert abs(wave.mean()) < 0.01
+
+
+def test_a_tone_has_the_pitch_it_was_given():
+    for timbre in style.LEADS:
+        wave = render.tone(timbre, 69, 1.0)
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+        at = np.fft.rfftfreq(len(wave), 1 / render.SAMPLE_RATE)
+        partials = [spectrum[np.argmin(abs(at - 440 * n))] for n in (0.5, 1, 1.5)]
+        assert partials[1] > 20 * partials[0] or timbre.fm is not None
+        assert wave[0] == pytest.approx(0.0, abs=1e-6)
+        assert abs(wave[-1]) < 0.01
+
+
+def test_artists_are_told_apart_by_ear(sounds):
+    """Nearest centroid on twelve plain spectral numbers, leave one track out; chance is 1/8."""
+    features = []
+    for _, wave in sounds:
+        frames = np.lib.stride_tricks.sliding_window_view(wave, 1024)[::512]
+        power = np.abs(np.fft.rfft(frames * np.hanning(1024))) ** 2
+        bands = np.add.reduceat(power, [1, 8, 16, 32, 64, 128], axis=1)
+        level = np.log(bands + 1e-3)
+        features.append(np.concatenate([level.mean(axis=0), np.abs(np.diff(level, axis=0)).mean(axis=0)]))
+    x = np.array(features)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    label = np.array([i for i, _ in sounds])
+    hits = 0
+    for n in range(len(x)):
+        rest = np.arange(len(x)) != n
+        centres = np.array([x[rest & (label == k)].mean(axis=0) for k in range(8)])
+        hits += int(np.argmin(((centres - x[n]) ** 2).sum(axis=1)) == label[n])
+    assert hits / len(x) > 0.8
+
+
+@pytest.fixture
+def small_corpus(monkeypatch, plan):
+    chosen = [next(e for e in plan if e.path.endswith(kind)) for kind in corpus.FORMATS]
+    monkeypatch.setattr(corpus, "plan", lambda: chosen)
+    return chosen
+
+
+def test_ensure_corpus_renders_what_is_missing_and_nothing_else(tmp_path, small_corpus):
+    root = corpus.ensure_corpus(tmp_path / "audio")
+    for entry in small_corpus:
+        audio, rate = soundfile.read(root / entry.path, dtype="float32")
+        assert rate == render.SAMPLE_RATE
+        assert abs(len(audio) - 96_000) <= 1200
+        assert np.isfinite(audio).all()
+        assert np.abs(audio).max() < 1.0
+    hashes = list(csv.DictReader((root / "sha256.csv").open()))
+    assert [h["path"] for h in hashes] == [e.path for e in small_corpus]
+    kept = (root / small_corpus[0].path).stat().st_mtime_ns
+    (root / small_corpus[1].path).unlink()
+    corpus.ensure_corpus(root)
+    assert (root / small_corpus[1].path).is_file()
+    assert (root / small_corpus[0].path).stat().st_mtime_ns == kept
+    assert not [p for p in root.rglob(".*") if p.name != ".lock"], "temporary files left behind"
+
+
+def test_ensure_corpus_renders_another_version_anew(tmp_path, small_corpus):
+    root = corpus.ensure_corpus(tmp_path / "audio")
+    target = root / small_corpus[0].path
+    target.write_bytes(b"of another version")
+    (root / "version.txt").write_text("older")
+    corpus.ensure_corpus(root)
+    assert soundfile.info(target).frames == 96_000
+
+
+def test_a_complete_corpus_is_recognised_at_once(tmp_path, plan):
+    root = tmp_path / "audio"
+    for artist in corpus.artists():
+        (root / artist.slug).mkdir(parents=True)
+    for entry in plan:
+        (root / entry.path).touch()
+    (root / "version.txt").write_text(corpus.version())
+    (root / "sha256.csv").touch()
+    start = time.perf_counter()
+    assert corpus.ensure_corpus(root) == root
+    assert time.perf_counter() - start < 0.6
+
+
+def test_command_writes_the_manifest(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "manifest_csv", lambda: "track_id\n")
+    out = tmp_path / "data" / "pocket.csv"
+    done = CliRunner().invoke(app, ["manifest", "--out", str(out)])
+    assert done.exit_code == 0
+    assert out.read_text() == "track_id\n"
+    assert done.stdout.strip() == str(out)
