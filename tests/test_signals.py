@@ -197,3 +197,26 @@ def test_inputs_are_checked() -> None:
     for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(InputError, match="expected a shard as i/n"):
             parse_shard(text)
+
+
+def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
+    folder: str, audio: list[Track], tmp_path: Path
+) -> None:
+    prefixes = {"nonmember": recording(tmp_path / "other.wav", 2, seed=50)}
+    wanted = ["loss", "neighbourhood", "reference", "recall"]
+    reference = str(musicgen(tmp_path / "reference", seed=7))
+    plain = collect(folder, audio[:2])
+    costly = collect(folder, audio[:2], wanted, reference=reference, prefixes=prefixes)
+    assert costly.provenance["tracks_scored_now"] == 2
+    assert costly.store.folder != plain.store.folder
+    scores = ew.score(costly, wanted).pivot(index="segment_id", columns="attack", values="score")
+    assert np.isfinite(scores).all(axis=None)
+    same = ew.score(plain, "loss").pivot(index="segment_id", columns="attack", values="score")
+    pd.testing.assert_frame_equal(scores[same.columns], same)
+    assert (
+        collect(folder, audio[:2], wanted, reference=reference, prefixes=prefixes).provenance["tracks_scored_now"] == 0
+    )
+    with pytest.raises(InputError, match="'reference' needs reference="):
+        collect(folder, audio[:2], "reference")
+    with pytest.raises(InputError, match="neighbourhood/conditional needs the pass 'neighbours'"):
+        ew.score(plain, "neighbourhood")

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from earwitness.attacks import resolve
+from earwitness.attacks import cost, resolve
 from earwitness.audio import AudioSpec, Segment, prepare
 from earwitness.errors import AudioError, InputError
-from earwitness.extractors import blind, token
+from earwitness.extractors import blind, passes, token
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
@@ -30,6 +30,9 @@ from earwitness.store import Store, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+    from torch import Tensor
 
 PART_TRACKS = 32  # tracks in one part: what an interruption can cost
 BATCH_SEGMENTS = 16
@@ -107,20 +110,49 @@ def _segments(
             failed[key] = str(error)
 
 
+@dataclass(frozen=True)
+class Further:
+    """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes."""
+
+    passes: tuple[str, ...]
+    reference: TokenModel | None
+    prefixes: Mapping[str, Path]
+
+    def key(self) -> dict[str, Any]:
+        """Return what stored signals are keyed by; empty where nothing further is asked for."""
+        if not self.passes:
+            return {}
+        reference = self.reference.info.key() if self.reference else None
+        prefixes = {kind: file_hash(path) for kind, path in self.prefixes.items()}
+        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes}
+
+    def codes(self, model: TokenModel, spec: AudioSpec) -> dict[str, Tensor]:
+        """Return each prefix as codes ``[K, T]``: the first segment of its recording."""
+        import torch
+
+        cuts = {kind: prepare(path, spec)[0] for kind, path in self.prefixes.items()}
+        return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
+
+
 def _score_part(
-    model: TokenModel, cuts: Sequence[tuple[str, Track, Segment]], sample_rate: int
+    model: TokenModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
 ) -> list[dict[str, Any]]:
     """Run the extractors over the segments of one part, in batches of fixed size; return the part's rows."""
     import torch
 
-    rows = []
+    rows, prefixes = [], further.codes(model, spec)
     for start in range(0, len(cuts), BATCH_SEGMENTS):
         batch = cuts[start : start + BATCH_SEGMENTS]
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
-        scored = token.extract(model, audio, [track.caption for _, track, _ in batch])
+        captions = [track.caption for _, track, _ in batch]
+        scored = token.extract(model, audio, captions)
+        if further.passes:
+            scored = passes.extend(
+                model, audio, captions, scored, further.passes, reference=further.reference, prefixes=prefixes
+            )
         for (key, track, segment), signal in zip(batch, scored, strict=True):
             row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
-            unseen = blind.extract(segment.audio, sample_rate, track.path, track.caption)
+            unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
             for family, held in (("token", signal), ("blind", unseen)):
                 row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
             rows.append(row)
@@ -169,6 +201,8 @@ def collect(
     tracks: Sequence[Track],
     attacks: str | Sequence[str] = "all",
     *,
+    reference: TokenModel | str | None = None,
+    prefixes: Mapping[str, Path] | None = None,
     seed: int = 0,
     max_segments: int = 0,
     shard: tuple[int, int] = (1, 1),
@@ -183,7 +217,12 @@ def collect(
     tracks : sequence of Track
         From ``read_manifest`` or ``read_folders``.
     attacks : str or sequence of str
-        The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them.
+        The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them; ``"all"`` are those that
+        the two standard passes suffice for. Naming a costly attack runs its further passes.
+    reference : TokenModel or str, optional
+        A second model that saw none of the tracks, for attacks that compare with one.
+    prefixes : mapping, optional
+        ``{"nonmember": path, "member": path}``: recordings outside the comparison, for attacks that prefix one.
     seed : int
         Draws the offsets of the cuts (alike for every role).
     max_segments : int
@@ -201,17 +240,19 @@ def collect(
     Raises
     ------
     InputError
-        No track at all, none that can be scored, or an unknown attack.
+        No track at all, none that can be scored, an unknown attack, or a costly one without what it needs.
     ModelError
         As ``load_model``.
     """
-    resolve(attacks)
+    asked = tuple(name for name in cost(resolve(attacks)) if name in passes.EXTRA_PASSES)
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
     info = describe(model) if isinstance(model, str) else model.info
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
-    store = Store(info, spec)
+    second = load_model(reference) if isinstance(reference, str) else reference
+    further = Further(asked, second, prefixes or {})
+    store = Store(info, spec, further.key())
     keyed, excluded = _keyed(tracks)
     index, count = shard
     keyed = [(key, track) for key, track in keyed if int(key[:12], 16) % count == index - 1]
@@ -225,7 +266,7 @@ def collect(
     for part in filter(None, missing):
         if isinstance(model, str):
             model = load_model(model)
-        rows = _score_part(model, list(_segments(part, spec, failed)), spec.sample_rate)
+        rows = _score_part(model, list(_segments(part, spec, failed)), spec, further)
         if rows:
             store.write(rows)
         bar.update(len(part))

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,15 +36,15 @@ def digest(content: Any) -> str:
 
 
 class Store:
-    """The parts of one model under one audio chain."""
+    """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
 
-    def __init__(self, info: ModelInfo, spec: AudioSpec) -> None:
+    def __init__(self, info: ModelInfo, spec: AudioSpec, further: Mapping[str, Any] | None = None) -> None:
         self.identity = {
             "schema": SCHEMA_VERSION,
             "model": info.key(),
             "audio": spec.key(),
             "extractors": {"token": token.VERSION, "blind": blind.VERSION},
-        }
+        } | ({"further": dict(further)} if further else {})
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
         self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"
 

@@ -91,6 +91,9 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
             raise InputError(f"{s.id} needs {missing[0]!r}: pass {missing[0]}=... to score, or leave the attack out")
         if s.attack.family not in heads:
             raise InputError(f"{s.id} reads {s.attack.family} signals and none are stored; collect them first")
+        absent = sorted(s.passes.difference(sample.passes)) if s.attack.family == "token" and sample else []
+        if absent:
+            raise InputError(f"{s.id} needs the pass {absent[0]!r}, which is not stored; name the attack to collect")
     grouped = {family: [s for s in specs if s.attack.family == family] for family in heads}
     frames = [_table(heads[family][1], chosen, context) for family, chosen in grouped.items() if chosen]
     if not frames:

@@ -22,7 +22,6 @@ from scipy.signal import get_window
 from earwitness.errors import AudioError
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
-VERSION = 1  # raise it when what is extracted changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
 LONG_WINDOW = 8192  # the same for chroma, which must resolve semitones
 MEL_BANDS, MFCCS = 40, 20

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from earwitness.models.base import TokenModel
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
-VERSION = 1  # raise it when what is extracted changes: stored signals are keyed by it
 FIELDS = ("logp", "mean", "var", "rank", "rival")
 STREAMS = ("conditional", "null", "contrast")
 STD_FLOOR = 1e-3  # nats; below it float32 cannot tell a standard deviation from rounding
