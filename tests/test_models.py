@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 import earwitness as ew
 from earwitness.errors import ModelError
@@ -80,9 +81,10 @@ def test_log_probabilities_match_a_step_by_step_loop(model: TokenModel) -> None:
     codes = model.encode(_audio(1))[..., :6]
     logits, _ = model.logits(codes, None)
     network, pad = model.network, model.pad  # type: ignore[attr-defined]
+    null = BaseModelOutput(last_hidden_state=torch.zeros(1, 1, 32))
     sequence = torch.full((4, 1), pad)
     for step in range(6 + 3):
-        output = network(decoder_input_ids=sequence, use_cache=False, **model._condition(None, 1)).logits  # type: ignore[attr-defined]
+        output = network(encoder_outputs=null, attention_mask=torch.zeros(1, 1), decoder_input_ids=sequence).logits
         column = torch.full((4, 1), pad)
         for k in range(4):
             frame = step - k
@@ -137,7 +139,7 @@ def test_the_nearest_pocket_name_is_suggested() -> None:
             locate(pocket_names()[0].replace("-", "_"))
 
 
-def _edit(path: Path, change) -> None:  # noqa: ANN001
+def _edit(path: Path, change) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -165,7 +167,7 @@ BROKEN = {
     "no config": (lambda c: (c / "config.json").unlink(), "expected config.json, found none"),
     "not JSON": (lambda c: (c / "config.json").write_text("{"), "not JSON"),
     "a list": (lambda c: (c / "config.json").write_text("[]"), "expected an object"),
-    "no window": (lambda c: (c / "generation_config.json").unlink(), "lacks"),
+    "no window": (lambda c: (c / "generation_config.json").unlink(), "expected generation_config.json, found none"),
     "no codec": (lambda c: _edit(c / "config.json", lambda j: j.pop("audio_encoder")), "lacks 'sampling_rate'"),
     "pickle": (_pickled, "expected \\*.safetensors, found pytorch_model.bin; pickled"),
     "missing tensor": (_lacking, "the weights lack 1 tensors, first decoder.lm_heads.0.weight"),

@@ -27,35 +27,33 @@ def t5_tokenizer(folder: Path) -> None:
     (folder / "spiece.vocab").unlink()
 
 
-def musicgen(folder: Path, *, channels: int = 1, frames: int = 32, seed: int = 0) -> Path:
+def musicgen(
+    folder: Path, *, channels: int = 1, frames: int = 32, seed: int = 0, melody: bool = False, ffn: int = 64
+) -> Path:
     """Save a random MusicGen (transformers' format) with four codebooks of 64 entries and a window of ``frames``."""
     import torch
-    from transformers import (
-        EncodecConfig,
-        MusicgenConfig,
-        MusicgenDecoderConfig,
-        MusicgenForConditionalGeneration,
-        T5Config,
-    )
+    import transformers
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    text = T5Config(vocab_size=80, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2)
-    codec = EncodecConfig(
+    kind = "MusicgenMelody" if melody else "Musicgen"
+    text = transformers.T5Config(vocab_size=80, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2)
+    codec = transformers.EncodecConfig(
         target_bandwidths=[1.2], sampling_rate=RATE, audio_channels=1, num_filters=4, hidden_size=16,
         codebook_size=64, codebook_dim=16, upsampling_ratios=[8, 5, 4, 2], num_lstm_layers=1,
         use_causal_conv=False, norm_type="weight_norm", normalize=False,
     )  # fmt: skip
-    decoder = MusicgenDecoderConfig(
-        vocab_size=64, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
+    decoder = getattr(transformers, f"{kind}DecoderConfig")(
+        vocab_size=64, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, ffn_dim=ffn,
         num_codebooks=4 * channels, pad_token_id=64, bos_token_id=64, audio_channels=channels, initializer_factor=0.5,
     )  # fmt: skip
-    config = MusicgenConfig(
-        text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict(), pad_token_id=0
-    )
-    model = MusicgenForConditionalGeneration(config).eval()
+    config = getattr(transformers, f"{kind}Config")(
+        text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict(), pad_token_id=0,
+        **({"num_chroma": 12, "chroma_length": 9} if melody else {}),
+    )  # fmt: skip
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
     with torch.no_grad():
         for layer in model.audio_encoder.quantizer.layers:
             layer.codebook.embed.normal_(std=0.02)

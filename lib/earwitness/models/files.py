@@ -1,0 +1,126 @@
+"""Where a model's files are and what identifies them. Nothing here needs torch or builds a network.
+
+The book page *Methods: models* says how to obtain each published model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from earwitness.errors import ModelError, nearest
+
+CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
+TENSORS = {".safetensors", ".bin", ".th"}
+TEXTS = {".json", ".model", ".txt"}  # configurations and tokenizers
+CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "riffusion"}
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def pocket_names() -> list[str]:
+    """Return the names of the models shipped with the package, for example ``pocket/musicgen-a``."""
+    root = Path(str(files("earwitness"))) / "pocket" / "weights"
+    return sorted(f"pocket/{p.parent.name}" for kind in ("config", "model_index") for p in root.glob(f"*/{kind}.json"))
+
+
+def locate(name: str, *, allow_download: bool = True) -> Path:
+    """Return the folder that holds a model's files.
+
+    Parameters
+    ----------
+    name : str
+        ``pocket/<name>``, a local folder, or a hub name ``<owner>/<model>``. A hub name is the only thing that may
+        cause a download, and only of configuration, tokenizer and weight files.
+    allow_download : bool
+        False looks in the local cache only.
+
+    Raises
+    ------
+    ModelError
+        Unknown name (with the nearest known one), a closed service, or a hub model that cannot be had.
+    """
+    if name.startswith("pocket/"):
+        if name not in pocket_names():
+            raise ModelError(f"no pocket model {name!r}; there are {', '.join(pocket_names())}{_hint(name)}")
+        return Path(str(files("earwitness"))) / "pocket" / "weights" / name.removeprefix("pocket/")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.lower().split("/")[0].split("-")[0] in CLOSED_SERVICES:
+        raise ModelError(f"{name!r} is a closed service that gives out no weights, so it cannot be tested; see Limits")
+    if not HUB_NAME.fullmatch(name):
+        raise ModelError(f"{name!r} is neither a pocket model, a folder nor a hub name (owner/model){_hint(name)}")
+    return _from_hub(name, allow_download=allow_download)
+
+
+def locate_part(folder: Path, name: str, *, allow_download: bool = False) -> Path:
+    """Return the folder of a part that a checkpoint only names, such as its text encoder ``t5-base``.
+
+    It is looked for in a subfolder called like the last part of its name, then on the hub as ``locate`` does.
+    """
+    inside = folder / name.rpartition("/")[2]
+    return inside if inside.is_dir() else _from_hub(name, allow_download=allow_download)
+
+
+def _hint(name: str) -> str:
+    return nearest(name, pocket_names())
+
+
+def _from_hub(name: str, *, allow_download: bool) -> Path:
+    """Return the snapshot folder of a hub model, from the cache or by download."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not allow_download))
+
+    try:
+        folder = fetch(["*.safetensors", *(f"*{suffix}" for suffix in sorted(TEXTS))])
+        return folder if any(folder.glob("*.safetensors")) else fetch([CHECKPOINT, CODEC])
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{name!r}: not in the local cache and not downloaded ({type(error).__name__}){_hint(name)}; "
+            "put its files in a folder and name the folder, or check the name and the connection"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration; a ``ModelError`` names the file that is missing or not an object."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent.name}: expected {path.name}, found none; is the folder complete?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: not JSON ({error}); fetch the file again") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path.parent.name}/{path.name}: expected an object, found {type(content).__name__}")
+    return content
+
+
+@lru_cache(maxsize=32)
+def _hash_files(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash names and contents of the identity files; ``state`` (sizes and times) is the cache's key."""
+    digest = hashlib.sha256()
+    for name, _, _ in state:
+        with (folder / name).open("rb") as file:
+            digest.update(f"{name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def revision(folder: Path, *parts: Path) -> str:
+    """Return the SHA-256 that identifies a model: weights, configuration, tokenizer, and parts kept elsewhere.
+
+    Where a folder holds a model twice, in transformers' and in audiocraft's format, what is loaded counts: safetensors.
+    """
+    found = {p for p in folder.rglob("*") if p.is_file() and p.suffix in TENSORS | TEXTS and p.name != "training.json"}
+    if any(p.suffix == ".safetensors" and p.parent == folder for p in found):
+        found = {p for p in found if p.suffix in {".safetensors", *TEXTS}}
+    stats = sorted((p.relative_to(folder).as_posix(), p.stat()) for p in found)
+    own = _hash_files(folder, tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+    outside = [revision(part) for part in parts if not part.is_relative_to(folder)]
+    return hashlib.sha256("".join([own, *outside]).encode()).hexdigest() if outside else own
