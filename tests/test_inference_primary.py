@@ -152,16 +152,14 @@ def test_smallest_p_value_is_one_in_all_labellings():
 # --- ranks ---
 
 
-@given(arrays(np.float64, (12, 3), elements=st.floats(-1e6, 1e6)))
+@given(arrays(np.float64, (12, 3), elements=st.integers(-50, 50)))
 @settings(max_examples=50, deadline=None)
 def test_ranks_ignore_monotone_changes_and_are_standardised(values):
     found = rank_standardise(values)
     assert found.mean(axis=0) == pytest.approx(0, abs=1e-9)
     for j in range(3):
         assert found[:, j].std() == pytest.approx(0 if len(set(values[:, j])) == 1 else 1)
-    assert rank_standardise(np.cbrt(values) + 5) == pytest.approx(found) or len(np.unique(np.cbrt(values) + 5)) < len(
-        np.unique(values)
-    )
+    assert rank_standardise(np.exp(values / 10) + 5) == pytest.approx(found)
 
 
 def test_missing_scores_sit_in_the_middle_not_at_zero():

@@ -80,7 +80,7 @@ def prepare(
     _check_control(control_scores is not None, control_saw)
     table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
     attacks = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
-    chosen = default_features(attacks) if features is None else matching(attacks, features)
+    chosen = default_features(attacks) if features is None else sorted(matching(attacks, features))
     _check_complete(table, chosen)
     layers = [table.columns(chosen)]
     if control_scores is not None:
@@ -210,7 +210,7 @@ def _blind_values(
         )
     else:
         known = [name for name in table.attacks if name.startswith(BLIND_PREFIX)]
-        names = known if blind is None else matching(known, blind)
+        names = sorted(known if blind is None else matching(known, blind))
         _check_complete(table, names)
         values = table.columns(names)[keep]
     reasons = unusable_features(values)

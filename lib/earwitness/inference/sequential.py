@@ -27,6 +27,7 @@ from earwitness.inference.verdict import ALPHA
 
 FloatArray = npt.NDArray[np.float64]
 
+_LOG_LARGEST = 700.0  # wealth is capped here, which keeps it finite and valid
 GRID: FloatArray = np.round(np.arange(0.55, 0.951, 0.05), 2)
 
 
@@ -53,7 +54,8 @@ def _log_gain(wins: npt.ArrayLike) -> FloatArray:
 
 def _wealth(log_gains: FloatArray) -> FloatArray:
     """Average wealth over the bets, shape [..., bets] -> [...]."""
-    return np.asarray(np.exp(logsumexp(log_gains, axis=-1) - np.log(len(GRID))))
+    log_mean = logsumexp(log_gains, axis=-1) - np.log(len(GRID))
+    return np.asarray(np.exp(np.minimum(log_mean, _LOG_LARGEST)))
 
 
 def pair_by_lot(n_suspect: int, n_held_out: int, seed: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,232 @@
+"""Power in closed form and by simulation, null audits, published recipes and the comparison with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from earwitness.errors import InputError
+from earwitness.inference import peers
+from earwitness.inference.calibration import Pool, Scenario, level_table, null_audits
+from earwitness.inference.comparison import OURS, RECIPES, audit_p_values, power_at_equal_level, tracks_needed
+from earwitness.inference.peers import CAVEATS, PEERS, cdi, iar, llm_di, mean_p
+from earwitness.inference.power import (
+    SHARE,
+    auc_to_d,
+    d_to_auc,
+    needed_table,
+    power,
+    simulated_power,
+    smallest_detectable_auc,
+    units_needed,
+)
+
+# --- closed form ---
+
+
+@pytest.mark.parametrize(
+    ("auc", "n"),
+    [
+        (0.51, 15969),
+        (0.52, 3990),
+        (0.53, 1771),
+        (0.55, 636),
+        (0.58, 246),
+        (0.60, 156),
+        (0.65, 68),
+        (0.70, 36),
+        (0.8, 14),
+    ],
+)
+def test_units_needed_agree_with_the_dossier(auc, n):
+    """The table gives the normal approximation for the sum's own test; ours adds the small-sample correction."""
+    assert n <= units_needed(auc, alpha=0.01 / SHARE) <= n + 3
+
+
+def test_closed_forms_agree_with_one_another():
+    assert d_to_auc(auc_to_d(0.7)) == pytest.approx(0.7)
+    assert float(auc_to_d(0.88)) == pytest.approx(np.sqrt(2) * 1.174987, abs=1e-5)
+    found = smallest_detectable_auc(30, 45)
+    assert power(found, 30, 45) == pytest.approx(0.8, abs=1e-6)
+    n = units_needed(0.7)
+    assert power(0.7, n, n) >= 0.8 > power(0.7, n - 1, n - 1)
+    assert smallest_detectable_auc(1, 40) == 1
+    assert units_needed(0.999) == 8
+
+
+def test_a_share_of_members_costs_its_square():
+    assert units_needed(0.6, member_share=0.5) / units_needed(0.6) == pytest.approx(4, rel=0.03)
+    assert units_needed(0.65, held_out_per_suspect=3) < units_needed(0.65)
+    table = needed_table((0.6, 0.7), (1.0, 0.5))
+    assert list(table.columns) == ["auc", "member_share", "units"]
+    assert table["units"].is_monotonic_decreasing or len(table) == 4
+
+
+@pytest.mark.parametrize("bad", [{"auc": 0.5}, {"auc": 1.0}, {"auc": 0.6, "member_share": 0}])
+def test_bad_effects(bad):
+    with pytest.raises(InputError, match=r"need .5 < auc < 1"):
+        units_needed(**bad)
+
+
+def correlated(seed, *shape):
+    rng = np.random.default_rng(seed)
+    return 0.7 * rng.normal(size=shape) + 0.7 * rng.normal(size=(*shape[:-1], 1))
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_simulation_confirms_the_closed_form(n):
+    values = correlated(0, 400, 10)
+    found = simulated_power(values, smallest_detectable_auc(n, n), n, n, n_audits=300, n_permutations=299)
+    assert 0.72 <= found <= 0.92
+    assert simulated_power(values, 0.5000001, n, n, n_audits=200, n_permutations=199) < 0.04
+
+
+def test_simulation_needs_enough_units():
+    with pytest.raises(InputError, match="audits of 30 v 30 units need 60 units, got 50"):
+        simulated_power(np.zeros((50, 2)), 0.7, 30, 30)
+
+
+# --- null audits ---
+
+
+def pool(n=240, p=6, q=4, seed=0):
+    rng = np.random.default_rng(seed)
+    attacks = correlated(seed + 1, n, p)
+    artists = np.array([f"a{i % 4}" for i in range(n)], dtype=object)
+    return Pool(attacks, rng.normal(size=(n, q)), artists, control=attacks + rng.normal(size=(n, p)))
+
+
+ALL = ("primary", "gate", "residual", "paired", "difference", "verdict")
+
+
+def test_every_offered_test_keeps_its_level_on_null_audits():
+    scenarios = (
+        Scenario("20 v 20", 20, 20, tests=ALL),
+        Scenario("30 v 10", 30, 10, tests=ALL),
+        Scenario("8 v 8", 8, 8, tests=ALL),
+        Scenario("one artist", 15, 15, one_artist=True),
+        Scenario("heavy tails", 20, 20, heavy_tails=True),
+    )
+    audits = {s.name: null_audits(pool(), s, n_audits=400, n_permutations=99) for s in scenarios}
+    table = level_table(audits)
+    assert not table["above"].any(), table[table["above"]]
+    verdicts = table[table["test"] == "verdict"]
+    assert (verdicts["rate"] <= 0.01).all()
+    assert len(table) == 3 * (5 * 2 + 1) + 2 * (3 * 2 + 1)
+
+
+def test_level_table_uses_a_family_wise_band_and_sees_a_broken_test():
+    fine = np.linspace(0.001, 1, 1000)
+    table = level_table({"s": __import__("pandas").DataFrame({"good": fine, "broken": fine / 3})}, (0.05,))
+    tail = 0.0005 / 2
+    assert table["band_low"].tolist() == [binom.ppf(tail, 1000, 0.05) / 1000] * 2
+    assert table["band_high"].tolist() == [binom.isf(tail, 1000, 0.05) / 1000] * 2
+    assert table["inside"].tolist() == [True, False]
+    assert table["above"].tolist() == [False, True]
+
+
+def test_null_audits_are_reproducible_and_say_what_they_lack():
+    scenario = Scenario("s", 10, 10)
+    first, second = (null_audits(pool(), scenario, n_audits=20, n_permutations=19, seed=3) for _ in range(2))
+    assert first.equals(second)
+    with pytest.raises(InputError, match="scenario 's' needs 300 units, the pool has 240"):
+        null_audits(pool(), Scenario("s", 150, 150))
+    with pytest.raises(InputError, match="needs 80 units of one artist"):
+        null_audits(pool(), Scenario("s", 40, 40, one_artist=True))
+    bare = Pool(pool().attacks, np.empty((240, 0)), pool().artists)
+    with pytest.raises(InputError, match="verdict needs blind features"):
+        null_audits(bare, scenario)
+    with pytest.raises(InputError, match="scores on a control model"):
+        null_audits(bare, Scenario("s", 10, 10, tests=("difference",)))
+
+
+# --- peers ---
+
+
+def test_cdi_equals_a_plain_loop_over_scikit_learn():
+    s, h = correlated(3, 25, 6) + 0.3, correlated(4, 25, 6)
+    scores = {0: np.empty(25), 1: np.empty(25)}
+    fold = np.random.default_rng(0).permutation(25) % 5
+    for k in range(5):
+        test = fold == k
+        train = np.vstack((s[~test], h[~test]))
+        mean, sd = train.mean(axis=0), train.std(axis=0)
+        model = LogisticRegression(solver="liblinear", max_iter=1000, tol=1e-10)
+        model.fit((train - mean) / sd, np.repeat((1, 0), 20))
+        for key, sample in ((0, s), (1, h)):
+            scores[key][test] = model.predict_proba((sample[test] - mean) / sd)[:, 1]
+    expected = peers.ttest_ind(scores[0], scores[1], equal_var=False).pvalue
+    assert float(cdi(s, h)) == pytest.approx(expected, rel=1e-4)
+    assert KFold(5).get_n_splits() == 5
+
+
+def test_iar_is_a_two_sided_welch_on_a_min_max_sum():
+    s, h = correlated(5, 2, 12, 4), correlated(6, 2, 15, 4)
+    both = np.concatenate((s, h), axis=1)
+    scaled = (both - both.min(axis=1, keepdims=True)) / (
+        both.max(axis=1, keepdims=True) - both.min(axis=1, keepdims=True)
+    )
+    total = scaled.sum(axis=2)
+    expected = peers.ttest_ind(total[:, :12], total[:, 12:], axis=1, equal_var=False).pvalue
+    assert iar(s, h) == pytest.approx(expected)
+
+
+def test_peers_levels_are_what_was_published_about_them():
+    """CDI's pooled out-of-fold test and LLM-DI's per-group outliers reject true nulls too often; IAR does not."""
+    s, h = correlated(7, 400, 20, 12), correlated(8, 400, 20, 12)
+    assert (cdi(s, h) <= 0.05).mean() > 0.09
+    assert 0.02 < (iar(s, h) <= 0.05).mean() < 0.09
+    rng = np.random.default_rng(9)
+    s, h = (rng.standard_t(3, size=(150, 60, 10)) for _ in range(2))
+    rates = {kind: (llm_di(s, h, outliers=kind) <= 0.05).mean() for kind in ("keep", "mean")}
+    assert rates["keep"] < 0.1
+    assert rates["mean"] > 0.15
+
+
+def test_mean_p_is_not_a_p_value():
+    """Under the null it sits near one half whatever the recipe's level: it can show neither a broken nor a sound test."""
+    s, h = correlated(10, 60, 8), correlated(11, 60, 8)
+    assert 0.2 < mean_p(cdi, s, h, size=20, n_draws=100) < 0.7
+    with pytest.raises(InputError, match="draws of 80 units need between 2 and 60"):
+        mean_p(cdi, s, h, size=80)
+
+
+def test_peers_need_finite_scores_and_have_caveats():
+    bad = np.full((10, 3), np.nan)
+    for recipe in (cdi, llm_di):
+        with pytest.raises(InputError, match="needs finite scores"):
+            recipe(bad, np.zeros((10, 3)))
+    with pytest.raises(InputError, match="equally many units on both sides, got 4 and 5"):
+        cdi(np.zeros((4, 2)), np.zeros((5, 2)))
+    with pytest.raises(InputError, match="unknown treatment of outliers 'drop'"):
+        llm_di(np.zeros((4, 2)), np.zeros((4, 2)), outliers="drop")
+    assert set(CAVEATS) == set(PEERS)
+
+
+# --- comparison ---
+
+
+def test_equal_level_comparison():
+    members, nonmembers = correlated(12, 120, 6) + 0.8, correlated(13, 200, 6)
+    few = {name: RECIPES[name] for name in (OURS, "CDI", "IAR")}
+    p_values = audit_p_values(members, nonmembers, (8, 16, 32), recipes=few, n_audits=150)
+    assert len(p_values) == 3 * 3 * 2 * 150
+    table = power_at_equal_level(p_values, alpha=0.05)
+    for _, row in table.iterrows():
+        null = p_values.query("recipe == @row.recipe and n == @row.n and null")["p_value"]
+        assert (null < row.threshold).mean() <= 0.05
+    assert table.set_index(["recipe", "n"]).loc[(OURS, 32), "power"] > 0.9
+    needed = tracks_needed(p_values, alpha=0.05, n_resamples=50).set_index("recipe")
+    assert 8 <= needed.loc[OURS, "units"] <= 32
+    assert needed.loc[OURS, "ratio"] == 1
+    assert needed.loc["CDI", "ratio"] < 1
+    assert (needed["units_low"] <= needed["units"]).all()
+    assert (needed["units"] <= needed["units_high"]).all()
+
+
+def test_comparison_needs_enough_units():
+    with pytest.raises(InputError, match="need 50 members and 100 non-members, got 60 and 90"):
+        audit_p_values(np.zeros((60, 2)), np.zeros((90, 2)), (10, 50))
