@@ -8,8 +8,8 @@ Prints one JSON object:
 - ``level``: rates of rejection on null audits, with a family-wise 99.9 % band, peers included.
 - ``shift``: shares of verdicts when the sides differ in a latent property that the model sees better than the blind
   features do, and nothing was trained on.
-- ``power``: share detected at the AUC that the closed form calls detectable with 80 % power; and the primary test beside
-  its two halves and the peers (at their nominal level) for an even, a sparse and a partly wrong-signed effect.
+- ``power``: share detected at the AUC that the closed form calls detectable with 80 % power; and the primary test
+  beside its two halves and the peers (at nominal level) for an even, a sparse and a partly wrong-signed effect.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/bench_inference.py [--draws 1000] [--audits 2000] [--only speed level]
 """

@@ -38,6 +38,7 @@ FOLDS = 5
 RIDGE = 0.1  # per training unit, on features of unit variance
 MAX_MISSING = 0.2  # share of units a feature may fail to score
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
+_BLOCK = 1000  # labellings handled at once: small enough for the processor's cache, and memory stays bounded
 _DIGITS = 9  # statistics that agree to so many decimals, in standard deviations, are ties
 _FLAT = 1e-9  # a column with a smaller standard deviation than this is constant
 
@@ -218,13 +219,18 @@ def label_statistics(
     -------
     learned, oriented : numpy.ndarray, shape [..., L]
     """
-    learned: FloatArray = np.zeros(1)
-    for test, held, weights in fold_fits(features, folds, centre=centre):
-        fitted = weights @ labels[..., ~test, :]
-        projected = np.swapaxes(held, -1, -2) @ labels[..., test, :]
-        learned = learned + np.einsum("...pl,...pl->...l", projected, fitted)
-    total = features.sum(axis=-1)
-    return learned, (total[..., None, :] @ labels)[..., 0, :]
+    fits = list(fold_fits(features, folds, centre=centre))
+    total = features.sum(axis=-1)[..., None, :]
+    learned, oriented = [], []
+    for start in range(0, labels.shape[-1], _BLOCK):
+        block = np.ascontiguousarray(labels[..., start : start + _BLOCK])
+        products = [
+            (np.swapaxes(held, -1, -2) @ block[..., test, :]) * (weights @ block[..., ~test, :])
+            for test, held, weights in fits
+        ]
+        learned.append(sum(product.sum(axis=-2) for product in products))
+        oriented.append((total @ block)[..., 0, :])
+    return np.concatenate(learned, axis=-1), np.concatenate(oriented, axis=-1)
 
 
 def primary_test(
