@@ -26,7 +26,12 @@ from earwitness.errors import EarwitnessError
 from earwitness.experiments import Page, check_parameters, load_registry
 from earwitness.paths import project_root, results_dir
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
+SURROUNDINGS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 class PageError(EarwitnessError):
@@ -128,7 +133,7 @@ def execute(
             stdout=log,
             stderr=log,
             cwd=root,
-            env=os.environ | dict.fromkeys(THREADS, "1"),
+            env=os.environ | SURROUNDINGS,
         )
         timed_out = False
         try:

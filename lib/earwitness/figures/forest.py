@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
 
@@ -26,7 +27,8 @@ def _intervals(axes: Axes, y: np.ndarray, table: pd.DataFrame, looks: Sequence[t
 
 
 def _chance(axes: Axes) -> None:
-    """Mark chance on an AUC axis."""
+    """Mark chance on an AUC axis, with ticks at round values."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
@@ -131,7 +133,7 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
     need(artists, "group", "auc", "verdict")
     need(per_track, "auc", "auc_low", "auc_high")
     canvas, axes = canvas_axes(height=1.15 + 0.68 * (len(groups) + 1))
-    axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    _chance(axes)
     _intervals(axes, np.zeros(1), per_track.head(1), [("member", "o")])
     single, low, high = per_track[["auc", "auc_low", "auc_high"]].iloc[0]
     axes.text(single, 0.3, f"{single:.2f} [{low:.2f}, {high:.2f}]", color=COLOURS["member"], ha="center")
