@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from earwitness.errors import EarwitnessError
 from earwitness.paths import project_root
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus and its models again.")
@@ -41,4 +43,8 @@ def train(only: Annotated[str | None, typer.Option(help="one model, for example 
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except EarwitnessError as error:
+        typer.echo(f"earwitness: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -95,6 +95,7 @@ def _load_codec(folder: Path) -> EncodecModel:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     return EncodecModel.from_pretrained(folder, local_files_only=True).eval()
 
 
