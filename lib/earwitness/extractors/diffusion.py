@@ -1,0 +1,216 @@
+"""Denoising signals: what every diffusion attack needs to know of one segment, and the code that runs the network.
+
+Conventions: z is the clean latent ``[B, C, ...]``, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps, and the network's
+prediction is always of eps. Timesteps are thousandths of the schedule. Noise depends on (seed, timestep, repeat) alone:
+every item of every role meets the same, whatever its place in a batch (methods: 2.0.3). Norms are over all entries of
+the latent; segments are never padded, so there is nothing to mask.
+
+The book page *Methods: diffusion attacks* explains the passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earwitness.errors import InputError
+from earwitness.extractors.perturb import perturb
+from earwitness.extractors.plan import CLEAN, REDUCED, plan, standard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import Condition, DenoisingModel
+    from earwitness.extractors.denoise import Predictor
+
+VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
+OTHER_CAPTIONS = (  # CLiD's caption of another recording: fixed, so that no item depends on its batch mates
+    "a calm solo piano piece", "fast electronic dance music with a heavy beat", "an acoustic guitar and a soft voice",
+    "a symphony orchestra playing a slow movement", "rain falling on a tin roof", "a rock band with distorted guitars",
+    "people talking in a busy street", "a jazz trio with double bass and brushes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class DenoisingSignals:
+    """Everything stored about one segment under one diffusion model.
+
+    Attributes
+    ----------
+    values : mapping
+        Pass (``"grid/conditional"``) -> array. ``grid``: ``[10]`` norms of the prediction error at t = 0 ... 900.
+        ``repeats``: ``[5]``, the same at t = 100 for five noises. ``origin``: ``[2, 2]``, norm and sum of fourth powers
+        of the prediction on the un-noised latent at t = 0 and 100. ``pia``: ``[3, 2]``, 5-norm and sum of fourth
+        powers for PIA, PIAN and PIAN with CDI's constant. ``secmi``: ``[1]`` norm. ``gradient_mask``: ``[10]``.
+        ``noise_optimisation``: ``[2]``, final norm and size of the move. ``pfami``: ``[7, 10]`` norms for the clean
+        latent and its neighbours at t = 0 ... 450. ``rediffuse``, ``adversarial``: ``[1]``. ``gradient_norms``:
+        ``[P]``, one per parameter tensor.
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def passes(self) -> frozenset[str]:
+        """Names of the passes whose results are held."""
+        return frozenset(self.values)
+
+    def get(self, probe: str, condition: str) -> NDArray[np.float64]:
+        """Return a pass's values; empty if it was not run."""
+        return self.values.get(f"{probe}/{condition}", np.empty(0))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as named arrays, ready to be stored."""
+        return dict(self.values)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> DenoisingSignals:
+        """Undo ``to_arrays``."""
+        return cls(dict(arrays))
+
+    @classmethod
+    def from_network(
+        cls,
+        predict_noise: Callable[[Tensor, int], Tensor] | Mapping[str, Callable[[Tensor, int], Tensor]],
+        alphas_cumprod: Tensor,
+        latents: Tensor,
+        passes: Iterable[str] = ("grid/conditional", "repeats/conditional", "origin/conditional", "pia/conditional"),
+        *,
+        noise: Callable[[int, int], Tensor] | None = None,
+        seed: int = 0,
+    ) -> list[DenoisingSignals]:
+        """Extract passes from any network, without a model or a file.
+
+        Parameters
+        ----------
+        predict_noise : callable or mapping
+            ``predict_noise(z_t, t) -> eps`` for ``z_t`` ``[B, ...]`` and one integer t; or one such per condition.
+        alphas_cumprod : Tensor
+            ``[T]``, at least 100 timesteps.
+        latents : Tensor
+            ``[B, ...]``, clean and scaled.
+        passes : iterable of str
+            Which to run; PFAMI needs audio and ReDiffuse a decoder, so both need a model.
+        noise : callable, optional
+            ``noise(t, repeat) -> eps``, broadcast over items; by default the common noise of ``seed``.
+
+        Returns
+        -------
+        list of DenoisingSignals
+            One per item.
+        """
+        from earwitness.extractors.denoise import Run
+
+        networks = predict_noise if isinstance(predict_noise, Mapping) else {"conditional": predict_noise}
+        drawn = noise or (lambda t, repeat: common_noise(seed, t, repeat, tuple(latents.shape[1:])).to(latents))
+        wanted = plan(passes)
+        predictors = {}
+        for name in wanted.conditions:
+            if name not in networks:
+                raise InputError(f"no network for the condition {name!r}; give predict_noise one per condition")
+            predictors[name] = _one_timestep_at_a_time(networks[name])
+        run = Run(predictors, alphas_cumprod.to(latents.device), {CLEAN: latents}, drawn)
+        return run.extract(wanted)
+
+
+def _one_timestep_at_a_time(predict: Callable[[Tensor, int], Tensor]) -> Predictor:
+    """Turn a network of one integer timestep into one of a timestep per row."""
+    import torch
+
+    def batched(z_t: Tensor, t: Tensor, items: Tensor) -> Tensor:
+        values, counts = torch.unique_consecutive(t, return_counts=True)
+        parts = zip(z_t.split(counts.tolist()), values.tolist(), strict=True)
+        return torch.cat([predict(part, int(value)) for part, value in parts])
+
+    return batched
+
+
+@lru_cache(maxsize=64)
+def common_noise(seed: int, t: int, repeat: int, shape: tuple[int, ...]) -> Tensor:
+    """Return standard normal noise ``[1, *shape]`` (float32, CPU) that depends on nothing else than its arguments."""
+    import torch
+
+    drawn = np.random.default_rng([seed, t, repeat]).standard_normal((1, *shape), dtype=np.float32)
+    return torch.from_numpy(drawn)
+
+
+def reduced(caption: str, how: str) -> str:
+    """Return CLiD's reduced caption: its first ``"half"``, or an ``"other"`` one, chosen by the caption itself."""
+    if how == "half":
+        words = caption.split()
+        return " ".join(words[: max(1, len(words) // 2)])
+    choice = int(hashlib.sha256(caption.encode()).hexdigest()[:8], 16)
+    return OTHER_CAPTIONS[choice % len(OTHER_CAPTIONS)]
+
+
+def extract(
+    model: DenoisingModel,
+    audio: Tensor,
+    captions: list[str] | None,
+    passes: Iterable[str] | None = None,
+    *,
+    seed: int = 0,
+) -> list[DenoisingSignals]:
+    """Run the passes that some attacks need over a batch of segments.
+
+    Parameters
+    ----------
+    model : DenoisingModel
+        A loaded model.
+    audio : Tensor
+        ``[B, C, samples]`` float32 in [-1, 1] at the model's sample rate, one window each; never padded.
+    captions : list of str or None
+        One per segment; ``None`` leaves the null and audio conditions.
+    passes : iterable of str, optional
+        See ``earwitness.extractors.plan``; by default those of a standard run.
+    seed : int
+        Draws the common noise.
+
+    Returns
+    -------
+    list of DenoisingSignals
+        One per segment, on the CPU.
+
+    Raises
+    ------
+    InputError
+        An unknown pass.
+    ModelError
+        A condition that the model does not offer, audio that is no window of it, or predictions that are not finite.
+    """
+    from earwitness.extractors.denoise import Run
+
+    offered = [c for c in model.info.conditions if c != "text" or captions is not None]
+    wanted = plan(standard(offered) if passes is None else passes)
+    latents = {CLEAN: model.encode(audio)}
+    for name in wanted.latents[1:]:
+        latents[name] = model.encode(perturb(audio, name, model.info.sample_rate))
+    shape = tuple(latents[CLEAN].shape[1:])
+
+    def noise(t: int, repeat: int) -> Tensor:
+        return common_noise(seed, t, repeat, shape).to(latents[CLEAN])
+
+    predictors = {c: _predictor(model, _condition(model, c, captions, audio)) for c in wanted.conditions}
+    return Run(predictors, model.alphas_cumprod, latents, noise, model).extract(wanted)
+
+
+def _condition(model: DenoisingModel, name: str, captions: list[str] | None, audio: Tensor) -> Condition:
+    """Return what the network is told under one of the plan's conditions."""
+    if name in REDUCED and captions is not None:
+        captions = [reduced(caption, name) for caption in captions]
+    return model.condition(name if name in ("null", "audio") else "text", captions, audio)
+
+
+def _predictor(model: DenoisingModel, condition: Condition) -> Predictor:
+    """Bind a condition ``[B, ...]``; rows say by ``items`` whose condition they need."""
+
+    def predict(z_t: Tensor, t: Tensor, items: Tensor) -> Tensor:
+        return model.predict_noise(z_t, t, {name: value[items] for name, value in condition.items()})
+
+    return predict
