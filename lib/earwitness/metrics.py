@@ -153,10 +153,7 @@ def auc_over_artists(
 
 
 def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Standardised mean difference with Hedges' small-sample correction and a normal interval.
-
-    NaN when both samples are constant.
-    """
+    """Standardised mean difference, Hedges' correction, normal interval; NaN when both samples are constant."""
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     if pos.std() == 0 and ref.std() == 0:
         return Interval(np.nan, np.nan, np.nan)

@@ -1,9 +1,9 @@
 """Dataset inference: the statistics on which an accusation may rest. Pure functions of a score table or of arrays.
 
-Rooms: ``procedure`` (the whole audit), ``primary`` (the test), ``gate`` (blind features), ``verdict`` (the rule and its
-constants), ``features`` (the frozen list), ``result``; ``reference`` (artist against artists), ``sequential``
-(e-values), ``multiplicity`` (many questions), ``power``, ``calibration`` (null audits), ``peers`` (published recipes,
-for comparison).
+Rooms: ``procedure`` (the whole audit), ``inputs`` (tables to arrays), ``features`` (the frozen list), ``primary`` (the
+test), ``gate`` (blind features), ``verdict`` (the rule and its constants), ``result``; ``reference`` (an artist among
+artists), ``sequential`` (e-values), ``multiplicity`` (many questions), ``power``; ``calibration`` (null audits),
+``shift`` (sides that differ in kind), ``peers`` (published recipes) and ``comparison`` (power at equal level).
 """
 
 from earwitness.inference.procedure import infer
