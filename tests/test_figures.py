@@ -230,3 +230,20 @@ def test_a_stamp_outside_a_checkout_says_unknown(tmp_path, monkeypatch):
     assert (stamp["code"], stamp["manifests"]) == ("unknown", {"none.csv": "unknown"})
     monkeypatch.setenv("PATH", "")
     assert provenance.code_state() == "unknown"
+
+
+def test_tracks_needed_are_labelled_by_share():
+    table = pd.DataFrame(
+        {"auc": [0.55, 0.7] * 2, "member_share": [1.0, 1.0, 0.2, 0.2], "units": [742, 45, 18492, 1064]}
+    )
+    text = words(figures.tracks_needed(table))
+    assert {"every suspect was trained on", "one in 5 was", "tracks needed on each side"} <= set(text)
+
+
+def test_the_catalogue_shows_each_attack_with_its_formula():
+    from earwitness.attacks import catalogue
+
+    every = catalogue()
+    html = present.catalogue(every).html
+    assert html.count("<dt>") == html.count(r"\[") == len(every)
+    assert "arXiv 2310.16789" in html

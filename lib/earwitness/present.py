@@ -48,8 +48,9 @@ def badge(kind: str) -> str:
 
 
 def claim(text: str, kind: str) -> Html:
-    """Show what a page found, in one sentence of HTML, under its badge and what the badge means."""
-    return Html(f'<div class="ew-claim"><p>{badge(kind)} <small>{BADGES[kind][1]}</small></p><p>{text}</p></div>')
+    """Show what a page found, in a sentence of HTML under its badge and the badge's meaning (``"none"``: no badge)."""
+    worn = "" if kind == "none" else f"<p>{badge(kind)} <small>{BADGES[kind][1]}</small></p>"
+    return Html(f'<div class="ew-claim">{worn}<p>{text}</p></div>')
 
 
 def interval(frame: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
@@ -160,9 +161,22 @@ def side_by_side(*pieces: Html | Figure) -> Html:
     return Html(f'<div class="ew-row">{"".join(f"<div>{piece.html}</div>" for piece in pieces)}</div>')
 
 
-def formula(latex: str) -> Html:
-    """Show a formula; a page needs one formula in its text as well, so that the book loads MathJax for it."""
-    return Html(f'<span class="math notranslate nohighlight">\\({html.escape(latex)}\\)</span>')
+def catalogue(attacks: pd.DataFrame) -> Html:
+    """Show the attack registry, one entry each: name, cost, what it measures, its formula and its source.
+
+    ``attacks`` is ``earwitness.attacks.catalogue()``. The page needs one formula in its text as well, so that the book
+    loads MathJax for it.
+    """
+    entries = []
+    for row in attacks.to_dict("records"):
+        text = {name: html.escape(str(value)) for name, value in row.items()}
+        entries.append(
+            f"<dt><code>{text['attack']}</code> <small>{text['ids']} ids; passes: {text['passes']}</small></dt>"
+            f"<dd><p>{text['summary']}</p>"
+            f'<div class="math notranslate nohighlight ew-scroll">\\[{text["formula"]}\\]</div>'
+            f"<p class=ew-source>{text['source']}</p></dd>"
+        )
+    return Html(f'<dl class="ew-catalogue">{"".join(entries)}</dl>')
 
 
 def redo(template: str, parameters: Mapping[str, Any]) -> Html:

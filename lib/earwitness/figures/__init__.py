@@ -7,9 +7,19 @@ written to ``results/tables/<experiment>/``; each docstring names the columns it
 page* explains each kind of figure.
 """
 
-from earwitness.figures.curves import densities, roc
+from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.forest import answer, artist_forest, auc_forest
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
-__all__ = ["COLOURS", "Figure", "answer", "artist_forest", "auc_forest", "densities", "roc", "spectrogram"]
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "answer",
+    "artist_forest",
+    "auc_forest",
+    "densities",
+    "roc",
+    "spectrogram",
+    "tracks_needed",
+]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.ticker import StrMethodFormatter
 
 from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
 
@@ -68,3 +69,32 @@ def densities(scores: pd.DataFrame, *, sides: Mapping[str, str], label: str, sou
     axes.set(xlabel=f"{label}    (higher = more member-like)", ylabel="density", yticks=[])
     axes.grid(axis="y", visible=False)
     return finish(canvas, f"Distribution of {label} for {' and '.join(sides.values())}.", source)
+
+
+@rc_context(STYLE)
+def tracks_needed(table: pd.DataFrame, *, source: str = "") -> Figure:
+    """Draw how many tracks an audit needs against the effect of one track, one curve per share of true members.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``auc`` in (0.5, 1), ``member_share`` in (0, 1], ``units`` on each side.
+    source : str
+        Where the table lies.
+    """
+    need(table, "auc", "member_share", "units")
+    canvas, axes = canvas_axes()
+    looks = (("member", "-"), ("reference", "--"), ("blind", "-."), ("neutral", ":"))
+    for (share, curve), (colour, line) in zip(table.groupby("member_share", sort=False), looks, strict=False):
+        axes.plot(curve["auc"], curve["units"], color=COLOURS[colour], linestyle=line)
+        name = "every suspect was trained on" if share == 1 else f"one in {1 / float(str(share)):.0f} was"
+        at = curve.iloc[len(curve) // 2]  # below the curve, where there is room
+        axes.annotate(
+            name, (at["auc"], at["units"]), (-2, -4), color=COLOURS[colour],
+            textcoords="offset points", ha="right", va="top",
+        )  # fmt: skip
+    axes.set(yscale="log", xlabel="AUC of one track    (0.5 = coin toss)", ylabel="tracks needed on each side")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    few, many = table["units"].min(), table["units"].max()
+    return finish(canvas, f"Tracks needed against the AUC of one track, from {few:,.0f} to {many:,.0f}.", source)
