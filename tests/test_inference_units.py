@@ -54,6 +54,14 @@ def test_segments_drawn_depend_neither_on_row_order_nor_on_roles(seed, swap):
     assert again.columns(units.attacks) == pytest.approx(units.means)
 
 
+def test_categories_serve_as_well_as_strings():
+    table = score_table(5, 5)
+    named = [column for column in table.columns if column != "score"]
+    found = unit_table(table.astype(dict.fromkeys(named, "category")))
+    assert found.means == pytest.approx(unit_table(table).means)
+    assert found.attacks == unit_table(table).attacks
+
+
 def test_seed_changes_the_draw():
     table = score_table(5, 5, segments=8)
     assert not np.allclose(
@@ -96,6 +104,8 @@ def test_artist_as_unit_pools_its_tracks():
         (lambda t: t.assign(role=t["role"].replace("held_out", "heldout")), "unknown role 'heldout'"),
         (lambda t: t.assign(role=t["role"].where(t.index != 3, None)), "'role' .*empty value in row 3"),
         (lambda t: t.assign(track_id=t["track_id"].where(t.index != 3, None)), "'track_id' .*empty value in row 3"),
+        (lambda t: t.assign(attack=t["attack"].where(t.index != 3, None)), "'attack' .*empty value in row 3"),
+        (lambda t: t.assign(score=t["score"].astype(str)), "'score' of the score table must hold numbers"),
         (lambda t: t[t["role"] == "suspect"], "no held_out or nonmember rows"),
         (lambda t: t[t["role"] == "held_out"], "no suspect or member rows"),
     ],

@@ -95,7 +95,7 @@ def unit_table(
         raise InputError(f"the score table needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
     if scores.empty:
         raise InputError("the score table has no rows")
-    attack_code, attack_names = pd.factorize(scores["attack"])
+    attack_code, attack_names = _codes(scores, "attack")
     track_code, track_names = _codes(scores, "track_id")
     name_code, name_names = _codes(scores, "segment_id")
     segment_code, segment_keys = pd.factorize(track_code * np.int64(len(name_names)) + name_code)
@@ -121,6 +121,8 @@ def unit_table(
             f"duplicate rows: attack {row['attack']!r} scores segment {row['segment_id']!r} of track "
             f"{row['track_id']!r} more than once; keep one row per segment and attack"
         )
+    if not pd.api.types.is_numeric_dtype(scores["score"]):
+        raise InputError(f"column 'score' of the score table must hold numbers, got {scores['score'].dtype}")
     score = scores["score"].to_numpy(dtype=np.float64)
     if np.isinf(score).any():
         row = scores.iloc[int(np.flatnonzero(np.isinf(score))[0])]
