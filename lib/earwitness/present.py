@@ -171,7 +171,8 @@ def catalogue(attacks: pd.DataFrame) -> Html:
     for row in attacks.to_dict("records"):
         text = {name: html.escape(str(value)) for name, value in row.items()}
         entries.append(
-            f"<dt><code>{text['attack']}</code> <small>{text['ids']} ids; passes: {text['passes']}</small></dt>"
+            f"<dt><code>{text['attack']}</code> "
+            f"<small>{text['family']}; {text['ids']} ids; passes: {text['passes']}</small></dt>"
             f"<dd><p>{text['summary']}</p>"
             f'<div class="math notranslate nohighlight ew-scroll">\\[{text["formula"]}\\]</div>'
             f"<p class=ew-source>{text['source']}</p></dd>"
