@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import MusicgenForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 import earwitness as ew
@@ -107,6 +111,96 @@ def test_stereo_interleaves_channels_with_one_delay_a_pair(tmp_path: Path) -> No
         stereo.encode(_audio(1))
 
 
+def _tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_names_of_weights_as_older_checkpoints_have_them(copy: Path, model: TokenModel) -> None:
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [n for n in tensors if "parametrizations" in n]:
+            old = name.replace("parametrizations.weight.original0", "weight_g")
+            tensors[old.replace("parametrizations.weight.original1", "weight_v")] = tensors.pop(name)
+
+    _tensors(copy, rename)
+    assert any("weight_g" in name for name in load_file(copy / "model.safetensors"))
+    codes = model.encode(_audio(2))
+    older = ew.load_model(str(copy))
+    assert torch.equal(older.encode(_audio(2)), codes)
+    assert torch.equal(older.logits(codes, ["happy", "sad"])[0], model.logits(codes, ["happy", "sad"])[0])
+
+
+def test_weights_in_several_files(copy: Path, model: TokenModel) -> None:
+    network = MusicgenForConditionalGeneration.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    network.save_pretrained(copy, max_shard_size="200KB")
+    assert len(list(copy.glob("model-*-of-*.safetensors"))) > 2
+    sharded = ew.load_model(str(copy))
+    codes = model.encode(_audio(1))
+    assert sharded.info.badge == "tiny"
+    assert torch.equal(sharded.logits(codes, None)[0], model.logits(codes, None)[0])
+    last = sorted(copy.glob("model-*-of-*.safetensors"))[-1]
+    last.rename(copy.parent / last.name)
+    with pytest.raises(ModelError, match=f"index.json: names '{last.name}', which the folder does not hold"):
+        ew.load_model(str(copy))
+    index = copy / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(last.name, f"../{last.name}"))
+    with pytest.raises(ModelError, match=f"index.json: names '../{last.name}', which the folder does not hold"):
+        ew.load_model(str(copy))
+
+
+@pytest.fixture(scope="session")
+def melody_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return musicgen(tmp_path_factory.mktemp("models") / "melody", melody=True)
+
+
+def test_melody_is_scored_by_its_caption_alone(melody_folder: Path) -> None:
+    melody: Any = ew.load_model(str(melody_folder))
+    assert melody.info == describe(str(melody_folder))
+    assert melody.info.segment_seconds == pytest.approx(32 / 50)
+    codes, captions = melody.encode(_audio(3)), ["sad rock", "", "slow jazz with piano and drums"]
+    together, mask = melody.logits(codes, captions)
+    assert together.shape == (3, 4, 32, 64)
+    assert mask.sum(-1).tolist() == [[32, 31, 30, 29]] * 3
+    for i, caption in enumerate(captions):
+        torch.testing.assert_close(melody.logits(codes[i : i + 1], [caption])[0][0], together[i], atol=1e-5, rtol=0)
+    null, _ = melody.logits(codes, None)
+    torch.testing.assert_close(together[1], null[1], msg="an empty caption is the null condition")
+    assert (together[0] - null[0]).abs().max() > 1e-3
+
+
+def test_melody_agrees_with_its_decoder_on_a_prefix_made_by_hand(melody_folder: Path) -> None:
+    melody: Any = ew.load_model(str(melody_folder))
+    network, codes = melody.network, melody.encode(_audio(1))
+    text = melody.tokenizer(["happy jazz"], return_tensors="pt")
+    with torch.inference_mode():
+        states = network.enc_to_dec_proj(network.text_encoder(**text).last_hidden_state)
+        no_melody = network.audio_enc_to_dec_proj(torch.eye(12)[:1]).expand(1, 9, -1)
+        inputs = torch.full((4, 32 + 3), 64)
+        for k in range(4):
+            inputs[k, 1 + k : 1 + k + 32] = codes[0, k, : 35 - 1 - k]
+        prefix = torch.cat([no_melody, states], dim=1)
+        output = network.decoder(input_ids=inputs, encoder_hidden_states=prefix).logits
+        null = network.decoder(
+            input_ids=inputs, encoder_hidden_states=torch.cat([no_melody, torch.zeros(1, 1, 48)], dim=1)
+        ).logits
+    logits, _ = melody.logits(codes, ["happy jazz"])
+    null_logits, _ = melody.logits(codes, None)
+    for k in range(4):
+        start = prefix.shape[1] + k
+        torch.testing.assert_close(logits[0, k], output[k, start : start + 32], atol=1e-5, rtol=0)
+        torch.testing.assert_close(null_logits[0, k], null[k, 9 + 1 + k : 9 + 1 + k + 32], atol=1e-5, rtol=0)
+
+
+def test_stereo_melody(tmp_path: Path) -> None:
+    stereo = ew.load_model(str(musicgen(tmp_path / "stereo", channels=2, melody=True)))
+    codes = stereo.encode(torch.cat([_audio(1), _audio(2)[1:]], dim=1))
+    logits, mask = stereo.logits(codes, ["happy"])
+    assert logits.shape == (1, 8, 32, 64)
+    assert mask.sum(-1).tolist() == [[32, 32, 31, 31, 30, 30, 29, 29]]
+
+
 def test_the_revision_follows_every_file_that_can_change_a_score(copy: Path, folder: Path) -> None:
     assert revision(copy) == revision(folder)
     (copy / "README.md").write_text("words")
@@ -150,11 +244,18 @@ def _pickled(copy: Path) -> None:
 
 
 def _lacking(copy: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    _tensors(copy, lambda tensors: tensors.pop("decoder.lm_heads.0.weight"))
 
-    tensors = load_file(copy / "model.safetensors")
-    tensors.pop("decoder.lm_heads.0.weight")
-    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+
+def _replaced(copy: Path) -> None:
+    """Rename a large tensor, so that no header says that its configured size is absurd."""
+    _tensors(
+        copy, lambda tensors: tensors.update({"other.name": tensors.pop("decoder.model.decoder.layers.0.fc1.weight")})
+    )
+    _tensors(copy, lambda tensors: tensors.pop("decoder.model.decoder.layers.0.fc2.weight"))
+    _tensors(copy, lambda tensors: tensors.pop("decoder.model.decoder.layers.1.fc1.weight"))
+    _tensors(copy, lambda tensors: tensors.pop("decoder.model.decoder.layers.1.fc2.weight"))
+    _edit(copy / "config.json", lambda config: config["decoder"].update(ffn_dim=10**9))
 
 
 def _damaged(copy: Path) -> None:
@@ -172,6 +273,14 @@ BROKEN = {
     "pickle": (_pickled, "expected \\*.safetensors, found pytorch_model.bin; pickled"),
     "missing tensor": (_lacking, "the weights lack 1 tensors, first decoder.lm_heads.0.weight"),
     "damaged": (_damaged, "damaged"),
+    "no tokenizer": (
+        lambda c: [(c / name).unlink() for name in ("tokenizer.json", "spiece.model")],
+        "expected a tokenizer .tokenizer.json or spiece.model., found none",
+    ),
+    "a damaged tokenizer": (
+        lambda c: [(c / name).write_text("{") for name in ("tokenizer.json", "spiece.model")],
+        "its tokenizer cannot be loaded",
+    ),
     "other sizes": (
         lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(ffn_dim=96)),
         "has shape .* the configuration expects",
@@ -180,9 +289,30 @@ BROKEN = {
         lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(ffn_dim=10**9)),
         "has shape .* the configuration expects",
     ),
+    "absurd width of what is not there": (_replaced, "configuration asks for \\d+ values, the weights hold"),
+    "overflowing width": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(ffn_dim=10**18)),
+        "has shape|describes no network",
+    ),
     "absurd depth": (
         lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(num_hidden_layers=10**9)),
         "asks for 1000000000 layers",
+    ),
+    "absurd text depth": (
+        lambda c: _edit(c / "config.json", lambda j: j["text_encoder"].update(num_layers=10**9)),
+        "asks for 1000000000 layers",
+    ),
+    "absurd codec depth": (
+        lambda c: _edit(c / "config.json", lambda j: j["audio_encoder"].update(target_bandwidths=[1e12])),
+        "describes no network .*quantizers",
+    ),
+    "absurd positions": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(max_position_embeddings=10**10)),
+        "configuration asks for \\d+ values|describes no network",
+    ),
+    "a word for a number": (
+        lambda c: _edit(c / "config.json", lambda j: j["decoder"].update(hidden_size="wide")),
+        "describes no network",
     ),
 }
 
@@ -194,6 +324,25 @@ def test_broken_folders_are_refused_with_the_reason(copy: Path, name: str) -> No
     with pytest.raises(ModelError, match=message) as caught:
         ew.load_model(str(copy))
     assert "\n" not in str(caught.value)
+
+
+def test_code_that_a_folder_brings_is_not_run(copy: Path, model: TokenModel) -> None:
+    trap = copy.parent / "executed"
+    (copy / "own.py").write_text(f"from pathlib import Path\nPath({str(trap)!r}).touch()\n")
+    own = {"AutoTokenizer": ["own.Own", None], "AutoConfig": "own.Own", "AutoModel": "own.Own"}
+    _edit(copy / "tokenizer_config.json", lambda config: config.update(auto_map=own))
+    _edit(copy / "config.json", lambda config: config.update(auto_map=own))
+    codes = model.encode(_audio(1))
+    logits, _ = ew.load_model(str(copy)).logits(codes, ["happy jazz"])
+    assert torch.equal(logits, model.logits(codes, ["happy jazz"])[0])
+    assert not trap.exists()
+
+
+def test_an_absurd_melody_is_refused(melody_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(melody_folder, tmp_path / "copy"))
+    _edit(copy / "config.json", lambda config: config.update(chroma_length=10**9))
+    with pytest.raises(ModelError, match="asks for 1000000000 frames of melody"):
+        ew.load_model(str(copy))
 
 
 @pytest.mark.parametrize("name", pocket_names())

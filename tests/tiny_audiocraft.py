@@ -93,16 +93,15 @@ def export(path: Path, state: dict[str, Any], config: str) -> None:
 
 
 def random_codec() -> Any:
-    """Build an EnCodec, with its references followed and its secrets left out by hand."""
+    """Build an EnCodec, with its references followed by hand."""
     import yaml
     from omegaconf import OmegaConf
 
     from earwitness.models.audiocraft import import_builders
 
-    plain = (
-        CODEC.replace("${sample_rate}", "16000").replace('"${channels}"', "1").replace('"${encodec.causal}"', "false")
-    )
-    config = yaml.safe_load(plain.replace('"16000"', "16000"))
+    config = yaml.safe_load(CODEC)
+    config["encodec"] |= {"sample_rate": 16_000, "channels": 1}
+    config["seanet"] |= {"channels": 1, "causal": False}
     return import_builders().get_compression_model(OmegaConf.create(config | {"dora": None, "device": "cpu"}))
 
 

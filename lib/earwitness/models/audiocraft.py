@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from earwitness.errors import ModelError
 from earwitness.models import checkpoint
 from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
-from earwitness.models.pretrained import badge, check_sizes, first_line, load_pretrained
+from earwitness.models.pretrained import badge, check_sizes, first_line, load_pretrained, require_tokenizer
 from earwitness.models.scoring import check_channels, score_by_length
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     codec = config["codec"]
     if isinstance(codec, str):
         named = read_json(locate_part(folder, codec) / "config.json")
-        codec = {"sample_rate": named["sampling_rate"], "channels": named.get("audio_channels", 1)}
+        codec = {"encodec": {"sample_rate": named["sampling_rate"], "channels": named.get("audio_channels", 1)}}
     state = checkpoint.tensors(folder, CHECKPOINT, checkpoint.read(folder, CHECKPOINT))
     stereo = (config.get("interleave_stereo_codebooks") or {}).get("use", False)
     return {
         "family": "token",
-        "sample_rate": int(codec["sample_rate"]),
-        "channels": 2 if stereo else int(codec["channels"]),
+        "sample_rate": int(codec["encodec"]["sample_rate"]),
+        "channels": 2 if stereo else int(codec["encodec"]["channels"]),
         "segment_seconds": float(config["dataset"]["segment_duration"]),
         "badge": badge(sum(t.numel() for t in state.values()), pocket=pocket),
     }
@@ -163,6 +163,7 @@ def _check_condition(folder: Path, name: str, condition: dict[str, Any], text: d
 
         encoder = locate_part(folder, condition["t5"]["name"])
         check_sizes(encoder, T5EncoderModel)
+        require_tokenizer(encoder)
         width, fits = read_json(encoder / "config.json")["d_model"], True
         condition["t5"]["name"] = str(encoder)
         T5Conditioner.MODELS_DIMS[str(encoder)] = width

@@ -29,7 +29,7 @@ SECTIONS = {  # dotted names: only that value of the section
         *("lm_model", "transformer_lm", "codebooks_pattern", "fuser", "conditioners", "interleave_stereo_codebooks"),
         *("compression_model_n_q", "dataset.segment_duration", "masking.span_len"),
     ],
-    CODEC: ["compression_model", "sample_rate", "channels", "encodec", "seanet", "rvq"],
+    CODEC: ["compression_model", "encodec", "seanet", "rvq"],
 }
 MAX_CONFIG = 1_000_000  # characters
 MAX_DELAY = 64  # steps
@@ -182,9 +182,10 @@ def _refused(config: dict[str, Any]) -> str:
         return f"a window of {config['dataset']['segment_duration']} s"
     if network["num_heads"] < 1 or network["dim"] % network["num_heads"]:
         return f"{network['num_heads']} heads over {network['dim']} values"
-    if pattern["modeling"] not in {"delay", "parallel"}:
-        return f"the codebook pattern {pattern['modeling']!r} (known: delay, parallel)"
-    given = pattern.get(pattern["modeling"]) or {}
+    modeling = pattern["modeling"] or network["q_modeling"]
+    if modeling not in {"delay", "parallel"}:
+        return f"the codebook pattern {modeling!r} (known: delay, parallel)"
+    given = pattern.get(modeling) or {}
     if max([given.get("empty_initial") or 0, *(given.get("delays") or [])]) > MAX_DELAY:
         return f"delays beyond {MAX_DELAY} steps"
     if isinstance(codec, str) and not HUB_NAME.fullmatch(codec):

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from earwitness.errors import ModelError
 from earwitness.models.base import ModelInfo
 from earwitness.models.files import read_json
-from earwitness.models.pretrained import badge, headers, load_pretrained
+from earwitness.models.pretrained import badge, headers, load_pretrained, load_tokenizer
 from earwitness.models.scoring import aligned, check_channels, delayed, score_by_length
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MAX_CHROMA = 10_000  # frames of the melody prefix; the published models have 235
 CLASSES = {
     "musicgen": "MusicgenForConditionalGeneration",
     "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
@@ -54,12 +55,14 @@ def load(folder: Path, info: ModelInfo) -> MusicgenModel:
     import torch
     import transformers
 
-    kind = CLASSES[read_json(folder / "config.json")["model_type"]]
+    config = read_json(folder / "config.json")
+    if config.get("chroma_length", 0) > MAX_CHROMA:
+        raise ModelError(f"{folder.name}: configuration asks for {config['chroma_length']} frames of melody")
+    kind = CLASSES[config["model_type"]]
     # The codec stays in float32: a rounded codec writes other codes, and scores would not compare across types.
     exact = {"_keep_in_fp32_modules_strict": {"audio_encoder"}}
     network = load_pretrained(folder, type(kind, (getattr(transformers, kind),), exact), getattr(torch, info.dtype))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return MusicgenModel(network.to(info.device), tokenizer, info)
+    return MusicgenModel(network.to(info.device), load_tokenizer(folder), info)
 
 
 class MusicgenModel:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 TINY_PARAMETERS = 20_000_000  # below this a checkpoint is a toy, and pages say so
+VOCABULARIES = ("tokenizer.json", "spiece.model")
 SPARE_ELEMENTS = 50_000_000  # tables that are computed and never stored, such as positions
 
 
@@ -35,6 +36,13 @@ def headers(folder: Path) -> dict[str, tuple[int, ...]]:
     if not parts:
         other = ", ".join(p.name for p in sorted(folder.glob("*.bin"))) or "no weights at all"
         raise ModelError(f"{folder.name}: expected *.safetensors, found {other}; pickled weights are never loaded")
+    index = folder / "model.safetensors.index.json"
+    named = read_json(index).get("weight_map") if index.is_file() else None
+    for name in sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []:
+        if name not in {part.name for part in parts}:
+            raise ModelError(
+                f"{folder.name}/{index.name}: names {name!r}, which the folder does not hold; fetch it again"
+            )
     found: dict[str, tuple[int, ...]] = {}
     for part in parts:
         try:
@@ -115,10 +123,35 @@ def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any
     check_sizes(folder, network_class)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    network, report = network_class.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    try:
+        network, report = network_class.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder.name}: the weights cannot be loaded ({first_line(error)})") from None
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
         raise ModelError(f"{folder.name}: the weights lack {len(names)} tensors, first {names[0]}; fetch them again")
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a vocabulary; the library would make up an empty one and read every caption alike."""
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError(
+            f"{folder.name}: expected a tokenizer ({' or '.join(VOCABULARIES)}), found none; fetch it again"
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a folder's text tokenizer; code that the folder might bring is never run."""
+    from transformers import AutoTokenizer
+
+    require_tokenizer(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        # Tokenizers raise whatever their file formats make them.
+        raise ModelError(
+            f"{folder.name}: its tokenizer cannot be loaded ({first_line(error)}); fetch it again"
+        ) from None
