@@ -118,6 +118,8 @@ class Segments:
 
     def items(self, family):
         """Yield (row, signal) pairs as the store does."""
+        if family == "diffusion":
+            return
         rng = np.random.default_rng(0)
         pool = rng.normal(-4, 1, (64, len(FIELDS), 4, self.frames)).astype(np.float32)
         mask = np.ones((4, self.frames), bool)

@@ -354,7 +354,7 @@ class Held:
         self.held = {"token": list(token), "blind": list(blind)}
 
     def items(self, family):
-        for n, signal in enumerate(self.held[family]):
+        for n, signal in enumerate(self.held.get(family, ())):
             role = "member" if n % 2 else "nonmember"
             row = {"track_id": f"t{n}", "segment_id": f"s{n}", "artist": "a", "work": "w", "role": role, "split": ""}
             yield row, signal

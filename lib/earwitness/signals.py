@@ -20,12 +20,13 @@ from tqdm.auto import tqdm
 from earwitness.attacks import cost, resolve
 from earwitness.audio import AudioSpec, Segment, prepare
 from earwitness.errors import AudioError, InputError
-from earwitness.extractors import blind, passes, token
+from earwitness.extractors import blind, diffusion, passes, plan, token
 from earwitness.extractors.blind import BlindSignals
+from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
 from earwitness.models import describe, load_model
-from earwitness.models.base import ModelInfo, TokenModel
+from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
 from earwitness.store import Store, digest
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ BATCH_SEGMENTS = 16
 EXCLUSION_COLUMNS = ["track_id", "role", "reason"]
 TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
 
-SIGNALS: dict[str, Any] = {"token": TokenSignals, "blind": BlindSignals}
+SIGNALS: dict[str, Any] = {"token": TokenSignals, "diffusion": DenoisingSignals, "blind": BlindSignals}
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,9 @@ class Signals:
     store: Store = field(repr=False)
 
     def items(self, family: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
-        """Yield (row of the index, signal) for every segment, one part in memory at a time."""
+        """Yield (row of the index, signal) for every segment, one part in memory at a time; none of another family."""
+        if family not in self.store.identity["extractors"]:
+            return
         for part, rows in self.index.groupby("part", sort=True):
             stored = self.store.read(str(part), family)
             records: list[Any] = rows.to_dict("records")
@@ -110,9 +113,27 @@ def _segments(
             failed[key] = str(error)
 
 
+def _asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ...]:
+    """Return the passes to run: for a token model those beyond the two standard ones, for diffusion all of them."""
+    if info.family == "token":
+        return tuple(name for name in cost(resolve(attacks)) if name in passes.EXTRA_PASSES)
+    offered = plan.standard(info.conditions)
+    asked = tuple(name for name in cost(resolve(attacks, passes={"blind", *offered})) if name in plan.PASSES)
+    streams = {name.partition("/")[2] for name in offered}
+    for name in asked:
+        if name.partition("/")[2] not in streams:
+            raise InputError(f"{info.name} cannot run {name!r}: it can be conditioned on {', '.join(info.conditions)}")
+    if not asked:
+        raise InputError(f"{info.name} is a diffusion model and none of the attacks asked for is one on diffusion")
+    return asked
+
+
 @dataclass(frozen=True)
 class Further:
-    """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes."""
+    """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes.
+
+    Diffusion models have no standard passes: whatever is run stands here.
+    """
 
     passes: tuple[str, ...]
     reference: TokenModel | None
@@ -134,26 +155,34 @@ class Further:
         return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
 
 
+def _extract(
+    model: Any, audio: Tensor, captions: list[str], further: Further, prefixes: Mapping[str, Tensor], seed: int
+) -> Sequence[TokenSignals | DenoisingSignals]:
+    """Run the extractor of the model's family over a batch of segments."""
+    if model.info.family == "diffusion":
+        return diffusion.extract(model, audio, captions, further.passes, seed=seed)
+    scored = token.extract(model, audio, captions)
+    if not further.passes:
+        return scored
+    return passes.extend(model, audio, captions, scored, further.passes, reference=further.reference, prefixes=prefixes)
+
+
 def _score_part(
-    model: TokenModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
+    model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
 ) -> list[dict[str, Any]]:
     """Run the extractors over the segments of one part, in batches of fixed size; return the part's rows."""
     import torch
 
-    rows, prefixes = [], further.codes(model, spec)
+    rows, prefixes = [], further.codes(model, spec) if further.prefixes else {}
     for start in range(0, len(cuts), BATCH_SEGMENTS):
         batch = cuts[start : start + BATCH_SEGMENTS]
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
         captions = [track.caption for _, track, _ in batch]
-        scored = token.extract(model, audio, captions)
-        if further.passes:
-            scored = passes.extend(
-                model, audio, captions, scored, further.passes, reference=further.reference, prefixes=prefixes
-            )
+        scored = _extract(model, audio, captions, further, prefixes, spec.seed)
         for (key, track, segment), signal in zip(batch, scored, strict=True):
             row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
             unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
-            for family, held in (("token", signal), ("blind", unseen)):
+            for family, held in ((model.info.family, signal), ("blind", unseen)):
                 row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
             rows.append(row)
     return rows
@@ -197,7 +226,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def collect(
-    model: TokenModel | str,
+    model: TokenModel | DenoisingModel | str,
     tracks: Sequence[Track],
     attacks: str | Sequence[str] = "all",
     *,
@@ -212,19 +241,20 @@ def collect(
 
     Parameters
     ----------
-    model : TokenModel or str
+    model : TokenModel, DenoisingModel or str
         A loaded model, or a name for ``load_model``; a name costs nothing when everything is stored.
     tracks : sequence of Track
         From ``read_manifest`` or ``read_folders``.
     attacks : str or sequence of str
         The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them; ``"all"`` are those that
-        the two standard passes suffice for. Naming a costly attack runs its further passes.
+        the two standard passes suffice for (for a diffusion model: all but the tail). Naming a costly attack runs its
+        further passes.
     reference : TokenModel or str, optional
         A second model that saw none of the tracks, for attacks that compare with one.
     prefixes : mapping, optional
         ``{"nonmember": path, "member": path}``: recordings outside the comparison, for attacks that prefix one.
     seed : int
-        Draws the offsets of the cuts (alike for every role).
+        Draws the offsets of the cuts (alike for every role), and the common noise of diffusion models.
     max_segments : int
         At most this many segments a track; 0 means all that fit.
     shard : (int, int)
@@ -244,14 +274,14 @@ def collect(
     ModelError
         As ``load_model``.
     """
-    asked = tuple(name for name in cost(resolve(attacks)) if name in passes.EXTRA_PASSES)
+    resolve(attacks)
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
     info = describe(model) if isinstance(model, str) else model.info
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
-    further = Further(asked, second, prefixes or {})
+    further = Further(_asked(attacks, info), second, prefixes or {})
     store = Store(info, spec, further.key())
     keyed, excluded = _keyed(tracks)
     index, count = shard

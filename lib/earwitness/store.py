@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earwitness.audio import AudioSpec
-from earwitness.extractors import blind, token
+from earwitness.extractors import blind, diffusion, token
 from earwitness.models.base import ModelInfo
 from earwitness.paths import results_dir
 
@@ -43,7 +43,10 @@ class Store:
             "schema": SCHEMA_VERSION,
             "model": info.key(),
             "audio": spec.key(),
-            "extractors": {"token": token.VERSION, "blind": blind.VERSION},
+            "extractors": {
+                info.family: {"token": token.VERSION, "diffusion": diffusion.VERSION}[info.family],
+                "blind": blind.VERSION,
+            },
         } | ({"further": dict(further)} if further else {})
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
         self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import blind, camia, costly, token  # noqa: F401 (importing them fills the registry)
+from earwitness.attacks import (  # noqa: F401 (importing them fills the registry)
+    blind,
+    camia,
+    costly,
+    diffusion,
+    diffusion_tail,
+    token,
+)
 from earwitness.attacks.registry import (
     DEFAULT_CODEBOOKS,
     PASSES,
@@ -41,7 +48,8 @@ __all__ = [
     "token_frequencies",
 ]
 
-FAMILIES = ("token", "blind")
+FAMILIES = ("token", "diffusion", "blind")
+MODELLED = ("token", "diffusion")  # families whose signals come from a model, by passes
 ROW = ("track_id", "segment_id", "artist", "work", "role")
 
 
@@ -78,10 +86,10 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
         first = next(items, None)
         if first is not None:
             heads[family] = (first[1], chain([first], items))
-    sample = heads["token"][0] if "token" in heads else None
+    sample = next((heads[family][0] for family in MODELLED if family in heads), None)
     specs = resolve(
         attacks,
-        codebooks=DEFAULT_CODEBOOKS if sample is None else len(sample.codes),
+        codebooks=len(sample.codes) if "token" in heads and sample else DEFAULT_CODEBOOKS,
         passes={*heads} | (set() if sample is None else sample.passes),
         context=context,
     )
@@ -91,7 +99,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
             raise InputError(f"{s.id} needs {missing[0]!r}: pass {missing[0]}=... to score, or leave the attack out")
         if s.attack.family not in heads:
             raise InputError(f"{s.id} reads {s.attack.family} signals and none are stored; collect them first")
-        absent = sorted(s.passes.difference(sample.passes)) if s.attack.family == "token" and sample else []
+        absent = sorted(s.passes.difference(sample.passes)) if s.attack.family != "blind" and sample else []
         if absent:
             raise InputError(f"{s.id} needs the pass {absent[0]!r}, which is not stored; name the attack to collect")
     grouped = {family: [s for s in specs if s.attack.family == family] for family in heads}

@@ -18,13 +18,14 @@ from typing import Any
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
+from earwitness.extractors import plan
 from earwitness.extractors.passes import EXTRA_PASSES
 from earwitness.extractors.token import STREAMS
 
 Function = Callable[..., float]
 
 # What is run per segment, in forward passes (NFE). Attacks on one stream share its pass; the contrast needs two.
-PASSES = {"blind": 0, "conditional": 1, "null": 1, **EXTRA_PASSES}
+PASSES = {"blind": 0, "conditional": 1, "null": 1, **EXTRA_PASSES, **plan.PASSES}
 STANDARD_PASSES = ("blind", "conditional", "null")
 DEFAULT_CODEBOOKS = 4  # MusicGen, AudioGen and MAGNeT in mono
 
@@ -36,7 +37,7 @@ class Attack:
     Attributes
     ----------
     name, family : str
-        Family is ``"token"`` or ``"blind"``: which kind of signals the function takes.
+        Family is ``"token"``, ``"diffusion"`` or ``"blind"``: which kind of signals the function takes.
     function : callable
         The scoring function; its docstring explains it.
     formula, source : str
@@ -48,7 +49,8 @@ class Attack:
     variants : tuple of mappings
         Option sets that get their own ids.
     passes : tuple of str
-        Passes it needs beyond the stream's own, keys of ``PASSES``.
+        Passes it needs beyond the stream's own, keys of ``PASSES``. For diffusion: the probes it reads on its stream,
+        and on other streams if spelled out (``grid/conditional``).
     context : tuple of str
         Keyword arguments that the caller of ``score`` must supply.
     per_codebook : bool
@@ -106,6 +108,8 @@ class AttackSpec:
         """Names of everything that must have been run for it."""
         if self.attack.family == "blind":
             return frozenset({"blind"})
+        if self.attack.family == "diffusion":
+            return frozenset(p if "/" in p else f"{p}/{self.stream}" for p in self.attack.passes)
         own = ("conditional", "null") if self.stream == "contrast" else (self.stream,)
         return frozenset((*own, *self.attack.passes))
 
@@ -142,7 +146,7 @@ def attack(
     """
     if name in REGISTRY:
         raise InputError(f"attack {name!r} is registered already; give the new one its own name")
-    unknown = [p for p in passes if p not in PASSES]
+    unknown = [p for p in passes if p not in PASSES and p not in plan.PROBES]
     if unknown:
         raise InputError(f"attack {name!r} asks for the unknown pass {unknown[0]!r}{nearest(unknown[0], PASSES)}")
 
@@ -212,7 +216,7 @@ def resolve(
             matches = [s for s in known if s.codebook is None and at_hand(s)]
         else:
             matches = [s for s in known if _matches(s, wanted)]
-            if any(c in wanted for c in "*?["):  # a glob means what is at hand, unless it means nothing else
+            if "/" not in wanted or any(c in wanted for c in "*?["):  # a name or glob means what is at hand, if anything
                 matches = [s for s in matches if at_hand(s)] or matches
             if not matches:
                 ids = {i for s in known for i in (s.id, s.label, s.attack.name)}

@@ -178,15 +178,14 @@ def _gradient_mask(run: Run, condition: str) -> Tensor:
 def _noise_optimisation(run: Run, condition: str) -> Tensor:
     eps, t = run.noise(LOSS_TIME, 0), run.at(LOSS_TIME)
     items = [
-        chains.optimise_noise(run.predict(condition, b), run.levels, run.z[b : b + 1], eps, t) for b in range(len(run.z))
+        chains.optimise_noise(run.predict(condition, b), run.levels, run.z[b : b + 1], eps, t)
+        for b in range(len(run.z))
     ]
     return torch.cat(items)
 
 
 def _pfami(run: Run, condition: str) -> Tensor:
-    return torch.stack(
-        [run.read(condition, [(name, t, 0) for t in PFAMI_TIMES]) for name in (CLEAN, *NAMES)], dim=1
-    )
+    return torch.stack([run.read(condition, [(name, t, 0) for t in PFAMI_TIMES]) for name in (CLEAN, *NAMES)], dim=1)
 
 
 FINISH: dict[str, Callable[[Any, str], Tensor]] = {

@@ -90,6 +90,9 @@ def nfe(name: str) -> int:
     return len(probe.calls) + probe.forward
 
 
+PASSES = {f"{probe}/{condition}": nfe(f"{probe}/{condition}") for probe in PROBES for condition in CONDITIONS}
+
+
 @dataclass(frozen=True)
 class Plan:
     """The distinct evaluations and the adaptive passes behind a set of passes."""
