@@ -142,6 +142,7 @@ def test_manifest_rows_and_note_hashes(plan):
 def test_card_agrees_with_the_corpus(plan):
     card = yaml.safe_load(CARD.read_text())
     assert card["generated_by"] == "earwitness.pocket"
+    assert card["version"] == corpus.VERSION
     assert set(card["splits"]) == {e.split for e in plan}
     assert card["counts"]["tracks"] == len(plan)
     assert card["targets"]["pocket/musicgen-a"] == {"member": ["a"], "nonmember": ["neither"]}
@@ -158,6 +159,22 @@ def test_sound_is_clean(sounds):
         assert level.min() > 1e-3, "no half second of silence"
         assert abs(wave[-1]) < 1e-3
         assert abs(wave.mean()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("number", "decibels"),
+    [
+        (0, [73.03, 72.47, 79.01, 81.47, 62.7, 60.61]),
+        (700, [73.43, 73.65, 75.15, 66.35, 61.64, 59.54]),
+        (1500, [79.22, 75.18, 72.38, 69.28, 66.81, 63.89]),
+    ],
+)
+def test_the_sound_is_that_of_this_version(plan, number, decibels):
+    """Audio on disk is kept as long as the version stays: who changes notes or sound raises `corpus.VERSION`."""
+    wave = render.render(plan[number].piece(), plan[number].artist).astype(float)
+    bands = np.add.reduceat(np.abs(np.fft.rfft(wave)) ** 2, [0, 1200, 3000, 6000, 12000, 24000])
+    assert corpus.VERSION == 1, "then measure the levels below anew"
+    assert 10 * np.log10(bands) == pytest.approx(decibels, abs=0.05)
 
 
 def test_a_tone_has_the_pitch_it_was_given():
@@ -231,7 +248,7 @@ def test_a_complete_corpus_is_recognised_at_once(tmp_path, plan):
         (root / artist.slug).mkdir(parents=True)
     for entry in plan:
         (root / entry.path).touch()
-    (root / "version.txt").write_text(corpus.version())
+    (root / "version.txt").write_text(str(corpus.VERSION))
     (root / "sha256.csv").touch()
     start = time.perf_counter()
     assert corpus.ensure_corpus(root) == root
