@@ -15,8 +15,8 @@ TEXT = {
 }  # fmt: skip
 AUDIO = {
     "spec_size": 32, "window_size": 4, "num_mel_bins": 8, "intermediate_size": 37, "depths": [1, 1],
-    "num_attention_heads": [1, 1], "num_hidden_layers": 2, "patch_embeds_hidden_size": 16, "hidden_size": 32, "projection_dim": 16,
-    "patch_size": 4, "patch_stride": [4, 4],
+    "num_attention_heads": [1, 1], "num_hidden_layers": 2, "patch_embeds_hidden_size": 16, "hidden_size": 32,
+    "projection_dim": 16, "patch_size": 4, "patch_stride": [4, 4],
 }  # fmt: skip
 BETAS = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear", "clip_sample": False}
 BLOCKS = {
@@ -103,7 +103,9 @@ def clap() -> Any:
 def clap_ears() -> Any:
     from transformers import ClapFeatureExtractor
 
-    return ClapFeatureExtractor(feature_size=8, sampling_rate=48000, hop_length=480, max_length_s=1, fft_window_size=1024)
+    return ClapFeatureExtractor(
+        feature_size=8, sampling_rate=48000, hop_length=480, max_length_s=1, fft_window_size=1024
+    )
 
 
 def scheduler(prediction: str = "epsilon") -> Any:
@@ -121,7 +123,9 @@ def film_unet(sample_size: int = 16) -> Any:
     )  # fmt: skip
 
 
-def audioldm(folder: Path, *, seed: int = 0, sample_size: int = 16, prediction: str = "epsilon", ears: bool = False) -> Path:
+def audioldm(
+    folder: Path, *, seed: int = 0, sample_size: int = 16, prediction: str = "epsilon", ears: bool = False
+) -> Path:
     """AudioLDM with a window of ``2 * sample_size`` mel frames (10 ms each)."""
     import torch
     from transformers import ClapTextModelWithProjection
@@ -292,7 +296,7 @@ def stable_audio(folder: Path) -> Path:
         folder, "StableAudioPipeline", transformer=network, vae=autoencoder, text_encoder=t5_encoder(),
         tokenizer=t5(folder / "tokenizer"),
         scheduler=CosineDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0),
-        projection_model=StableAudioProjectionModel(text_encoder_dim=32, conditioning_dim=16, min_value=0, max_value=512),
+        projection_model=StableAudioProjectionModel(32, 16, 0, 512),
     )  # fmt: skip
 
 

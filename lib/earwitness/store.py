@@ -39,7 +39,7 @@ class Store:
     """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
 
     def __init__(self, info: ModelInfo, spec: AudioSpec, further: Mapping[str, Any] | None = None) -> None:
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "model": info.key(),
             "audio": spec.key(),

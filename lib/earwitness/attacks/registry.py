@@ -216,7 +216,7 @@ def resolve(
             matches = [s for s in known if s.codebook is None and at_hand(s)]
         else:
             matches = [s for s in known if _matches(s, wanted)]
-            if "/" not in wanted or any(c in wanted for c in "*?["):  # a name or glob means what is at hand, if anything
+            if "/" not in wanted or any(c in wanted for c in "*?["):  # names and globs: what is at hand
                 matches = [s for s in matches if at_hand(s)] or matches
             if not matches:
                 ids = {i for s in known for i in (s.id, s.label, s.attack.name)}

@@ -96,7 +96,7 @@ def gradient_mask(
     import torch
 
     with torch.enable_grad():
-        z_t = noised(z, eps, t, alphas_cumprod).detach().requires_grad_(requires_grad=True)
+        z_t = noised(z, eps, t, alphas_cumprod).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(norm(predict(z_t, t) - eps).sum(), z_t)
     size = flat(gradient).abs()
     top = size.topk(max(1, round(share * size.shape[1])), dim=1).indices
@@ -126,7 +126,7 @@ def optimise_noise(
     def loss(delta: np.ndarray) -> tuple[float, np.ndarray]:
         moved = torch.as_tensor(delta, dtype=z_t.dtype, device=z_t.device).view_as(z_t)
         with torch.enable_grad():
-            moved.requires_grad_(requires_grad=True)
+            moved.requires_grad_()
             value = norm(predict(z_t + moved, t) - eps).sum()
             (gradient,) = torch.autograd.grad(value, moved)
         return float(value.detach()), gradient.flatten().double().cpu().numpy()

@@ -18,7 +18,16 @@ from earwitness.extractors import chains, tail
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.perturb import NAMES
 from earwitness.extractors.plan import (
-    CLEAN, GRID, LOSS_TIME, ORIGIN, PFAMI_TIMES, PROBES, UNNOISED, Evaluation, Plan, split,
+    CLEAN,
+    GRID,
+    LOSS_TIME,
+    ORIGIN,
+    PFAMI_TIMES,
+    PROBES,
+    UNNOISED,
+    Evaluation,
+    Plan,
+    split,
 )  # fmt: skip
 
 if TYPE_CHECKING:

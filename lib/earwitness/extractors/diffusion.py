@@ -26,8 +26,8 @@ from earwitness.extractors.plan import CLEAN, REDUCED, plan, standard
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import Condition, DenoisingModel
     from earwitness.extractors.denoise import Predictor
+    from earwitness.models.base import Condition, DenoisingModel
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 OTHER_CAPTIONS = (  # CLiD's caption of another recording: fixed, so that no item depends on its batch mates

@@ -6,6 +6,7 @@ ours and stand with each function.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,14 +49,14 @@ def sound_distance(made: Tensor, wanted: Tensor) -> Tensor:
 def rediffuse(run: Run, condition: str) -> Tensor:
     """Noise to t = 150, go back in 5 deterministic steps, average 4 such variations, compare the sound. ``[B, 1]``.
 
-    Latents are averaged, then decoded once: averaged waveforms would cancel by phase. They are compared with the decoded
-    original, so that what the autoencoder loses does not count. After Li et al., arXiv 2405.20771.
+    Latents are averaged, then decoded once: averaged waveforms would cancel by phase. They are compared with the
+    decoded original, so that what the autoencoder loses does not count. After Li et al., arXiv 2405.20771.
     """
     model, predict, total = _model(run, "ReDiffuse"), run.predict(condition), torch.zeros_like(run.z)
     times = [run.at(REDIFFUSE_TIME * k // REDIFFUSE_STEPS) for k in range(REDIFFUSE_STEPS, -1, -1)]
     for variation in range(VARIATIONS):
         here = chains.noised(run.z, run.noise(REDIFFUSE_TIME, variation), times[0], run.levels)
-        for t, u in zip(times, times[1:], strict=False):
+        for t, u in pairwise(times):
             here = chains.step(here, predict(here, t), t, u, run.levels)
         total += here
     return sound_distance(model.decode(total / VARIATIONS), model.decode(run.z))[:, None]
@@ -91,7 +92,7 @@ def _ascend(distance: object, z_t: Tensor, first: Tensor, radius: Tensor) -> Ten
     best = torch.zeros(len(z_t), device=z_t.device)
     for _ in range(ASCENTS):
         with torch.enable_grad():
-            delta = delta.detach().expand_as(z_t).clone().requires_grad_(requires_grad=True)
+            delta = delta.detach().expand_as(z_t).clone().requires_grad_()
             far: Tensor = distance(z_t + delta)  # type: ignore[operator]
             (gradient,) = torch.autograd.grad(far.sum(), delta)
         best = torch.maximum(best, far.detach())
@@ -108,11 +109,11 @@ def gradient_norms(run: Run, condition: str) -> Tensor:
     gradients those of one item at a time. The attack's shadow models are left out.
     """
     network = _model(run, "gradient norms").network  # type: ignore[attr-defined]
-    parameters = [p for p in network.parameters()]
+    parameters = list(network.parameters())
     found = []
     try:
         for p in parameters:
-            p.requires_grad_(requires_grad=True)
+            p.requires_grad_()
         for item in range(len(run.z)):
             z, predict = run.z[item : item + 1], run.predict(condition, item)
             total: list[Tensor] = [torch.zeros_like(p) for p in parameters]

@@ -94,7 +94,7 @@ class AudioLDM2(latent.MelLatentModel):
         return {"generated": sequence[0, -count:], "states": states[0], "mask": ones[1][0]}
 
     def read(self, caption: str | None) -> Condition:
-        """Return generated states, T5 states and the latter's mask for one caption; the null condition is the empty one."""
+        """Return generated states, T5 states and their mask for one caption; the null condition is the empty one."""
         clap = text_embedding(self.parts["text_encoder"], self.parts["tokenizer"], caption or "")
         return self._continue(clap, self._t5(caption or ""))
 

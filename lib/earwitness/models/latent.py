@@ -1,8 +1,8 @@
 """What all latent diffusion families share behind the ``DenoisingModel`` protocol.
 
 The families differ in what their network is told; checks, captions, the objective and, for the four mel-spectrogram
-families (AudioLDM, MusicLDM, AudioLDM 2, Tango), the way from waveform to latent and back are here. Latents are the mean
-of the autoencoder's posterior, so that encoding is deterministic, times the configured scale.
+families (AudioLDM, MusicLDM, AudioLDM 2, Tango), the way from waveform to latent and back are here. Latents are the
+mean of the autoencoder's posterior, so that encoding is deterministic, times the configured scale.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ TRANSFORMS = {16_000: (1024, 0.0, 8_000.0), 48_000: (2048, 20.0, 24_000.0)}  # r
 
 @dataclass(frozen=True)
 class MelSpec:
-    """A front end: ``sample_rate`` in Hz, number of mel ``bands``, ``hop`` and ``window`` in samples, band edges in Hz."""
+    """A front end: ``sample_rate`` in Hz, number of ``bands``, ``hop`` and ``window`` in samples, edges in Hz."""
 
     sample_rate: int
     bands: int
@@ -68,7 +68,7 @@ def normalise(audio: Tensor) -> Tensor:
 
 
 def log_mel(audio: Tensor, spec: MelSpec) -> Tensor:
-    """Turn a normalised waveform ``[B, samples]`` into ``[B, samples // hop, bands]``: natural log of mel magnitudes."""
+    """Turn a normalised waveform ``[B, samples]`` into log mel magnitudes ``[B, samples // hop, bands]``."""
     import torch
 
     spectrum = torch.stft(

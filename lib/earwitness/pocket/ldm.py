@@ -1,0 +1,273 @@
+"""The pocket diffusion model, part by part: autoencoder, vocoder, text half, UNet.
+
+Autoencoder and vocoder are trained on artists who are not in the corpus and shared by both twins, so that they can know
+nothing of either's tracks; text half and UNet are trained together on a split. Everything is of the classes that
+AudioLDM's folders hold. Explained on the book page *The pocket world*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earwitness.audio import AudioSpec, load
+from earwitness.models.mel import MelSpec, log_mel, normalise
+from earwitness.pocket import style
+from earwitness.pocket.codec import OUTSIDE_SEED, spectral_distance
+from earwitness.pocket.render import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from torch import Tensor
+    from transformers import ClapTextModelWithProjection, SpeechT5HifiGan
+
+MEL = MelSpec.of(SAMPLE_RATE, 64, 160)
+LATENT_FRAMES, FACTOR = 32, 8  # a window is 32 latent frames of 8 mel frames of 10 ms: 2.56 s
+SPEC = AudioSpec(SAMPLE_RATE, 1, LATENT_FRAMES * FACTOR * MEL.hop / SAMPLE_RATE)
+BETAS = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True)
+class FrontRecipe:
+    """How autoencoder and vocoder are trained; ``crop`` counts mel frames, learning rates fall in one cycle."""
+
+    seed: int = 0
+    channels: int = 8
+    kl: float = 1e-4
+    steps: int = 700
+    batch: int = 8
+    crop: int = 64
+    learning_rate: float = 4e-3
+    vocoder_steps: int = 500
+    vocoder_crop: int = 40
+    vocoder_learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class LdmRecipe:
+    """Everything that fixes a twin, given autoencoder and tracks.
+
+    ``epochs`` passes over the tracks, each with another one of ``windows`` random windows per track; ``null`` is the
+    probability with which a caption is replaced by the empty one.
+    """
+
+    seed: int = 0
+    widths: tuple[int, ...] = (32, 64)
+    text_width: int = 32
+    windows: int = 16
+    epochs: int = 80
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    null: float = 0.1
+
+
+def one_cycle(parameters: list[Any], rate: float, steps: int, decay: float = 0.0) -> Iterator[Any]:
+    """Yield a step function ``steps`` times: call it with the loss. AdamW, one cycle, clipped gradients."""
+    import torch
+
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
+
+    def step(loss: Tensor) -> None:
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+
+    for _ in range(steps):
+        yield step
+
+
+def halve(network: Any) -> Any:
+    """Round weights to half precision, as they will be saved, and freeze them."""
+    return network.half().float().eval().requires_grad_(requires_grad=False)
+
+
+def mels(audio: np.ndarray) -> Tensor:
+    """Return the log-mel spectrograms ``[B, frames, 64]`` of ``[B, samples]``, as the adapter makes them."""
+    import torch
+
+    return log_mel(normalise(torch.from_numpy(audio)), MEL)
+
+
+def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
+    """Train the autoencoder on random crops of ``audio`` ``[tracks, samples]``; its latents are scaled to variance 1."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(recipe.seed)
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=recipe.channels,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+    heard, rng = mels(audio), np.random.default_rng([recipe.seed, 40])
+    for step in one_cycle(list(vae.parameters()), recipe.learning_rate, recipe.steps):
+        batch = crops(heard, recipe.batch, recipe.crop, rng)[0][:, None]
+        posterior = vae.encode(batch).latent_dist
+        made = vae.decode(posterior.sample()).sample
+        step((made - batch).abs().mean() + recipe.kl * posterior.kl().mean() / batch[0].numel() * 100)
+    vae = halve(vae)
+    with torch.no_grad():
+        sample = vae.encode(heard[::4, None, : LATENT_FRAMES * FACTOR]).latent_dist.mean
+    vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 4))
+    return vae
+
+
+def crops(heard: Tensor, count: int, length: int, rng: np.random.Generator) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Cut ``count`` random crops of ``length`` frames from ``[tracks, frames, bands]``; also return where."""
+    import torch
+
+    cuts = [(int(rng.integers(len(heard))), int(rng.integers(heard.shape[1] - length + 1))) for _ in range(count)]
+    return torch.stack([heard[t, f : f + length] for t, f in cuts]), cuts
+
+
+def train_vocoder(recipe: FrontRecipe, audio: np.ndarray) -> SpeechT5HifiGan:
+    """Train a small vocoder to make waveforms of log-mel spectrograms, by spectral distance alone."""
+    import torch
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    torch.manual_seed(recipe.seed)
+    config = SpeechT5HifiGanConfig(
+        model_in_dim=MEL.bands,
+        sampling_rate=SAMPLE_RATE,
+        upsample_initial_channel=96,
+        upsample_rates=[10, 4, 4],
+        upsample_kernel_sizes=[20, 8, 8],
+        resblock_kernel_sizes=[5],
+        resblock_dilation_sizes=[[1, 3]],
+        normalize_before=False,
+    )
+    vocoder = SpeechT5HifiGan(config)
+    wave = normalise(torch.from_numpy(audio))
+    heard, rng = log_mel(wave, MEL), np.random.default_rng([recipe.seed, 41])
+    for step in one_cycle(list(vocoder.parameters()), recipe.vocoder_learning_rate, recipe.vocoder_steps):
+        batch, cuts = crops(heard, recipe.batch, recipe.vocoder_crop, rng)
+        wanted = torch.stack([wave[t, f * MEL.hop : (f + recipe.vocoder_crop) * MEL.hop] for t, f in cuts])
+        step(spectral_distance(vocoder(batch), wanted))
+    return halve(vocoder)
+
+
+def build_text(recipe: LdmRecipe, vocabulary: int) -> ClapTextModelWithProjection:
+    """Return an untrained text half of CLAP."""
+    from transformers import ClapTextConfig, ClapTextModelWithProjection
+
+    width = recipe.text_width
+    return ClapTextModelWithProjection(
+        ClapTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            max_position_embeddings=80,
+            projection_dim=width,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            bos_token_id=0,
+            pad_token_id=1,
+            eos_token_id=2,
+        )
+    )
+
+
+def build_unet(recipe: LdmRecipe, channels: int) -> UNet2DConditionModel:
+    """Return an untrained UNet: convolutions above, self-attention below, told one embedding."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=LATENT_FRAMES,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=recipe.widths,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=recipe.widths,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        class_embed_type="simple_projection",
+        projection_class_embeddings_input_dim=recipe.text_width,
+        class_embeddings_concat=True,
+    )
+
+
+def build_tokenizer(folder: Path) -> Any:
+    """Train a byte-level tokenizer on captions of artists outside the corpus and return it as CLAP's."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    world = style.draw_world(OUTSIDE_SEED, tuple(f"Outsider {i}" for i in range(100)))
+    captions = [style.caption(a, np.random.default_rng([OUTSIDE_SEED, a.index, n])) for a in world for n in range(6)]
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(captions, vocab_size=400, min_frequency=2, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder))
+    return RobertaTokenizer.from_pretrained(str(folder), model_max_length=48)
+
+
+def encode_windows(vae: AutoencoderKL, paths: Sequence[Path], windows: int, seed: int) -> Tensor:
+    """Encode random windows of audio files, heard exactly as in scoring.
+
+    Returns
+    -------
+    Tensor
+        Scaled latents, float32, ``[tracks, windows, channels, 32, 8]``.
+    """
+    import torch
+
+    found = []
+    for number, path in enumerate(paths):
+        audio = load(path, SPEC)[0]
+        rng = np.random.default_rng([seed, 42, number])
+        starts = rng.integers(len(audio) - SPEC.segment_samples + 1, size=windows)
+        heard = mels(np.stack([audio[s : s + SPEC.segment_samples] for s in starts]))
+        with torch.no_grad():
+            found.append(vae.encode(heard[:, None]).latent_dist.mean * vae.config.scaling_factor)
+    return torch.stack(found)
+
+
+def train_ldm(
+    unet: UNet2DConditionModel, text: Any, tokenizer: Any, latents: Tensor, captions: Sequence[str], recipe: LdmRecipe
+) -> list[float]:
+    """Train UNet and text half on ``latents`` ``[tracks, windows, channels, 32, 8]``; return each epoch's mean loss."""
+    import torch
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(**BETAS)
+    rng = np.random.default_rng([recipe.seed, 43])
+    generator = torch.Generator().manual_seed(recipe.seed)
+    per_epoch = -(-len(latents) // recipe.batch)
+    steps = one_cycle(
+        [*unet.parameters(), *text.parameters()], recipe.learning_rate, recipe.epochs * per_epoch, recipe.weight_decay
+    )
+    losses = []
+    for _ in range(recipe.epochs):
+        order, found = rng.permutation(len(latents)), []
+        for start in range(0, len(order), recipe.batch):
+            rows = order[start : start + recipe.batch]
+            z = latents[rows, rng.integers(latents.shape[1], size=len(rows))]
+            told = ["" if rng.random() < recipe.null else captions[i] for i in rows]
+            noise = torch.randn(z.shape, generator=generator)
+            t = torch.randint(len(scheduler.alphas_cumprod), (len(z),), generator=generator)
+            words = tokenizer(told, padding=True, truncation=True, return_tensors="pt")
+            embedding = torch.nn.functional.normalize(text(**words).text_embeds, dim=-1)
+            seen = unet(scheduler.add_noise(z, noise, t), t, None, class_labels=embedding).sample
+            loss = torch.nn.functional.mse_loss(seen, noise)
+            next(steps)(loss)
+            found.append(float(loss.detach()))
+        losses.append(float(np.mean(found)))
+    return losses
