@@ -86,7 +86,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
 ) -> None:
     whole = _table(collect(folder, audio))
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "again"))
-    real, calls = engine._score_part, []
+    real, calls = engine.score_part, []
 
     def dies(*args):  # noqa: ANN002, ANN202
         calls.append(1)
@@ -94,7 +94,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(engine, "_score_part", dies)
+    monkeypatch.setattr(engine, "score_part", dies)
     with pytest.raises(KeyboardInterrupt):
         collect(folder, audio)
     assert not list((tmp_path / "again").rglob("*.tmp"))

@@ -13,16 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from earwitness.attacks import cost, resolve
+from earwitness.attacks import resolve
 from earwitness.audio import AudioSpec, Segment, prepare
 from earwitness.errors import AudioError, InputError
-from earwitness.extractors import blind, diffusion, passes, plan, token
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.diffusion import DenoisingSignals
+from earwitness.extractors.run import Further, passes_asked, score_part
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
 from earwitness.models import describe, load_model
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from torch import Tensor
 
 PART_TRACKS = 32  # tracks in one part: what an interruption can cost
-BATCH_SEGMENTS = 16
 EXCLUSION_COLUMNS = ["track_id", "role", "reason"]
 TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
 
@@ -111,81 +108,6 @@ def _segments(
                 yield key, track, segment
         except AudioError as error:
             failed[key] = str(error)
-
-
-def _asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ...]:
-    """Return the passes to run: for a token model those beyond the two standard ones, for diffusion all of them."""
-    if info.family == "token":
-        return tuple(name for name in cost(resolve(attacks)) if name in passes.EXTRA_PASSES)
-    offered = plan.standard(info.conditions)
-    asked = tuple(name for name in cost(resolve(attacks, passes={"blind", *offered})) if name in plan.PASSES)
-    streams = {name.partition("/")[2] for name in offered}
-    for name in asked:
-        if name.partition("/")[2] not in streams:
-            raise InputError(f"{info.name} cannot run {name!r}: it can be conditioned on {', '.join(info.conditions)}")
-    if not asked:
-        raise InputError(f"{info.name} is a diffusion model and none of the attacks asked for is one on diffusion")
-    return asked
-
-
-@dataclass(frozen=True)
-class Further:
-    """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes.
-
-    Diffusion models have no standard passes: whatever is run stands here.
-    """
-
-    passes: tuple[str, ...]
-    reference: TokenModel | None
-    prefixes: Mapping[str, Path]
-
-    def key(self) -> dict[str, Any]:
-        """Return what stored signals are keyed by; empty where nothing further is asked for."""
-        if not self.passes:
-            return {}
-        reference = self.reference.info.key() if self.reference else None
-        prefixes = {kind: file_hash(path) for kind, path in self.prefixes.items()}
-        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes}
-
-    def codes(self, model: TokenModel, spec: AudioSpec) -> dict[str, Tensor]:
-        """Return each prefix as codes ``[K, T]``: the first segment of its recording."""
-        import torch
-
-        cuts = {kind: prepare(path, spec)[0] for kind, path in self.prefixes.items()}
-        return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
-
-
-def _extract(
-    model: Any, audio: Tensor, captions: list[str], further: Further, prefixes: Mapping[str, Tensor], seed: int
-) -> Sequence[TokenSignals | DenoisingSignals]:
-    """Run the extractor of the model's family over a batch of segments."""
-    if model.info.family == "diffusion":
-        return diffusion.extract(model, audio, captions, further.passes, seed=seed)
-    scored = token.extract(model, audio, captions)
-    if not further.passes:
-        return scored
-    return passes.extend(model, audio, captions, scored, further.passes, reference=further.reference, prefixes=prefixes)
-
-
-def _score_part(
-    model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
-) -> list[dict[str, Any]]:
-    """Run the extractors over the segments of one part, in batches of fixed size; return the part's rows."""
-    import torch
-
-    rows, prefixes = [], further.codes(model, spec) if further.prefixes else {}
-    for start in range(0, len(cuts), BATCH_SEGMENTS):
-        batch = cuts[start : start + BATCH_SEGMENTS]
-        audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
-        captions = [track.caption for _, track, _ in batch]
-        scored = _extract(model, audio, captions, further, prefixes, spec.seed)
-        for (key, track, segment), signal in zip(batch, scored, strict=True):
-            row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
-            unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
-            for family, held in ((model.info.family, signal), ("blind", unseen)):
-                row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
-            rows.append(row)
-    return rows
 
 
 def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame]:
@@ -281,7 +203,7 @@ def collect(
     info = describe(model) if isinstance(model, str) else model.info
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
-    further = Further(_asked(attacks, info), second, prefixes or {})
+    further = Further(passes_asked(attacks, info), second, prefixes or {})
     store = Store(info, spec, further.key())
     keyed, excluded = _keyed(tracks)
     index, count = shard
@@ -296,7 +218,7 @@ def collect(
     for part in filter(None, missing):
         if isinstance(model, str):
             model = load_model(model)
-        rows = _score_part(model, list(_segments(part, spec, failed)), spec, further)
+        rows = score_part(model, list(_segments(part, spec, failed)), spec, further)
         if rows:
             store.write(rows)
         bar.update(len(part))
