@@ -101,11 +101,11 @@ def test_the_first_view_is_fast_and_the_index_leads_to_it(visit):
 
 def test_formulas_are_set(visit):
     tab = visit("methods/attacks")
-    tab.locator("mjx-container").first.wait_for(timeout=15_000)
+    tab.locator("mjx-container").first.wait_for(timeout=60_000)
     assert tab.locator("mjx-container").count() > 10
     assert tab.locator("mjx-merror").count() == 0
     tab = visit("pages/attack-catalogue")
-    tab.locator("table.ew-table mjx-container").first.wait_for(timeout=15_000)
+    tab.locator(".ew-catalogue mjx-container").first.wait_for(timeout=60_000)
     assert tab.locator("mjx-merror").count() == 0
 
 
@@ -116,7 +116,7 @@ def test_a_page_without_formulas_does_not_load_mathjax(visit):
 def test_the_search_finds_a_word(visit):
     tab = visit("search")
     tab.goto(tab.url + "?q=placebo")
-    tab.locator("#search-results li").first.wait_for(timeout=15_000)
+    tab.locator("#search-results li").first.wait_for(timeout=60_000)
     assert "Dataset inference" in tab.locator("#search-results").inner_text()
 
 
@@ -156,7 +156,7 @@ def test_a_recording_plays(visit):
     tab = visit("pages/welcome")
     audio = tab.locator("audio").first
     audio.evaluate("a => a.play()")
-    tab.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=15_000)
+    tab.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=60_000)
     assert audio.evaluate("a => a.duration") == pytest.approx(6, abs=0.2)
 
 
