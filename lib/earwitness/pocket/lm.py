@@ -35,8 +35,8 @@ SPEC = AudioSpec(sample_rate=SAMPLE_RATE, channels=1, segment_seconds=FRAMES / F
 class LmRecipe:
     """Everything that fixes a token model, given codec and tracks.
 
-    ``epochs`` passes over the tracks (the last may be cut short), each with one random window per track (``shifts``: see
-    `encode_tracks`); ``null`` is the probability with which a caption is dropped; the learning rate falls as a half
+    ``epochs`` passes over the tracks (the last may be cut short), each with one random window per track (``shifts``:
+    see `encode_tracks`); ``null`` is the probability with which a caption is dropped; the learning rate falls as a half
     cosine.
     """
 
