@@ -16,7 +16,7 @@ import pytest
 import earwitness as ew
 from earwitness import signals as engine
 from earwitness import store as storage
-from earwitness.errors import InputError
+from earwitness.errors import InputError, ModelError
 from earwitness.manifest import Track, file_hash
 from earwitness.signals import Signals, collect, parse_shard, summary, usable
 from tests.tiny import musicgen, recording
@@ -134,6 +134,21 @@ def test_whatever_changes_a_score_is_another_key(
     assert collect(copy, audio[:1]).provenance["tracks_scored_now"] == 1
     track, arguments = CHANGES[name](audio[0], copy, monkeypatch)
     assert collect(copy, [track], **arguments).provenance["tracks_scored_now"] == 1
+
+
+def test_a_model_whose_files_change_in_mid_run_is_refused(
+    folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = str(shutil.copytree(folder, tmp_path / "tiny"))
+    real = engine.load_model
+
+    def late(name: str):  # noqa: ANN202
+        (Path(copy) / "added.json").write_text("{}")
+        return real(name)
+
+    monkeypatch.setattr(engine, "load_model", late)
+    with pytest.raises(ModelError, match="changed while scoring; run the same command again"):
+        collect(copy, audio[:1])
 
 
 def test_what_cannot_change_a_score_is_the_same_key(folder: str, audio: list[Track], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from earwitness.attacks import resolve
 from earwitness.audio import AudioSpec, Segment, prepare
-from earwitness.errors import AudioError, InputError
+from earwitness.errors import AudioError, InputError, ModelError
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.run import Further, passes_asked, score_part
@@ -218,6 +218,8 @@ def collect(
     for part in filter(None, missing):
         if isinstance(model, str):
             model = load_model(model)
+            if model.info.key() != info.key():
+                raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")
         rows = score_part(model, list(_segments(part, spec, failed)), spec, further)
         if rows:
             store.write(rows)
