@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import yaml
 import earwitness as ew
 from earwitness.errors import ModelError
 from earwitness.extractors.token import extract
+from earwitness.manifest import Track
 from earwitness.models import describe, revision
 from earwitness.models.base import TokenModel
 from earwitness.models.magnet import PASSES, hidden
-from tests.tiny import RATE, tune
+from tests.tiny import RATE, recording, tune
 from tests.tiny_audiocraft import audiocraft, twin
 
 KINDS = ("musicgen", "audiogen", "magnet", "unconditional")
@@ -114,6 +116,34 @@ def test_half_precision_writes_the_same_codes(folders: dict[str, Path], models: 
         assert 0 < (logits.float() - exact)[mask].abs().max() < 0.2
     with pytest.raises(ModelError, match="expected dtype float32, bfloat16, float16, got 'int8'"):
         describe(str(folders["audiogen"]), dtype="int8")
+
+
+@pytest.mark.parametrize("name", ["audiogen", "magnet", "stereo"])
+def test_every_family_goes_through_the_engine(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    said = ["sad rock", "", "slow jazz with piano"]
+    tracks = [
+        Track(f"t{i}", recording(tmp_path / f"t{i}.wav", 1.4, seed=i), "member", "A", f"w{i}", caption=said[i])
+        for i in range(3)
+    ]
+    scores = ew.score(ew.collect(str(folders[name]), tracks), ["loss", "min_k++-0.2"])
+    assert scores["segment_id"].nunique() == 6
+    pooled = scores[scores["attack"].isin(["loss/conditional", "loss/null", "loss/contrast"])]
+    assert len(pooled) == 3 * 6
+    assert np.isfinite(pooled["score"]).all()
+
+
+def test_captions_for_a_model_that_takes_none_stop_the_engine(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    track = Track("t", recording(tmp_path / "t.wav", 1.4), "member", "A", "w", caption="sad rock")
+    with pytest.raises(ModelError, match="takes no captions, got 'sad rock'; leave the captions empty"):
+        ew.collect(str(folders["unconditional"]), [track])
+    signals = ew.collect(str(folders["unconditional"]), [replace(track, caption="")])
+    assert len(signals.index) == 2
 
 
 # --- MAGNeT -----------------------------------------------------------------------------------------------------------

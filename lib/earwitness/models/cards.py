@@ -1,0 +1,120 @@
+"""Model cards: what each model was trained on, what "member" can mean for it, and what it needs to run.
+
+The facts are in ``cards.yml``, each with its source. ``python -m earwitness.models.cards PAGE`` writes them into the
+book page *Methods: models*, between the two marks that the page holds.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
+
+BEGIN, END = "% The cards below are written by python -m earwitness.models.cards", "% End of the cards"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Corpus(_Strict):
+    """What some models were trained on, and what follows for members and non-members."""
+
+    title: str
+    training: str
+    member: str
+    nonmember: str
+    traps: str
+    sources: tuple[str, ...]
+
+
+class Card(_Strict):
+    """One model. ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it."""
+
+    name: str
+    format: Literal["transformers", "audiocraft", "both"]
+    size: str
+    sample_rate: PositiveInt
+    channels: Literal[1, 2]
+    segment_seconds: PositiveFloat
+    corpus: str
+    null_condition: str
+    licence: str
+    encoder: str
+    sources: tuple[str, ...]
+
+
+class Cards(_Strict):
+    """All of ``cards.yml``; every name that is used must be defined, and every one that is defined must be used."""
+
+    sources: dict[str, str]
+    corpora: dict[str, Corpus]
+    nulls: dict[str, str]
+    models: tuple[Card, ...]
+
+    @model_validator(mode="after")
+    def _names(self) -> Cards:
+        names = [card.name for card in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("a model has two cards")
+        held: list[Card | Corpus] = [*self.models, *self.corpora.values()]
+        used = {
+            "corpora": {card.corpus for card in self.models},
+            "nulls": {card.null_condition for card in self.models},
+            "sources": {name for entry in held for name in entry.sources},
+        }
+        for section, wanted in used.items():
+            if wanted != (defined := set(getattr(self, section))):
+                raise ValueError(f"{section}: used and defined names differ in {sorted(wanted ^ defined)}")
+        return self
+
+
+@cache
+def read_cards() -> Cards:
+    """Return the validated cards."""
+    return Cards.model_validate(yaml.safe_load((files("earwitness") / "models" / "cards.yml").read_text()))
+
+
+def markdown() -> str:
+    """Return the cards as a table of models and a list of corpora."""
+    cards = read_cards()
+    columns = ["model", "format", "size", "audio", "segment", "null condition", "text encoder", "weights' licence"]
+    columns += ["trained on", "sources"]
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    for card in cards.models:
+        audio = f"{card.sample_rate / 1000:g} kHz {'stereo' if card.channels == 2 else 'mono'}"
+        cells = [
+            f"`{card.name}`",
+            card.format,
+            card.size,
+            audio,
+            f"{card.segment_seconds:g} s",
+            cards.nulls[card.null_condition],
+        ]
+        cells += [card.encoder, card.licence, cards.corpora[card.corpus].title, ", ".join(card.sources)]
+        lines.append(f"| {' | '.join(cells)} |")
+    for corpus in cards.corpora.values():
+        lines += ["", f"### {corpus.title}", "", f"**Training data.** {corpus.training}", ""]
+        lines += [f"**Member.** {corpus.member}", "", f"**Non-member.** {corpus.nonmember}", ""]
+        lines += [f"**Traps.** {corpus.traps} *Sources: {', '.join(corpus.sources)}.*"]
+    lines += ["", "Sources: " + "; ".join(f"*{name}*, {what}" for name, what in cards.sources.items()) + "."]
+    return "\n".join(lines)
+
+
+def written(page: str) -> str:
+    """Return a page's text with the cards between its marks brought up to date."""
+    head, _, rest = page.partition(f"{BEGIN}\n")
+    _, mark, tail = rest.partition(END)
+    if not mark:
+        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in the page")
+    return f"{head}{BEGIN}\n\n{markdown()}\n\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        Path(name).write_text(written(Path(name).read_text()))
