@@ -60,7 +60,7 @@ def test_signals_survive_storage_to_the_bit(folder: str, audio: list[Track]) -> 
     from earwitness.extractors.token import extract
 
     spec = AudioSpec(model.info.sample_rate, 1, model.info.segment_seconds)
-    rows = dict(((row["track_id"], row["segment_id"]), s) for row, s in signals.items("token"))
+    rows = {(row["track_id"], row["segment_id"]): s for row, s in signals.items("token")}
     for track in audio[:2]:
         for segment in prepare(track.path, spec):
             stored = rows[track.track_id, segment.segment_id]
@@ -88,7 +88,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "again"))
     real, calls = engine.score_part, []
 
-    def dies(*args):  # noqa: ANN002, ANN202
+    def dies(*args):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -142,7 +142,7 @@ def test_a_model_whose_files_change_in_mid_run_is_refused(
     copy = str(shutil.copytree(folder, tmp_path / "tiny"))
     real = engine.load_model
 
-    def late(name: str):  # noqa: ANN202
+    def late(name: str):
         (Path(copy) / "added.json").write_text("{}")
         return real(name)
 
@@ -224,9 +224,9 @@ def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
     costly = collect(folder, audio[:2], wanted, reference=reference, prefixes=prefixes)
     assert costly.provenance["tracks_scored_now"] == 2
     assert costly.store.folder != plain.store.folder
-    scores = ew.score(costly, wanted).pivot(index="segment_id", columns="attack", values="score")
+    scores = ew.score(costly, wanted).pivot_table(index="segment_id", columns="attack", values="score")
     assert np.isfinite(scores).all(axis=None)
-    same = ew.score(plain, "loss").pivot(index="segment_id", columns="attack", values="score")
+    same = ew.score(plain, "loss").pivot_table(index="segment_id", columns="attack", values="score")
     pd.testing.assert_frame_equal(scores[same.columns], same)
     assert (
         collect(folder, audio[:2], wanted, reference=reference, prefixes=prefixes).provenance["tracks_scored_now"] == 0
