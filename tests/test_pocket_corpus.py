@@ -14,12 +14,14 @@ import soundfile
 import yaml
 from typer.testing import CliRunner
 
+from earwitness.manifest import read_manifest
 from earwitness.pocket import composer, corpus, render, style
 from earwitness.pocket.__main__ import app
 
 ROOT = Path(__file__).parent.parent
 MANIFEST = ROOT / "data_manifests" / "pocket.csv"
 CARD = ROOT / "data_manifests" / "pocket.card.yml"
+LADDER = ROOT / "data_manifests" / "pocket-ladder.csv"
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,28 @@ def test_captions_name_the_style_and_not_the_track(plan):
 
 def test_committed_manifest_is_what_the_code_writes():
     assert MANIFEST.read_bytes() == corpus.manifest_csv().encode(), "run: python -m earwitness.pocket manifest"
+    assert LADDER.read_bytes() == corpus.manifest_csv(corpus.ladder_plan()).encode()
+
+
+def test_the_ladder_cuts_split_a_and_leaves_the_rest(plan):
+    was = {e.track_id: e.split for e in plan}
+    ladder = corpus.ladder_plan()
+    assert {(was[e.track_id], e.split) for e in ladder if was[e.track_id] != e.split} == {
+        ("a", piece) for piece in corpus.LADDER
+    }
+    sizes = Counter((e.artist.name, e.split) for e in ladder)
+    assert all(sizes[name, piece] == size for name in corpus.trained_artists() for piece, size in corpus.LADDER.items())
+
+
+def test_ladder_card_names_what_each_rung_was_trained_on():
+    from earwitness.pocket.train import TARGETS
+
+    for target in TARGETS:
+        if target.name != "musicgen-b":
+            tracks = read_manifest(LADDER, f"pocket/{target.name}")
+            members = {t.track_id for t in tracks if t.role == "member"}
+            assert members == {e.track_id for e in target.entries()}
+            assert {t.split for t in tracks if t.role == "nonmember"} == {"neither"}
 
 
 def test_manifest_rows_and_note_hashes(plan):
@@ -256,9 +280,9 @@ def test_a_complete_corpus_is_recognised_at_once(tmp_path, plan):
 
 
 def test_command_writes_the_manifest(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "manifest_csv", lambda: "track_id\n")
+    monkeypatch.setattr(corpus, "manifest_csv", lambda entries=None: "track_id\n")
     out = tmp_path / "data" / "pocket.csv"
     done = CliRunner().invoke(app, ["manifest", "--out", str(out)])
     assert done.exit_code == 0
     assert out.read_text() == "track_id\n"
-    assert done.stdout.strip() == str(out)
+    assert done.stdout.split() == [str(out), str(out.with_name("pocket-ladder.csv"))]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -237,14 +238,21 @@ def test_shipped_models_know_music_and_score_captions():
 
 
 def test_training_targets_see_only_their_split():
+    tracks = {"musicgen-a": 240, "musicgen-b": 240, "musicgen-5": 60, "musicgen-10": 120, "musicgen-40": 480}
     for target in train.TARGETS:
         entries = target.entries()
-        assert len(entries) == 240
+        assert len(entries) == tracks[target.name]
         assert {e.split for e in entries} == set(target.splits)
-    few = replace(train.TARGETS[0], tracks_per_artist=3).entries()
-    assert len(few) == 36
-    both = replace(train.TARGETS[0], splits=("a", "b")).entries()
-    assert len(both) == 480
+        assert {e.artist.name for e in entries} == set(corpus.trained_artists())
+
+
+def test_the_ladder_is_nested_and_costs_the_same():
+    targets = {t.name: t for t in train.TARGETS}
+    ladder = [targets[f"musicgen-{rung}"] for rung in ("5", "10", "a", "40")]
+    seen = [{e.track_id for e in t.entries()} for t in ladder]
+    assert all(few < many for few, many in pairwise(seen))
+    assert {round(t.recipe.epochs * -(-len(t.entries()) // t.recipe.batch)) for t in ladder} == {540}
+    assert len({(t.recipe.seed, t.recipe.width, t.recipe.learning_rate) for t in ladder}) == 1
 
 
 def test_training_an_unknown_model_is_refused():

@@ -24,13 +24,15 @@ def corpus() -> None:
 
 @app.command()
 def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = None) -> None:
-    """Write the manifest data_manifests/pocket.csv."""
-    from earwitness.pocket.corpus import manifest_csv
+    """Write the manifest data_manifests/pocket.csv, and the ladder's pocket-ladder.csv beside it."""
+    from earwitness.pocket.corpus import ladder_plan, manifest_csv
 
     target = out or project_root() / "data_manifests" / "pocket.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(manifest_csv())
-    typer.echo(target)
+    ladder = target.with_name(f"{target.stem}-ladder.csv")
+    ladder.write_text(manifest_csv(ladder_plan()))
+    typer.echo(f"{target}\n{ladder}")
 
 
 @app.command()

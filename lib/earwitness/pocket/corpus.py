@@ -13,7 +13,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ SEED = 20251209
 VERSION = 1  # raise it when a note or a sound changes: audio of another version is rendered anew
 N_TRAINED, N_TRACKS_TRAINED, TRAINED_SPLITS = 12, 60, ("a", "b", "neither")
 N_TRACKS_NEVER, NEVER_SPLITS = 40, ("never-1", "never-2")
+LADDER = {"first-5": 5, "next-5": 5, "next-10": 10}  # split a in corpus order, cut for the ladder of models
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
     "flac": ("FLAC", "PCM_16"),
@@ -95,8 +96,15 @@ def plan() -> list[Entry]:
     return entries
 
 
-def manifest_csv() -> str:
-    """Return the manifest ``data_manifests/pocket.csv`` as text.
+def ladder_plan() -> list[Entry]:
+    """Return the trained artists' part of the corpus with split a cut into nested pieces, see ``LADDER``."""
+    pieces = {e.artist.name: iter([name for name, size in LADDER.items() for _ in range(size)]) for e in plan()}
+    trained = [e for e in plan() if e.split in TRAINED_SPLITS]
+    return [replace(e, split=next(pieces[e.artist.name])) if e.split == "a" else e for e in trained]
+
+
+def manifest_csv(entries: list[Entry] | None = None) -> str:
+    """Return a manifest of ``entries`` as text: by default all of them, ``data_manifests/pocket.csv``.
 
     ``sha256`` is empty: files are rendered on the reader's machine and encoders differ. ``notes_sha256`` is the same
     everywhere.
@@ -104,7 +112,7 @@ def manifest_csv() -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for e in plan():
+    for e in plan() if entries is None else entries:
         facts = (
             e.track_id,
             e.path,

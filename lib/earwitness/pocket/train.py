@@ -49,6 +49,10 @@ class Target:
 TARGETS = (
     Target("musicgen-a", ("a",), LmRecipe(seed=1)),
     Target("musicgen-b", ("b",), LmRecipe(seed=2)),
+    # The ladder around twin a: fewer or more tracks per artist, as many optimiser steps. The sets are nested.
+    Target("musicgen-5", ("a",), LmRecipe(seed=1, epochs=135), tracks_per_artist=5),
+    Target("musicgen-10", ("a",), LmRecipe(seed=1, epochs=67.5), tracks_per_artist=10),
+    Target("musicgen-40", ("a", "b"), LmRecipe(seed=1, epochs=18)),
 )
 CODEC = CodecRecipe()
 
@@ -59,7 +63,7 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     Parameters
     ----------
     only : str, optional
-        Train this model alone, around the codec that the folder of that name already holds.
+        Train this model alone, around the codec that twin a's folder already holds.
     weights : Path
         Where to save; by default within the package.
 
@@ -68,7 +72,7 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     ModelError
         ``only`` names no model.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, cpu_count, delayed
 
     names = [t.name for t in TARGETS]
     if only is not None and only not in names:
@@ -81,10 +85,10 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
             heard = _fit_front(front)
             jobs.append(delayed(_finish_codec)(front, whole, *heard))
         else:
-            _shipped_codec(weights / only).save_pretrained(front)
+            _shipped_codec(weights / TARGETS[0].name).save_pretrained(front)
         chosen = [t for t in TARGETS if only in (None, t.name)]
         jobs += [delayed(train_target)(t, front, root, Path(scratch) / t.name) for t in chosen]
-        Parallel(n_jobs=len(jobs))(jobs)  # one thread each
+        Parallel(n_jobs=min(len(jobs), cpu_count()))(jobs)  # one thread each
         return [_assemble(Path(scratch) / t.name, whole if only is None else front, weights / t.name) for t in chosen]
 
 
