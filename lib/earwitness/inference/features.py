@@ -3,6 +3,12 @@
 Choosing features on the data they are tested on would void the level; these are chosen on one pocket twin and
 reported on the other. An audit with any other list says so (*exploratory*). The hash goes into every result.
 
+The token list was chosen on twin a alone (its 12 artists, 20 members against 20 non-members each): three attacks that
+divide or cut the log-probability differently, with and without the caption. Power of the primary test at .01 with only
+12 against 12 tracks: .84 for this list, .53 for loss, hinge, log rank, zlib and both Min-K% with and without guidance
+contrast, .46 for those six without it, .74 for zlib alone: more of what is much alike adds noise, not signal. The
+ridge constant hardly matters (.84 to .85 between .1 and 3) and was left as it was.
+
 Book page: *Dataset inference*.
 """
 
@@ -18,8 +24,8 @@ MAX_FEATURES = 24
 DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
     "token": tuple(
         f"{attack}/{stream}"
-        for attack in ("loss", "hinge", "log_rank", "zlib", "min_k-0.2", "min_k++-0.2")
-        for stream in ("conditional", "contrast")
+        for attack in ("zlib", "min_k-0.2", "camia_diversity")
+        for stream in ("conditional", "null")
     ),
 }
 
