@@ -247,7 +247,15 @@ def test_level_and_offset_do_not_matter_and_silence_stays_finite() -> None:
 
 def test_schedule_matches_the_published_numbers(models: dict[str, Any]) -> None:
     levels = models["audioldm"].alphas_cumprod
-    golden = {0: 0.9985, 10: 0.98319547, 100: 0.82311704, 110: 0.80325902, 200: 0.61458468, 500: 0.114922, 999: 0.0001423}
+    golden = {
+        0: 0.9985,
+        10: 0.98319547,
+        100: 0.82311704,
+        110: 0.80325902,
+        200: 0.61458468,
+        500: 0.114922,
+        999: 0.0001423,
+    }
     for t, value in golden.items():
         assert float(levels[t]) == pytest.approx(value, abs=2e-6)
     continuous = models["stable_audio"].alphas_cumprod
@@ -256,7 +264,9 @@ def test_schedule_matches_the_published_numbers(models: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])
-def test_equal_functions_give_equal_scores_whatever_they_predict(kind: str, models: dict[str, Any], tmp_path: Path) -> None:
+def test_equal_functions_give_equal_scores_whatever_they_predict(
+    kind: str, models: dict[str, Any], tmp_path: Path
+) -> None:
     """A network that predicts v (or the latent) of the same function as one that predicts eps scores the same."""
     from earwitness.extractors.diffusion import extract
     from earwitness.models.schedule import Schedule
@@ -316,15 +326,23 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "weights": ("audioldm", lambda f: _remove(f / "unet" / "diffusion_pytorch_model.safetensors"), "no weights at all"),
     "pickled": (
         "audioldm",
-        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").rename(f / "unet" / "diffusion_pytorch_model.bin"),
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").rename(
+            f / "unet" / "diffusion_pytorch_model.bin"
+        ),
         "pickled weights are never loaded",
     ),
     "truncated": (
         "audioldm",
-        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}"),
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(
+            b"\x10\x00\x00\x00\x00\x00\x00\x00{}"
+        ),
         "damaged",
     ),
-    "pipeline": ("audioldm", lambda f: _edit(f / "model_index.json", _class_name="DiTPipeline"), "'DiTPipeline' is no family"),
+    "pipeline": (
+        "audioldm",
+        lambda f: _edit(f / "model_index.json", _class_name="DiTPipeline"),
+        "'DiTPipeline' is no family",
+    ),
     "scheduler": (
         "audioldm",
         lambda f: _edit(f / "scheduler" / "scheduler_config.json", _class_name="DDIMScheduller"),
@@ -340,14 +358,34 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda f: _edit(f / "scheduler" / "scheduler_config.json", beta_schedule="cubic"),
         "not a schedule we know",
     ),
-    "shape": ("audioldm", lambda f: _edit(f / "unet" / "config.json", block_out_channels=[8, 32]), "do not belong together"),
+    "shape": (
+        "audioldm",
+        lambda f: _edit(f / "unet" / "config.json", block_out_channels=[8, 32]),
+        "do not belong together",
+    ),
     "layers": ("audioldm", lambda f: _edit(f / "unet" / "config.json", layers_per_block=10**9), "beyond belief"),
-    "nonsense": ("audioldm", lambda f: _edit(f / "unet" / "config.json", down_block_types=["Spiral"]), "describes no UNet"),
-    "latents": ("audioldm", lambda f: tiny.vae(8).save_pretrained(f / "vae"), "latents have 8 channels, the network takes 4"),
-    "rate": ("audioldm", lambda f: _edit(f / "vocoder" / "config.json", sampling_rate=22_050), "only known for 16000 or 48000"),
+    "nonsense": (
+        "audioldm",
+        lambda f: _edit(f / "unet" / "config.json", down_block_types=["Spiral"]),
+        "describes no UNet",
+    ),
+    "latents": (
+        "audioldm",
+        lambda f: tiny.vae(8).save_pretrained(f / "vae"),
+        "latents have 8 channels, the network takes 4",
+    ),
+    "rate": (
+        "audioldm",
+        lambda f: _edit(f / "vocoder" / "config.json", sampling_rate=22_050),
+        "only known for 16000 or 48000",
+    ),
     "json": ("audioldm", lambda f: (f / "unet" / "config.json").write_text("{"), "not JSON"),
     "tokenizer": ("audioldm", lambda f: [p.unlink() for p in (f / "tokenizer").iterdir()], "tokenizer"),
-    "speech": ("audioldm2", lambda f: _edit(f / "text_encoder_2" / "config.json", model_type="vits"), "speech variants"),
+    "speech": (
+        "audioldm2",
+        lambda f: _edit(f / "text_encoder_2" / "config.json", model_type="vits"),
+        "speech variants",
+    ),
     "sigma": (
         "stable_audio",
         lambda f: _edit(f / "scheduler" / "scheduler_config.json", sigma_data=0.5),
@@ -359,13 +397,21 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "unknown prediction type 'epsilon'",
     ),
     "native part": ("tango_native", lambda f: _remove(f / "tokenizer"), "lacks tokenizer"),
-    "native file": ("tango_native", lambda f: _remove(f / "pytorch_model_vae.bin"), "pytorch_model_vae.bin: expected this"),
+    "native file": (
+        "tango_native",
+        lambda f: _remove(f / "pytorch_model_vae.bin"),
+        "pytorch_model_vae.bin: expected this",
+    ),
     "native code": (
         "tango_native",
         lambda f: torch.save({"unet.x": Path("/")}, f / "pytorch_model_main.bin"),
         "not plain tensors",
     ),
-    "native shape": ("tango_native", lambda f: _edit(f / "unet" / "config.json", cross_attention_dim=48), "do not belong"),
+    "native shape": (
+        "tango_native",
+        lambda f: _edit(f / "unet" / "config.json", cross_attention_dim=48),
+        "do not belong",
+    ),
     "native weights": (
         "tango_native",
         lambda f: torch.save({"unet.x": torch.zeros(1)}, f / "pytorch_model_main.bin"),

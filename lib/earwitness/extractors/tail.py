@@ -24,7 +24,7 @@ REDIFFUSE_TIME, REDIFFUSE_STEPS, VARIATIONS = 150, 5, 4
 ATTACK_TIME, SEARCHES, ASCENTS = 600, 6, 8
 MOVED = 0.5  # how far the sound must move, in the unit of ``sound_distance`` (nepers of magnitude)
 LARGEST_BUDGET = 1.0  # of the noisy latent's own norm
-RESOLUTIONS = (256, 512, 1024)
+RESOLUTIONS, FLOOR = (256, 512, 1024), 1e-3
 
 
 def _model(run: Run, what: str) -> DenoisingModel:
@@ -34,15 +34,21 @@ def _model(run: Run, what: str) -> DenoisingModel:
 
 
 def sound_distance(made: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean difference of log magnitudes at three resolutions, ``[B]``, for audio ``[B, C, samples]``."""
+    """Return the mean difference of log magnitudes at three resolutions, ``[B]``, for audio ``[B, C, samples]``.
+
+    Whatever lies 60 dB under the strongest of ``wanted`` counts as silence.
+    """
     total = torch.zeros(len(made), device=made.device)
     for size in RESOLUTIONS:
         window = torch.hann_window(size, device=made.device)
         ours, theirs = (
-            torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True).abs().clamp_min(1e-3).log()
+            torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
+            .abs()
+            .unflatten(0, x.shape[:2])
             for x in (made, wanted)
         )
-        total = total + (ours - theirs).abs().unflatten(0, made.shape[:2]).flatten(1).mean(1)
+        floor = (FLOOR * theirs.detach().amax(dim=(1, 2, 3), keepdim=True)).clamp_min(1e-9)
+        total = total + (torch.maximum(ours, floor).log() - torch.maximum(theirs, floor).log()).abs().flatten(1).mean(1)
     return total / len(RESOLUTIONS)
 
 
