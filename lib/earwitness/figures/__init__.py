@@ -7,6 +7,7 @@ written to ``results/tables/<experiment>/``; each docstring names the columns it
 page* explains each kind of figure.
 """
 
+from earwitness.figures.audits import ladder, levels, lines, rule
 from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.forest import answer, artist_forest, auc_forest
 from earwitness.figures.sound import spectrogram
@@ -19,7 +20,11 @@ __all__ = [
     "artist_forest",
     "auc_forest",
     "densities",
+    "ladder",
+    "levels",
+    "lines",
     "roc",
+    "rule",
     "spectrogram",
     "tracks_needed",
 ]

@@ -7,7 +7,7 @@ Book page: *Blind baselines*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.inference.calibration import Pool, Scenario, audit_clauses, draw_audits
+from earwitness.inference.comparison import Recipe
 from earwitness.inference.primary import primary_test, rank_standardise
 from earwitness.inference.verdict import ALPHA, DIRECTION_P, GATE_P, POWER, Word
 
@@ -37,6 +38,7 @@ def shift_curve(
     alpha: float = ALPHA,
     seed: int = 0,
     batch: int = 100,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> pd.DataFrame:
     """Shares of verdicts against the size of a difference in kind, with nothing trained on.
 
@@ -52,6 +54,9 @@ def shift_curve(
         The property in which the two sides are made to differ: loudness, codec, artist, or a latent.
     doses : sequence of float
         0 is a fair split; for a normal cause and a large pool the sides differ by ``dose`` standard deviations.
+    recipes : mapping, optional
+        Name -> published recipe (:data:`earwitness.inference.peers.PEERS`) to run on the same audits; each gives a
+        column of that name with its share of rejections.
 
     Returns
     -------
@@ -72,6 +77,9 @@ def shift_curve(
             features, blind = rank_standardise(pool.attacks[drawn]), rank_standardise(pool.blind[drawn])
             child = int(rng.integers(2**31))
             frame = pd.DataFrame(audit_clauses(features, blind, positive, n_permutations, alpha, child))
+            for name, recipe in (recipes or {}).items():
+                raw = pool.attacks[drawn]
+                frame[name] = recipe(raw[:, positive], raw[:, ~positive], seed=child) <= alpha
             frames.append(frame.assign(shift=z[drawn][:, positive].mean(axis=1) - z[drawn][:, ~positive].mean(axis=1)))
         said = pd.concat(frames)
         passes = (said["primary"] <= alpha) & (said["direction"] <= DIRECTION_P) & (said["gate"] > GATE_P)
@@ -84,6 +92,7 @@ def shift_curve(
                 "gate_rejects": (said["gate"] <= GATE_P).mean(),
                 "first_clause_only": passes.mean(),
             }
+            | {name: said[name].mean() for name in recipes or {}}
         )
     return pd.DataFrame(rows)
 
