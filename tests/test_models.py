@@ -212,6 +212,24 @@ def test_the_revision_follows_every_file_that_can_change_a_score(copy: Path, fol
     assert describe(str(copy)).segment_seconds == pytest.approx(64 / 50)
 
 
+def test_a_hub_name_fetches_safetensors_and_else_audiocrafts_files(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    calls: list[tuple[str, bool, bool]] = []
+
+    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        calls.append((name, "*.safetensors" in allow_patterns, local_files_only))
+        assert not {"*.bin", "*.py", "*"} & set(allow_patterns)
+        return str(folder if name == "lab/complete" else tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert locate("lab/complete") == folder
+    assert locate("lab/other", allow_download=False) == tmp_path
+    assert calls == [("lab/complete", True, False), ("lab/other", True, True), ("lab/other", False, True)]
+    info = describe("lab/complete")
+    assert (info.name, info.revision) == ("lab/complete", revision(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 
 import earwitness as ew
 from earwitness.errors import ModelError
+from earwitness.extractors import passes
 from earwitness.extractors.token import extract
 from earwitness.manifest import Track
 from earwitness.models import describe, revision
@@ -133,6 +135,19 @@ def test_every_family_goes_through_the_engine(
     pooled = scores[scores["attack"].isin(["loss/conditional", "loss/null", "loss/contrast"])]
     assert len(pooled) == 3 * 6
     assert np.isfinite(pooled["score"]).all()
+
+
+@pytest.mark.parametrize("name", ["audiogen", "magnet", "musicgen twin"])
+def test_gradients_reach_what_was_trained(models: dict[str, TokenModel], name: str) -> None:
+    model: Any = models[name]
+    audio, captions = _audio(2), ["sad rock", "happy jazz"]
+    (first, second) = passes.extend(model, audio, captions, extract(model, audio, captions), ["gradient"])
+    norms = np.stack([first.extras["gradient/norms"], second.extras["gradient/norms"]])
+    assert np.isfinite(norms).all()
+    assert norms.min() > 0
+    assert len({*norms.ravel()}) == 4
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.logits(model.encode(audio), None)[0].requires_grad
 
 
 def test_captions_for_a_model_that_takes_none_stop_the_engine(
@@ -409,6 +424,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "a codec somewhere": (saved({"pretrained": "../codec"}, CODEC), "the codec '../codec', which is no hub name"),
     "DAC": (saved({"pretrained": "dac_44khz"}, CODEC), "the codec 'dac_44khz', which is no hub name"),
+    "absurd tokenizer": (set_to("compression_model_n_q", 10**9), "the codec cannot be used as xp.cfg asks"),
     "another tokenizer": (set_to("compression_model_n_q", 2), "predicts 4 codebooks of 64, the codec writes 2 of 64"),
 }
 
@@ -476,6 +492,15 @@ def test_without_audiocraft_the_reason_is_given(folders: dict[str, Path], monkey
     assert info.sample_rate == RATE
     with pytest.raises(ModelError, match="needs the package audiocraft .*pip install --no-deps audiocraft"):
         ew.load_model(str(folders["audiogen"]))
+
+
+def test_loading_prints_nothing(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("musicgen", "audiogen", "magnet", "musicgen twin"):
+            model = ew.load_model(str(folders[name]))
+            model.logits(model.encode(_audio(1)), ["happy jazz"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_lookup_table_of_captions(copy: Path) -> None:

@@ -12,6 +12,7 @@ attribute *none*. Types other than float32 run under autocast, as in training; t
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from earwitness.errors import ModelError
 from earwitness.models import checkpoint
 from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
-from earwitness.models.pretrained import badge, check_sizes, first_line, load_pretrained, require_tokenizer
+from earwitness.models.pretrained import badge, check_sizes, first_line, load_pretrained, quiet, require_tokenizer
 from earwitness.models.scoring import check_channels, score_by_length
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ def load(folder: Path, info: ModelInfo) -> AudiocraftModel:
     """Load an audiocraft folder (see ``earwitness.models.load_model``)."""
     # Flash attention knows no limit to the past, so a model with one takes the explicit path.
     past = checkpoint.read_config(folder)["transformer_lm"].get("past_context")
-    lm, codec = build(folder, info, memory_efficient=past is None)
-    return AudiocraftModel(lm, codec, info)
+    return AudiocraftModel(*build(folder, info, memory_efficient=past is None), info)
 
 
 def build(folder: Path, info: ModelInfo, **overrides: Any) -> tuple[Any, Any]:
@@ -70,6 +70,13 @@ def build(folder: Path, info: ModelInfo, **overrides: Any) -> tuple[Any, Any]:
     ModelError
         audiocraft is missing; files, sizes or names that do not fit together.
     """
+    quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library's own, about older torch functions that it uses
+        return _build(folder, info, overrides)
+
+
+def _build(folder: Path, info: ModelInfo, overrides: dict[str, Any]) -> tuple[Any, Any]:
     builders = import_builders()
     from omegaconf import OmegaConf
 
@@ -86,7 +93,10 @@ def build(folder: Path, info: ModelInfo, **overrides: Any) -> tuple[Any, Any]:
         _check_condition(folder, name, condition, text)
     lm = builders.get_lm_model(OmegaConf.create(plain | {"device": info.device}))
     _fill(folder, CHECKPOINT, lm, state)
-    codec = builders.get_wrapped_compression_model(_codec(folder, config["codec"]), OmegaConf.create(plain))
+    try:
+        codec = builders.get_wrapped_compression_model(_codec(folder, config["codec"]), OmegaConf.create(plain))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.name}: the codec cannot be used as xp.cfg asks ({first_line(error)})") from None
     if (codec.num_codebooks, codec.cardinality) != (lm.n_q, lm.card):
         raise ModelError(
             f"{folder.name}: the language model predicts {lm.n_q} codebooks of {lm.card}, the codec writes "
@@ -204,6 +214,10 @@ class AudiocraftModel:
     def __init__(self, lm: Any, codec: Any, info: ModelInfo) -> None:
         self.lm, self.codec, self.info = lm, codec, info
 
+    def parameters(self) -> Iterator[Tensor]:
+        """Yield what was trained: the language model and its projection of the text, not the codec."""
+        yield from self.lm.parameters()
+
     def encode(self, audio: Tensor) -> Tensor:
         """Turn audio ``[B, C, samples]`` in [-1, 1] at ``info.sample_rate`` into codes ``[B, K, T]`` (int64)."""
         import torch
@@ -229,7 +243,8 @@ class AudiocraftModel:
         if captions is not None:
             said = [caption or None for caption in captions]
         kind, dtype = torch.device(self.info.device).type, getattr(torch, self.info.dtype)
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not torch.float32):
+        # The library keeps index tensors from call to call: made in inference mode they would bar gradients for good.
+        with torch.inference_mode(mode=False), torch.autocast(kind, dtype, enabled=dtype is not torch.float32):
             known = {caption: self._condition(caption) for caption in dict.fromkeys(said)}
             lengths = [sum(states.shape[1] for states, _ in known[caption].values()) for caption in said]
 

@@ -81,7 +81,7 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
 
     try:
         folder = fetch(["*.safetensors", *(f"*{suffix}" for suffix in sorted(TEXTS))])
-        return folder if any(folder.glob("*.safetensors")) else fetch([CHECKPOINT, CODEC])
+        return folder if any(folder.rglob("*.safetensors")) else fetch([CHECKPOINT, CODEC])
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{name!r}: not in the local cache and not downloaded ({type(error).__name__}){_hint(name)}; "

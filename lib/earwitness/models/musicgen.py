@@ -9,6 +9,7 @@ text alone, in the conditional and in the null pass, so the two differ in the ca
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,12 @@ class MusicgenModel:
         device: torch.device = self.network.device
         return device
 
+    def parameters(self) -> Iterator[Tensor]:
+        """Yield what was trained: the decoder and the projections into it, neither codec nor text encoder."""
+        for name, part in self.network.named_children():
+            if name not in {"text_encoder", "audio_encoder"}:
+                yield from part.parameters()
+
     def encode(self, audio: Tensor) -> Tensor:
         """Turn audio ``[B, C, samples]`` in [-1, 1] at ``info.sample_rate`` into codes ``[B, K, T]`` (int64)."""
         import torch
@@ -111,13 +118,12 @@ class MusicgenModel:
 
         def score(rows: list[int]) -> tuple[Tensor, Tensor]:
             width = max(lengths[row] for row in rows)
-            with torch.inference_mode():
-                output = self.network(
-                    input_ids=text["input_ids"][rows, :width],
-                    attention_mask=said[rows, :width],
-                    decoder_input_ids=inputs[rows].flatten(0, 1),
-                    use_cache=False,
-                ).logits
+            output = self.network(
+                input_ids=text["input_ids"][rows, :width],
+                attention_mask=said[rows, :width],
+                decoder_input_ids=inputs[rows].flatten(0, 1),
+                use_cache=False,
+            ).logits
             # Melody's output begins with its prefix.
             steps = output.unflatten(0, (len(rows), self.codebooks))[:, :, -inputs.shape[-1] :]
             return aligned(steps, self.delays, codes.shape[-1])

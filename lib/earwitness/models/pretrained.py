@@ -110,6 +110,14 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+def quiet() -> None:
+    """Keep transformers from reporting on stderr; what matters to the user is an error of ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any:
     """Load a folder for scoring: evaluation mode, no gradients.
 
@@ -118,11 +126,8 @@ def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any
     ModelError
         As ``check_sizes``; also weights that lack a tensor.
     """
-    from transformers.utils import logging
-
     check_sizes(folder, network_class)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     try:
         network, report = network_class.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
