@@ -26,12 +26,11 @@ def roc(curves: pd.DataFrame, *, names: Mapping[str, str] | None = None, source:
     """
     need(curves, "attack", "fpr", "tpr")
     canvas, axes = canvas_axes(width=4.6, height=4.2)
-    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(0.74, 0.7, "coin toss", color=COLOURS["muted"], rotation=45, ha="center", va="center")
     looks = iter([("member", "-"), ("blind", (0, (5, 1.5))), ("reference", "-."), ("evidence", ":"), ("neutral", "-")])
     for (attack, curve), (colour, line) in zip(curves.groupby("attack", sort=False), looks, strict=False):
         name = (names or {}).get(str(attack), str(attack))
         axes.plot(curve["fpr"], curve["tpr"], color=COLOURS[colour], linestyle=line, label=name)
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), label="coin toss")
     axes.legend(loc="lower right", frameon=False, handlelength=2.6)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("false positive rate (non-members flagged)")
