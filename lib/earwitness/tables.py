@@ -82,6 +82,9 @@ def roc_points(units: pd.DataFrame) -> pd.DataFrame:
 def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataFrame:
     """Audit every value of ``by`` on its own and return one row each, in order of the names.
 
+    Many audits are many chances of a false alarm: the verdicts hold at level alpha after Holm's correction over all
+    of them.
+
     Parameters
     ----------
     scores : pandas.DataFrame
@@ -94,16 +97,19 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     Returns
     -------
     pandas.DataFrame
-        ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_direction``, ``blind_p``,
-        ``residual_p``, ``e_value``, ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and
+        ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
+        ``blind_p``, ``residual_p`` (all but ``p_holm`` as they are, without correction), ``e_value``, ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and
         ``reasons``.
     """
     from earwitness.inference import infer
+    from earwitness.inference.multiplicity import holm_verdicts
+    from earwitness.inference.verdict import ALPHA
 
+    results = {str(name): infer(part, **options) for name, part in scores.groupby(by, sort=True)}
     rows = []
-    for name, part in scores.groupby(by, sort=True):
-        result = infer(part, **options)
-        row: dict[str, Any] = {by: name, "verdict": result.verdict}
+    for name, decided in holm_verdicts(results, alpha=options.get("alpha", ALPHA)).items():
+        result = results[name]
+        row: dict[str, Any] = {by: name, "verdict": decided.verdict, "p_holm": decided.parameters["p_holm"]}
         for effect in ("auc", "hedges_g"):
             held = getattr(result, effect)
             row |= {effect: held.value, f"{effect}_low": held.low, f"{effect}_high": held.high}
@@ -112,7 +118,7 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
         row |= {
             key: getattr(result, key) for key in ("smallest_detectable_auc", "n_suspect", "n_held_out", "n_segments")
         }
-        rows.append(row | {"reasons": "; ".join(result.reasons)})
+        rows.append(row | {"reasons": "; ".join(decided.reasons)})
     return pd.DataFrame(rows)
 
 
