@@ -98,8 +98,8 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     -------
     pandas.DataFrame
         ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
-        ``blind_p``, ``residual_p`` (all but ``p_holm`` as they are, without correction), ``e_value``, ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and
-        ``reasons``.
+        ``blind_p``, ``residual_p`` (all but ``p_holm`` without correction), ``e_value``,
+        ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and ``reasons``.
     """
     from earwitness.inference import infer
     from earwitness.inference.multiplicity import holm_verdicts
