@@ -24,7 +24,7 @@ SNAKEMAKE = $(PY) -m snakemake --snakefile notebooks/Snakefile --cores $(CORES)
 FAST = not slow and not book and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup corpus pocket book book-full test check lint lock clean
+.PHONY: help setup corpus pocket book book-full picture test check lint lock clean
 
 help:  ## say what can be made
 	@echo "Earwitness. First time here: make book"
@@ -47,6 +47,9 @@ book: setup  ## execute the pages and build the book
 book-full: setup  ## the same with every experiment on everything (up to an hour)
 	@$(SNAKEMAKE) book_full
 	@echo "The book: book/_build/html/index.html"
+
+picture: book  ## save the welcome page's figure as the README's picture
+	@$(PY) -m earwitness.pages picture welcome book/_static/result.svg
 
 test: lint  ## lint and run the fast tests
 	@$(PY) -m pytest -n $(WORKERS) -m "$(FAST)"

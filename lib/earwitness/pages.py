@@ -226,6 +226,19 @@ def contents(tier: str, out: Path) -> None:
     _write(out, yaml.safe_dump(toc, sort_keys=False))
 
 
+@app.command()
+def picture(page_id: str, out: Path) -> None:
+    """Save the first figure of an executed page as an SVG file (the README's picture: ``make picture``)."""
+    import nbformat
+
+    from earwitness.figures.style import standalone
+
+    executed = nbformat.read(results_dir() / "pages" / f"{page_id}.ipynb", as_version=4)
+    outputs = [o.get("data", {}).get("text/html", "") for c in executed.cells for o in c.get("outputs", [])]
+    figure = next(text for text in outputs if "ew-figure" in text)
+    _write(out, standalone(figure[figure.index("<svg") : figure.index("</svg>") + len("</svg>")]) + "\n")
+
+
 @app.command(hidden=True)
 def child() -> None:
     """Execute the job on standard input (used by ``execute``)."""

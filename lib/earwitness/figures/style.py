@@ -72,6 +72,13 @@ class Figure:
         return self.html
 
 
+def standalone(svg: str) -> str:
+    """Turn inline SVG into a file of its own: light-theme colours on a white card, for places without our styles."""
+    svg = re.sub(r"var\(--ew-\w+, (#\w+)\)", r"\1", svg).replace("currentColor", COLOURS["text"])
+    svg = re.sub(r"<svg ", '<svg font-family="sans-serif" ', svg, count=1)
+    return re.sub(r"(<svg [^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
+
+
 def canvas_axes(width: float = 7.0, height: float = 3.6) -> tuple[Canvas, Axes]:
     """Make a canvas; sizes in inches."""
     canvas = Canvas(figsize=(width, height))
