@@ -1,0 +1,123 @@
+"""Score tables as material for calibration, and the figures drawn from it; null audits on the pocket models' scores."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from earwitness import figures
+from earwitness.errors import InputError
+from earwitness.inference.calibration import level_table
+from earwitness.inference.features import DEFAULT_FEATURES
+from earwitness.inference.material import PEER_SCENARIOS, SCENARIOS, audit_scenarios, causes, pool
+from earwitness.inference.peers import PEERS
+from earwitness.inference.shift import shift_curve
+from earwitness.inference.verdict import RULE
+from earwitness.paths import project_root
+
+N_TRACKS, N_ARTISTS = 120, 3
+FEATURES = ("x0", "x1")
+BLIND = ("blind/level", "blind/format_mp3", "blind/format_ogg")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Tracks of three artists with two segments each; the second artist's score higher, one in four is an MP3."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for track in range(N_TRACKS):
+        artist = track % N_ARTISTS
+        own = rng.normal(2.0 * (artist == 1), size=len(FEATURES))
+        kind = track // N_ARTISTS % 4
+        facts = {
+            "blind/level": rng.normal(),
+            "blind/format_mp3": float(kind == 0),
+            "blind/format_ogg": float(kind == 1),
+        }
+        for segment in range(2):
+            values = dict(zip(FEATURES, own + 0.3 * rng.normal(size=len(FEATURES)), strict=True)) | facts
+            name = {"track_id": f"t{track:03d}", "segment_id": f"t{track:03d}/{segment}", "artist": f"artist {artist}"}
+            role = "suspect" if track < N_TRACKS // 3 else "held_out"
+            rows += [name | {"work": "", "role": role, "attack": a, "score": v} for a, v in values.items()]
+    return pd.DataFrame(rows)
+
+
+def test_a_pool_holds_means_of_units_of_the_side_asked_for(scores):
+    both = pool(scores, FEATURES)
+    assert both.attacks.shape == (N_TRACKS, 2)
+    assert both.blind.shape == (N_TRACKS, 3)
+    first = scores[(scores["track_id"] == "t000") & (scores["attack"] == "x0")]["score"].mean()
+    assert both.attacks[0, 0] == pytest.approx(first)
+    sides = [pool(scores, FEATURES, side=side) for side in ("suspect", "held_out")]
+    assert [len(side.artists) for side in sides] == [N_TRACKS // 3, N_TRACKS * 2 // 3]
+    assert set(both.artists) == {"artist 0", "artist 1", "artist 2"}
+
+
+def test_a_feature_that_cannot_score_every_unit_is_refused(scores):
+    gap = scores.copy()
+    gap.loc[(gap["track_id"] == "t005") & (gap["attack"] == "x1"), "score"] = np.nan
+    with pytest.raises(InputError, match="some units have no score for x1"):
+        pool(gap, FEATURES)
+
+
+def test_causes_are_what_they_say(scores):
+    found = causes(scores, FEATURES)
+    assert found["format"].mean() == pytest.approx(0.5)
+    assert set(found["format"]) == {0.0, 1.0}
+    artists = pool(scores, FEATURES).artists
+    assert found.groupby(artists)["artist"].nunique().eq(1).all()
+    assert found.groupby(artists)["artist"].first().idxmax() == "artist 1"
+    assert abs(np.corrcoef(found["hidden"], found["format"])[0, 1]) < 0.1
+
+
+def test_scenarios_run_at_once_and_give_one_table_each(scores):
+    chosen = [s for s in (*SCENARIOS, *PEER_SCENARIOS) if s.n_suspect <= 20]
+    audits = audit_scenarios(pool(scores, FEATURES), chosen[1:4], n_audits=20, n_permutations=39)
+    assert list(audits) == [s.name for s in chosen[1:4]]
+    assert all(len(table) == 20 for table in audits.values())
+    names = [s.name for s in (*SCENARIOS, *PEER_SCENARIOS)]
+    assert len(set(names)) == len(names)
+
+
+def test_a_shift_moves_recipes_and_rule_apart(scores):
+    material = pool(scores, FEATURES)
+    options = {"n_suspect": 20, "n_held_out": 20, "n_audits": 40, "n_permutations": 99, "recipes": PEERS}
+    curve = shift_curve(material, causes(scores, FEATURES)["artist"], [0.0, 2.0], **options)
+    assert {"evidence", *PEERS} <= set(curve.columns)
+    assert curve["IAR"].iloc[1] > 0.8 > 0.3 > curve["IAR"].iloc[0]
+
+
+def test_figures_speak_and_refuse_wrong_tables(scores):
+    drawn = figures.rule(RULE)
+    assert all(word in drawn.alt for word in ("evidence", "not testable", "no evidence"))
+    assert drawn.svg.count("not testable") >= sum(c.otherwise == "not testable" for c in RULE)
+    table = level_table({"fair": pd.DataFrame({"primary": np.linspace(0.001, 1, 500), "IAR": np.full(500, 0.001)})})
+    picture = figures.levels(table, tests={"primary": "ours", "IAR": "theirs"})
+    assert "1 of 2 above" in picture.alt
+    assert re.search(r"var\(--ew-alarm", picture.svg)
+    curve = pd.DataFrame({"n": [8, 16], "power": [0.2, 0.9]})
+    assert "one 90%" in figures.lines(curve, "n", {"power": "one"}, label="tracks", height_label="found", log=True).alt
+    rungs = pd.DataFrame({"tracks": [5, 40], "attack": "loss", "auc": [0.9, 0.6], "auc_low": 0.5, "auc_high": 0.95})
+    assert "5 to 40" in figures.ladder(rungs).alt
+    with pytest.raises(InputError, match="auc_low"):
+        figures.ladder(rungs.drop(columns="auc_low"))
+
+
+@pytest.mark.slow
+def test_null_audits_of_real_pocket_scores_keep_their_level():
+    """Members of neither twin: every own test within the band at both levels, the verdict far below its own."""
+    import earwitness as ew
+
+    path = project_root() / "data_manifests" / "pocket.csv"
+    tracks = ew.read_manifest(path, roles={"suspect": ["never-1"], "held_out": ["never-2"]})
+    scores = ew.score(ew.collect("pocket/musicgen-b", tracks))
+    assert set(DEFAULT_FEATURES["token"]) <= set(scores["attack"])
+    levels = level_table(audit_scenarios(pool(scores), SCENARIOS[:3], n_audits=500, seed=1))
+    assert not levels["above"].any(), levels[levels["above"]]
+    tests = levels[levels["test"] != "verdict"]
+    assert tests["inside"].all(), tests[~tests["inside"]]
+    verdicts = levels[levels["test"] == "verdict"]
+    assert verdicts["rejected"].sum() <= 0.01 * verdicts["n_audits"].sum()
