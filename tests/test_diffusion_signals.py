@@ -30,7 +30,7 @@ from tests.tiny_diffusion import audioldm
 
 torch = pytest.importorskip("torch")
 
-# methods: 6.2 ---------------------------------------------------------------------------------------------------------
+# methods: 6.2 -------------------------------------------------------------------------------------------------------
 BETAS = torch.linspace(math.sqrt(0.0015), math.sqrt(0.0195), 1000, dtype=torch.float64) ** 2
 LEVELS = torch.cumprod(1 - BETAS, 0)
 Z = torch.tensor([[0.8, -1.2, 0.5, 2.0]], dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_a_network_must_be_given_for_every_condition() -> None:
         run("grid/conditional", network=lambda z, t: z / 0)
 
 
-# The planner ---------------------------------------------------------------------------------------------------------
+# The planner --------------------------------------------------------------------------------------------------------
 
 
 def test_distinct_evaluations_are_shared_and_counted() -> None:
@@ -172,7 +172,7 @@ def test_standard_runs_follow_what_the_model_offers() -> None:
     assert "pfami/null" not in heard
 
 
-# Noise and neighbours --------------------------------------------------------------------------------------------------
+# Noise and neighbours -----------------------------------------------------------------------------------------------
 
 
 def test_noise_depends_on_seed_timestep_and_repeat_alone() -> None:
@@ -212,7 +212,7 @@ def test_reduced_captions_are_the_captions_own_affair() -> None:
     assert len({reduced(f"caption {n}", "other") for n in range(60)}) == len(OTHER_CAPTIONS)
 
 
-# On a model ----------------------------------------------------------------------------------------------------------
+# On a model ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_gradients_that_do_not_fit_are_checkpointed(
     )
 
 
-# Through the engine ------------------------------------------------------------------------------------------------------
+# Through the engine -------------------------------------------------------------------------------------------------
 
 CHEAP = [
     "denoising_loss/conditional",

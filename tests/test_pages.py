@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+
 from earwitness import experiments, pages
 from earwitness.errors import InputError
 

@@ -56,7 +56,7 @@ class LdmRecipe:
     """
 
     seed: int = 0
-    widths: tuple[int, ...] = (32, 64)
+    widths: tuple[int, ...] = (24, 48, 80)
     text_width: int = 32
     windows: int = 16
     epochs: int = 80
@@ -184,17 +184,18 @@ def build_text(recipe: LdmRecipe, vocabulary: int) -> ClapTextModelWithProjectio
 
 
 def build_unet(recipe: LdmRecipe, channels: int) -> UNet2DConditionModel:
-    """Return an untrained UNet: convolutions above, self-attention below, told one embedding."""
+    """Return an untrained UNet: convolutions above, self-attention on the coarsest level, told one embedding."""
     from diffusers import UNet2DConditionModel
 
+    plain = len(recipe.widths) - 1
     return UNet2DConditionModel(
         sample_size=LATENT_FRAMES,
         in_channels=channels,
         out_channels=channels,
         block_out_channels=recipe.widths,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
         cross_attention_dim=recipe.widths,
         attention_head_dim=8,
         norm_num_groups=8,
