@@ -97,7 +97,7 @@ def mels(audio: np.ndarray) -> Tensor:
 
 
 def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
-    """Train the autoencoder on random crops of ``audio`` ``[tracks, samples]``; its latents are scaled to variance 1."""
+    """Train the autoencoder on random crops of ``audio`` ``[tracks, samples]``; its latents have variance 1."""
     import torch
     from diffusers import AutoencoderKL
 
