@@ -107,7 +107,7 @@ def levels(table: pd.DataFrame, *, tests: Mapping[str, str], alpha: float = 0.01
     axes.set_xlim(0, 1.3 * max(float(rows["rate"].max()), float(rows["band_high"].max())))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if alpha >= 0.05 else 1))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"audits of nothing that were rejected at a nominal {alpha:.0%} (grey: what chance allows)")
+    axes.set_xlabel(f"null audits rejected at a nominal {alpha:.0%}    (grey: chance)")
     over = int((rows["rate"] > rows["band_high"]).sum())
     return finish(canvas, f"Rates of false rejection at {alpha:.0%}: {over} of {len(rows)} above their band.", source)
 
