@@ -37,7 +37,7 @@ class Card(_Strict):
     """One model. ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it."""
 
     name: str
-    format: Literal["transformers", "audiocraft", "both"]
+    format: Literal["transformers", "audiocraft", "both", "diffusers", "tango"]
     size: str
     sample_rate: PositiveInt
     channels: Literal[1, 2]
