@@ -136,7 +136,7 @@ def test_a_built_page_is_whole_and_keeps_to_itself(page, name):
 def test_links_lead_somewhere(book):
     broken = []
     for path in book.rglob("*.html"):
-        for link in re.findall(r'href="([^"#:]+)(?:#[^"]*)?"', path.read_text(encoding="utf-8")):
+        for link in re.findall(r'href="([^"#:?]+)(?:[#?][^"]*)?"', path.read_text(encoding="utf-8")):
             if not (path.parent / html.unescape(link)).exists():
                 broken.append(f"{path.name} -> {link}")
     assert broken == []
