@@ -1,7 +1,7 @@
 """What the planner saves, and what it costs beside the network calls themselves.
 
-Prints one JSON object per network (random weights): network calls per segment of the whole CDI feature set with CLiD and
-SimA, planned and if every attack ran its own extractor; processor seconds of the planned distinct evaluations against
+Prints one JSON object per network (random weights): network calls per segment of the whole CDI feature set with CLiD
+and SimA, planned and if every attack ran its own extractor; processor seconds of the planned distinct evaluations against
 as many bare calls of the same batch size (median ratio over interleaved repeats; goal 1.10); milliseconds of one
 evaluation; and seconds a segment of each adaptive chain.
 
@@ -30,8 +30,10 @@ NETWORKS = {  # block widths, latent channels, frames, bands
 }
 ATTACKS = [
     f"{name}/conditional"
-    for name in ("denoising_loss", "multiple_loss-*", "secmi", "pia-5", "pian-5", "sima-100-4")
-    + ("gradient_mask-*", "noise_optimisation", "noise_move")
+    for name in (
+        *("denoising_loss", "multiple_loss-*", "secmi", "pia-5", "pian-5", "sima-100-4"),
+        *("gradient_mask-*", "noise_optimisation", "noise_move"),
+    )
 ] + ["clid/null", "clid/half", "clid/other"]
 BETAS = {"_class_name": "DDIMScheduler", "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
