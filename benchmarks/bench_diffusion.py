@@ -1,7 +1,7 @@
 """What the planner saves, and what it costs beside the network calls themselves.
 
 Prints one JSON object per network (random weights): network calls per segment of the whole CDI feature set with CLiD
-and SimA, planned and if every attack ran its own extractor; processor seconds of the planned distinct evaluations against
+and SimA, planned and if every attack ran its own extractor; processor seconds of the planned evaluations against
 as many bare calls of the same batch size (median ratio over interleaved repeats; goal 1.10); milliseconds of one
 evaluation; and seconds a segment of each adaptive chain.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import ClapTextModelWithProjection, SpeechT5HifiGan
 
 MEL = MelSpec.of(SAMPLE_RATE, 64, 160)
-LATENT_FRAMES, FACTOR = 32, 8  # a window is 32 latent frames of 8 mel frames of 10 ms: 2.56 s
+LATENT_FRAMES, FACTOR = 16, 16  # a window is 16 latent frames of 16 mel frames of 10 ms: 2.56 s
 SPEC = AudioSpec(SAMPLE_RATE, 1, LATENT_FRAMES * FACTOR * MEL.hop / SAMPLE_RATE)
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
@@ -36,7 +36,7 @@ class FrontRecipe:
     """How autoencoder and vocoder are trained; ``crop`` counts mel frames, learning rates fall in one cycle."""
 
     seed: int = 0
-    channels: int = 8
+    channels: int = 16
     kl: float = 1e-4
     steps: int = 700
     batch: int = 8
@@ -56,7 +56,7 @@ class LdmRecipe:
     """
 
     seed: int = 0
-    widths: tuple[int, ...] = (24, 48, 80)
+    widths: tuple[int, ...] = (48, 80)
     text_width: int = 32
     windows: int = 16
     epochs: int = 80
@@ -105,9 +105,9 @@ def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
     vae = AutoencoderKL(
         in_channels=1,
         out_channels=1,
-        block_out_channels=(8, 16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 24, 32, 48),
+        down_block_types=("DownEncoderBlock2D",) * 5,
+        up_block_types=("UpDecoderBlock2D",) * 5,
         layers_per_block=1,
         latent_channels=recipe.channels,
         norm_num_groups=8,
@@ -226,7 +226,7 @@ def encode_windows(vae: AutoencoderKL, paths: Sequence[Path], windows: int, seed
     Returns
     -------
     Tensor
-        Scaled latents, float32, ``[tracks, windows, channels, 32, 8]``.
+        Scaled latents, float32, ``[tracks, windows, channels, 16, 4]``.
     """
     import torch
 
@@ -244,7 +244,7 @@ def encode_windows(vae: AutoencoderKL, paths: Sequence[Path], windows: int, seed
 def train_ldm(
     unet: UNet2DConditionModel, text: Any, tokenizer: Any, latents: Tensor, captions: Sequence[str], recipe: LdmRecipe
 ) -> list[float]:
-    """Train UNet and text half on ``latents`` ``[tracks, windows, channels, 32, 8]``; return each epoch's mean loss."""
+    """Train UNet and text half on ``latents`` ``[tracks, windows, channels, 16, 4]``; return each epoch's mean loss."""
     import torch
     from diffusers import DDPMScheduler
 

@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -27,7 +28,6 @@ from earwitness.pocket.ldm import (
     build_tokenizer,
     build_unet,
     encode_windows,
-    halve,
     train_autoencoder,
     train_ldm,
     train_vocoder,
@@ -150,7 +150,7 @@ def save_twin(networks: dict[str, Any], tokenizer: Any, folder: Path, record: di
     from diffusers import AudioLDMPipeline, DDIMScheduler
 
     scheduler = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    half = {name: halve(network).half() for name, network in networks.items()}
+    half = {name: deepcopy(network).half() for name, network in networks.items()}
     AudioLDMPipeline(**half, tokenizer=tokenizer, scheduler=scheduler).save_pretrained(folder)
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
