@@ -148,6 +148,10 @@ def test_a_table_shows_intervals_and_escapes_what_it_is_given():
     assert 'download="mia.csv"' in html
     with pytest.raises(InputError, match="no column 'acu'; did you mean 'auc'"):
         present.table(table, {"acu": "AUC"})
+    words = table.assign(attack=["not testable", "x" * 80])
+    html = present.table(words, {"attack": "a", "auc": "b"}, formats={"attack": present.verdict}).html
+    assert html.count("ew-long") == 2, "marked by the length of its text, not of its markup"
+    assert "ew-long" not in present.table(words.head(1), {"attack": "a"}, formats={"attack": present.verdict}).html
     assert "Nothing" in present.table(table.head(0), {"attack": "attack"}).html
 
 

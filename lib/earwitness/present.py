@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,8 @@ def table(
         if column not in frame:
             raise InputError(f"the table has no column {column!r}{nearest(column, frame.columns)}")
     cells = {column: _cells(frame, column, (formats or {}).get(column)) for column in columns}
-    wide = {column for column, shown in cells.items() if max(map(len, shown), default=0) > LONG_CELL}
+    lengths = {c: max((len(re.sub("<[^>]+>", "", cell)) for cell in shown), default=0) for c, shown in cells.items()}
+    wide = {column for column, length in lengths.items() if length > LONG_CELL}
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in columns.values())
     apart = frame[mark].to_list() if mark else [False] * len(frame)
     rows = []
