@@ -172,7 +172,7 @@ def test_standard_runs_follow_what_the_model_offers() -> None:
     assert "pfami/null" not in heard
 
 
-# Noise and neighbours -----------------------------------------------------------------------------------------------
+# Noise and neighbours ---------------------------------------------------------------------------------------------
 
 
 def test_noise_depends_on_seed_timestep_and_repeat_alone() -> None:
@@ -320,7 +320,7 @@ def test_gradients_that_do_not_fit_are_checkpointed(
     )
 
 
-# Through the engine -------------------------------------------------------------------------------------------------
+# Through the engine -----------------------------------------------------------------------------------------------
 
 CHEAP = [
     "denoising_loss/conditional",
