@@ -3,10 +3,14 @@
 ``make lock`` calls this with the environment's interpreter. A version already locked stays until a requirement moves it
 or its lines are deleted first. Resolved for every platform and Python from 3.11 on, and without torch: its builds bring
 different packages, which come with it. What each of them needs stands in base.in.
+
+Wheels that lack the library they wrap are left out: soundfile's wheel for any platform has no libsndfile, so that every
+sound would depend on what the machine happens to have, and an installer that meets it first takes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -19,6 +23,8 @@ OPTIONS = (
     *("--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-find-links", "--no-emit-index-url"),
     *("--universal", "--python-version", "3.11"),
 )
+
+BUNDLING = ("soundfile",)  # whose wheels for any platform are left out
 
 CONDA = """\
 # For conda users; `make lock` writes this file from requirements/, and a test compares the two.
@@ -48,6 +54,12 @@ def unhashed(lock: str) -> str:
     """Return a lock's pins with their markers and without their hashes."""
     lines = [line.removesuffix(" \\") for line in lock.splitlines() if line and not line[0].isspace()]
     return "\n".join(lines) + "\n"
+
+
+def without(lock: str, hashes: set[str]) -> str:
+    """Return a lock that no longer accepts the files of these SHA-256 hashes."""
+    lines = [line for line in lock.splitlines() if re.sub(r"^\s+--hash=sha256:|[ \\]+$", "", line) not in hashes]
+    return re.sub(r" \\\n(?!\s)", "\n", "\n".join(lines) + "\n")  # a last hash has no continuation
 
 
 def normal(name: str) -> str:
@@ -85,6 +97,12 @@ def main() -> int:
         no_torch = Path(scratch) / "override.txt"
         no_torch.write_text('torch ; python_version < "3"\n', encoding="utf-8")
         base = resolve("base", "--override", no_torch)
+        wanted = [f"{name}=={pins(base)[name]}" for name in BUNDLING]
+        only = ("--index-url", sources["UV_DEFAULT_INDEX"]) if "UV_DEFAULT_INDEX" in sources else ()
+        anywhere = ("--isolated", "--no-deps", "--only-binary", ":all:", "--platform", "any", "--quiet")
+        env.pip("download", *anywhere, *only, "--dest", Path(scratch), *wanted, quiet=True)
+        base = without(base, {hashlib.sha256(f.read_bytes()).hexdigest() for f in Path(scratch).glob("*.whl")})
+        (FOLDER / "base.lock").write_text(base, encoding="utf-8")
     constraints = FOLDER / "constraints.txt"
     constraints.write_text(unhashed(base), encoding="utf-8")
     resolve("tools", "--no-deps", "--constraint", constraints)

@@ -19,7 +19,7 @@ import install
 import pytest
 import yaml
 from install import Environment, SetupError, Step
-from lock import direct, environment_yml, normal, pins, unhashed
+from lock import direct, environment_yml, normal, pins, unhashed, without
 from mend_torchaudio import mend
 from packaging.requirements import Requirement
 
@@ -62,6 +62,22 @@ def test_locks_pin_and_hash_every_direct_requirement(root: Path, name: str) -> N
 )
 def test_a_careless_lock_is_caught(line: str, problem: str) -> None:
     assert problem in lock_problems(line)
+
+
+def test_files_can_be_left_out_of_a_lock_by_hash() -> None:
+    lock = "a==1 \\\n    --hash=sha256:01 \\\n    --hash=sha256:02\nb==2 \\\n    --hash=sha256:03\n"
+    assert without(lock, {"02", "09"}) == "a==1 \\\n    --hash=sha256:01\nb==2 \\\n    --hash=sha256:03\n"
+    assert without(lock, {"01"}) == "a==1 \\\n    --hash=sha256:02\nb==2 \\\n    --hash=sha256:03\n"
+
+
+def test_sound_is_read_by_the_library_that_was_locked() -> None:
+    """Not by what the machine happens to have: only wheels that bundle libsndfile are accepted."""
+    import _soundfile_data
+    import soundfile
+
+    bundled = Path(_soundfile_data.__file__).parent
+    assert list(bundled.glob("libsndfile*"))
+    assert soundfile.__libsndfile_version__ >= "1.2.2"
 
 
 def test_every_lock_pins_a_package_alike(root: Path, locked: dict[str, str]) -> None:
