@@ -16,6 +16,7 @@ from earwitness.attacks import cost, resolve
 from earwitness.audio import AudioSpec, Segment, prepare
 from earwitness.errors import InputError
 from earwitness.extractors import blind, diffusion, passes, plan, token
+from earwitness.extractors.batch import in_batches
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-BATCH_SEGMENTS = 16
 
 
 def passes_asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ...]:
@@ -86,20 +85,29 @@ def _extract(
 def score_part(
     model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
 ) -> list[dict[str, Any]]:
-    """Run the extractors over the segments of one part, in batches of fixed size; return the part's rows."""
+    """Run the extractors over the segments of one part, batch by batch; return the part's rows.
+
+    Each row says in ``batch_segments`` how many segments its batches held: equal sizes give equal bits.
+
+    Raises
+    ------
+    ModelError
+        As the extractors; also memory that does not suffice for a single segment.
+    """
     import torch
 
-    rows = []
     prefixes = further.codes(cast(TokenModel, model), spec) if further.prefixes else {}
-    for start in range(0, len(cuts), BATCH_SEGMENTS):
-        batch = cuts[start : start + BATCH_SEGMENTS]
+
+    def score(batch: Sequence[tuple[str, Track, Segment]]) -> Sequence[TokenSignals | DenoisingSignals]:
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
         captions = [track.caption for _, track, _ in batch]
-        scored = _extract(model, audio, captions, further, prefixes, spec.seed)
-        for (key, track, segment), signal in zip(batch, scored, strict=True):
-            row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
-            unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
-            for family, held in ((model.info.family, signal), ("blind", unseen)):
-                row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
-            rows.append(row)
+        return _extract(model, audio, captions, further, prefixes, spec.seed)
+
+    rows = []
+    for (key, track, segment), signal, size in in_batches(model, further.passes, cuts, score):
+        row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
+        unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
+        for family, held in ((model.info.family, signal), ("blind", unseen)):
+            row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
+        rows.append(row | {"batch_segments": size})
     return rows
