@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 import earwitness as ew
 from earwitness.errors import ModelError
 from earwitness.models import describe, locate, pocket_names, revision
+from earwitness.models import musicgen as musicgen_module
 from earwitness.models.base import TokenModel
 from tests.tiny import RATE, musicgen, tune
 
@@ -65,6 +66,15 @@ def test_a_score_does_not_depend_on_batch_mates_or_caption_lengths(model: TokenM
     together, _ = model.logits(codes, captions)
     for i in range(3):
         torch.testing.assert_close(model.logits(codes[i : i + 1], [captions[i]])[0][0], together[i], atol=1e-5, rtol=0)
+
+
+def test_codes_do_not_depend_on_how_many_segments_are_encoded_at_once(
+    model: TokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = model.encode(_audio(7))
+    for samples in (1, 10_240 * 2, 2**30):  # one, two and all seven at once
+        monkeypatch.setattr(musicgen_module, "CACHED_SAMPLES", samples)
+        assert torch.equal(model.encode(_audio(7)), cut)
 
 
 def test_the_delay_pattern_is_causal_and_sees_lower_codebooks(model: TokenModel) -> None:

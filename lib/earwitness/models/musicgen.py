@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_CHROMA = 10_000  # frames of the melody prefix; the published models have 235
+CACHED_SAMPLES = 2**17  # on a processor the codec takes so many samples at once: with more, its caches overflow
 CLASSES = {
     "musicgen": "MusicgenForConditionalGeneration",
     "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
@@ -97,8 +98,9 @@ class MusicgenModel:
         batch, channels, samples = audio.shape
         codec = self.network.audio_encoder
         mono = audio.reshape(batch * channels, 1, samples).to(self.device, codec.dtype)
+        at_once = max(1, CACHED_SAMPLES // samples) if self.device.type == "cpu" else len(mono)
         with torch.inference_mode():
-            codes = codec.encode(mono).audio_codes[0]
+            codes = torch.cat([codec.encode(part).audio_codes[0] for part in mono.split(at_once)])
         per_channel = codes.reshape(batch, channels, -1, codes.shape[-1])
         return per_channel.transpose(1, 2).reshape(batch, self.codebooks, codes.shape[-1]).long()
 
