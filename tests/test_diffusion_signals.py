@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import earwitness as ew
-from earwitness import signals as engine
 from earwitness.errors import InputError, ModelError
 from earwitness.extractors import plan as planning
 from earwitness.extractors.diffusion import (
@@ -343,7 +342,7 @@ def tracks(tmp_path: Path) -> list[Track]:
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(engine, "PART_TRACKS", 2)
+    monkeypatch.setattr("earwitness.shards.PART_TRACKS", 2)
     return tmp_path / "results"
 
 

@@ -57,6 +57,12 @@ def test_closed_forms_agree_with_one_another():
     assert units_needed(0.999) == 8
 
 
+def test_large_audits_have_a_smallest_effect_too():
+    found = [smallest_detectable_auc(n, n) for n in (20, 100, 200, 220, 240, 300, 1000, 5000)]
+    assert np.all(np.diff(found) < 0)
+    assert found[4] == pytest.approx(0.588, abs=0.003)
+
+
 def test_a_share_of_members_costs_its_square():
     assert units_needed(0.6, member_share=0.5) / units_needed(0.6) == pytest.approx(4, rel=0.03)
     assert units_needed(0.65, held_out_per_suspect=3) < units_needed(0.65)

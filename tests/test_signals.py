@@ -18,7 +18,8 @@ from earwitness import signals as engine
 from earwitness import store as storage
 from earwitness.errors import InputError, ModelError
 from earwitness.manifest import Track, file_hash
-from earwitness.signals import Signals, collect, parse_shard, summary, usable
+from earwitness.shards import parse_shard
+from earwitness.signals import Signals, collect, summary, usable
 from tests.tiny import musicgen, recording
 
 
@@ -41,7 +42,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> list[Track]:
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(engine, "PART_TRACKS", 2)
+    monkeypatch.setattr("earwitness.shards.PART_TRACKS", 2)
     return tmp_path / "results"
 
 

@@ -1,6 +1,7 @@
-"""The command line: ``earwitness check | score | page``. Thin: every command calls one library function.
+"""The command line: ``earwitness check | plan | score | page``. Thin: every command calls one library function.
 
-Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted. The book page *Audit your own* shows each.
+Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
+The book page *Audit your own* shows each.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ABOUT = "Did this audio model train on these recordings?"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
 
 Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
+Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
 
 
@@ -38,8 +40,38 @@ def check(manifest: Manifest, model: Annotated[str, typer.Option(help="model who
 
 
 @app.command()
+def plan(
+    model: Model,
+    manifest: Manifest,
+    split: Splits = None,
+    attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
+    seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
+    allow_download: Annotated[bool, typer.Option("--allow-download", help="fetch a hub model")] = False,
+) -> None:
+    """Say what scoring would take, and whether the result could be tested, before anything is spent."""
+    from rich.console import Console
+
+    from earwitness.planning import forecast, table, tracks_with_roles
+
+    found = forecast(
+        model,
+        tracks_with_roles(manifest, model, split),
+        attacks,
+        seed=seed,
+        probe=probe,
+        allow_download=allow_download,
+    )
+    if json_output:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        Console(highlight=False).print(table(found))
+
+
+@app.command()
 def score(
-    model: Annotated[str, typer.Option(help="pocket name, local folder or hub name")],
+    model: Model,
     manifest: Manifest,
     split: Splits = None,
     attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
@@ -50,7 +82,8 @@ def score(
     """Score the tracks of a manifest under a model, as far as they are not stored yet."""
     from earwitness.manifest import read_splits
     from earwitness.models import describe
-    from earwitness.signals import collect, parse_shard, summary
+    from earwitness.shards import parse_shard
+    from earwitness.signals import collect, summary
 
     describe(model)  # a mistyped name should fail before the manifest is read
     part = parse_shard(shard)

@@ -40,6 +40,12 @@ class StoppedError(EarwitnessError):
     exit_code = 4
 
 
+class StoreError(EarwitnessError):
+    """Stored signals that cannot be read or written: a full or read-only disk, a part from a newer version."""
+
+    exit_code = 5
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Suggest the closest of ``choices`` as a clause to append to a message, or an empty string."""
     match = get_close_matches(name, list(choices), n=1, cutoff=0.5)

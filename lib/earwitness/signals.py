@@ -1,20 +1,20 @@
 """The scoring engine: which signals are stored, which are missing, and the one loop that computes them.
 
-Tracks are keyed by their bytes and caption, put in the order of their keys and cut into parts of ``PART_TRACKS``; a
-part is scored in batches of fixed size and stored whole. Whatever was stored before an interruption is never computed
-again. The book page *Methods: from audio to verdict* draws the flow.
+Tracks are cut into parts (``shards``); a part is scored in batches of fixed size and stored whole (``store``). Whatever
+was stored before an interruption is never computed again, and several processes may work on the same tracks at once:
+each part is claimed by one of them. The book page *Methods: from audio to verdict* draws the flow.
 """
 
 from __future__ import annotations
 
-import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from earwitness.attacks import resolve
 from earwitness.audio import AudioSpec, Segment, prepare
@@ -26,20 +26,24 @@ from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
 from earwitness.models import describe, load_model
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
-from earwitness.store import Store, digest
+from earwitness.progress import Progress
+from earwitness.shards import deal, exclusion, key_tracks, parts_of
+from earwitness.store import Store, digest, part_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 
-PART_TRACKS = 32  # tracks in one part: what an interruption can cost
 EXCLUSION_COLUMNS = ["track_id", "role", "reason"]
 TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
 
 SIGNALS: dict[str, Any] = {"token": TokenSignals, "diffusion": DenoisingSignals, "blind": BlindSignals}
 
-log = logging.getLogger(__name__)
+CHUNK_SEGMENTS = 64  # segments in memory at once; whole batches, whatever their size up to this
+WAIT_SECONDS = 0.5  # between looks at a part that another process holds
+
+Part = list[tuple[str, Track]]
 
 
 @dataclass(frozen=True)
@@ -75,39 +79,22 @@ class Signals:
                 yield row, SIGNALS[family].from_arrays(stored[row["row"]])
 
 
-def _exclude(track: Track, reason: str) -> dict[str, str]:
-    return {"track_id": track.track_id, "role": track.role, "reason": reason}
-
-
-def _keyed(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[dict[str, str]]]:
-    """Return (key of content and condition, track) for every readable file, and the exclusions."""
-    keyed, excluded = [], []
-    for track in tracks:
-        name = track.path.name
-        try:
-            content = file_hash(track.path)
-        except OSError as error:
-            reason = f"{name}: expected an audio file, {str(error.strerror).lower()}; check the path"
-            excluded.append(_exclude(track, reason))
-            continue
-        if track.sha256 and track.sha256 != content:
-            reason = f"{name}: its bytes differ from the manifest's sha256; restore the file or its hash"
-            excluded.append(_exclude(track, reason))
-        else:
-            keyed.append((digest([content, track.caption]), track))
-    return keyed, excluded
-
-
 def _segments(
     keyed: Iterable[tuple[str, Track]], spec: AudioSpec, failed: dict[str, str]
 ) -> Iterator[tuple[str, Track, Segment]]:
     """Yield (key, track, segment); a recording that cannot be used is noted in ``failed`` by its key and skipped."""
     for key, track in keyed:
         try:
-            for segment in prepare(track.path, spec):
-                yield key, track, segment
-        except AudioError as error:
+            segments = prepare(track.path, spec)
+            unchanged = digest([file_hash(track.path), track.caption]) == key
+        except (AudioError, OSError) as error:
             failed[key] = str(error)
+            continue
+        if not unchanged:
+            failed[key] = f"{track.path.name}: its bytes changed while scoring; run the same command again"
+            continue
+        for segment in segments:
+            yield key, track, segment
 
 
 def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame]:
@@ -119,11 +106,11 @@ def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame
         Segments per usable track_id; and the exclusions (track_id, role, reason).
     """
     info = describe(model)
-    keyed, excluded = _keyed(tracks)
+    keyed, excluded = key_tracks(tracks)
     failed: dict[str, str] = {}
     cuts = _segments(keyed, AudioSpec(info.sample_rate, info.channels, info.segment_seconds), failed)
     counts = pd.Series([track.track_id for _, track, _ in cuts], dtype=str).value_counts(sort=False)
-    excluded += [_exclude(track, failed[key]) for key, track in keyed if key in failed]
+    excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     return counts, pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS)
 
 
@@ -139,12 +126,56 @@ def summary(signals: Signals) -> dict[str, Any]:
     }
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """Turn ``"2/8"`` into (2, 8): shards are numbered from 1."""
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise InputError(f"expected a shard as i/n with 1 <= i <= n, got {text!r}")
-    return int(index), int(count)
+class _Work:
+    """The loop: claim a part, score it, store it, until none is left; parts that others hold come last."""
+
+    def __init__(
+        self, model: Any, info: ModelInfo, spec: AudioSpec, further: Further, store: Store, **load: Any
+    ) -> None:
+        self.model, self.info, self.spec, self.further, self.store, self.load = model, info, spec, further, store, load
+        self.failed: dict[str, str] = {}
+        self.scored = 0
+
+    def run(self, parts: Sequence[Part], bar: Progress) -> None:
+        """Score what is missing; returns when every part is stored, by this process or another."""
+        if parts:
+            self.store.prepare()
+        waiting = deque(parts)
+        turns = len(waiting)  # so many refusals in a row mean that others hold all that is left
+        while waiting:
+            part = waiting.popleft()
+            name = part_name([key for key, _ in part])
+            with self.store.claim(name) as mine:
+                if mine:
+                    done = self.store.keys_in(name)  # written by another process in the meantime, except what failed
+                    self._score([(key, track) for key, track in part if key not in done], name)
+            if mine:
+                bar.update(len(part))
+                turns = len(waiting)
+                continue
+            waiting.append(part)
+            turns -= 1
+            if turns < 0:
+                bar.say("waiting for another process that scores the same tracks")
+                time.sleep(WAIT_SECONDS)
+
+    def _score(self, part: Part, name: str) -> None:
+        """Score and store one part; the model is loaded when the first segment needs it."""
+        rows: list[dict[str, Any]] = []
+        cuts = _segments(part, self.spec, self.failed)
+        while chunk := list(islice(cuts, CHUNK_SEGMENTS)):
+            rows += score_part(self._loaded(), chunk, self.spec, self.further)
+        if rows:
+            self.store.write(rows, name)
+            self.scored += len({row["track_key"] for row in rows})
+
+    def _loaded(self) -> Any:
+        """Return the model; refuse one whose files are no longer those that were described."""
+        if isinstance(self.model, str):
+            self.model = load_model(self.model, **self.load)
+            if self.model.info.key() != self.info.key():
+                raise ModelError(f"{self.info.name}: its files changed while scoring; run the same command again")
+        return self.model
 
 
 def collect(
@@ -205,30 +236,17 @@ def collect(
     second = load_model(reference) if isinstance(reference, str) else reference
     further = Further(passes_asked(attacks, info), second, prefixes or {})
     store = Store(info, spec, further.key())
-    keyed, excluded = _keyed(tracks)
-    index, count = shard
-    keyed = [(key, track) for key, track in keyed if int(key[:12], 16) % count == index - 1]
-    order = sorted(dict(keyed).items(), key=lambda item: item[0])
-    stored = set(store.index()["track_key"])
-    failed: dict[str, str] = {}
-    parts = [order[start : start + PART_TRACKS] for start in range(0, len(order), PART_TRACKS)]
-    missing = [[(key, track) for key, track in part if key not in stored] for part in parts]
-    wanted = sum(map(len, missing))
-    bar = tqdm(total=wanted, unit="track", desc=info.name, leave=False, disable=None if progress else True)
-    for part in filter(None, missing):
-        if isinstance(model, str):
-            model = load_model(model)
-            if model.info.key() != info.key():
-                raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")
-        rows = score_part(model, list(_segments(part, spec, failed)), spec, further)
-        if rows:
-            store.write(rows)
-        bar.update(len(part))
-    bar.close()
-    excluded += [_exclude(track, failed[key]) for key, track in keyed if key in failed]
+    keyed, excluded = key_tracks(deal(tracks, shard))
+    stored = set(store.index({key for key, _ in keyed})["track_key"])
+    parts = [[(key, track) for key, track in part if key not in stored] for part in parts_of(keyed)]
+    work = _Work(model, info, spec, further, store)
+    with Progress(info.name, sum(map(len, parts)), show=progress) as bar:
+        work.run([part for part in parts if part], bar)
+    failed = work.failed
+    excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
     found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(store.index(), on="track_key")
-    if found.empty and count == 1:
+    if found.empty and shard[1] == 1:
         raise InputError(f"none of {len(tracks)} tracks can be scored; first reason: {excluded[0]['reason']}")
     return Signals(
         index=found,
@@ -237,7 +255,7 @@ def collect(
         provenance={
             **store.identity,
             "tracks": len(tracks),
-            "tracks_scored_now": wanted - len(failed),
+            "tracks_scored_now": work.scored,
             "seconds": round(time.monotonic() - started, 1),
         },
         store=store,

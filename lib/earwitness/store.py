@@ -2,17 +2,21 @@
 
 The key hashes everything that must be equal for two signals to be comparable (weights, dtype, library versions, audio
 chain, extractors, seed), so another model, version or seed is another folder and is never served by luck. One row is
-one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata. Parts are
-written whole and renamed. The book page *Methods: from audio to verdict* documents the columns.
+one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside a
+checksum of the content. Parts are written whole and renamed. The book page *The signal store* documents the columns.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +25,69 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earwitness.audio import AudioSpec
+from earwitness.errors import StoreError
 from earwitness.extractors import blind, diffusion, token
 from earwitness.models.base import ModelInfo
 from earwitness.paths import results_dir
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+INDEX = ["track_key", "segment_id", "start_s"]
+CLAIMS = ".claims"
+RESUME = "finished parts are stored, so the same command goes on from here"
 
 log = logging.getLogger(__name__)
+_sound: dict[Path, tuple[int, int, int]] = {}  # parts whose checksum held, with size, time and inode at that moment
 
 
 def digest(content: Any) -> str:
     """Return the SHA-256 of something JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def part_name(keys: Sequence[str]) -> str:
+    """Return the file name of the part that holds these track keys."""
+    return f"part-{digest(sorted(keys))[:16]}.parquet"
+
+
+def checksum(table: pa.Table) -> str:
+    """Return a hash of a part's column names, types and values, whatever their encoding in the file."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        listed = pa.types.is_fixed_size_list(column.type)
+        kind = f"{column.type.value_type}[{column.type.list_size}]" if listed else f"{column.type}"
+        whole.update(f"{name}\0{kind}\0{len(column)}\n".encode())
+        if pa.types.is_string(column.type):
+            whole.update("\0".join(column.to_pylist()).encode())
+        else:
+            values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
+            whole.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return whole.hexdigest()
+
+
+def encode(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any], **about: Any) -> bytes:
+    """Return a part as the bytes of a Parquet file; ``about`` is kept in its metadata beside shapes and checksum."""
+    columns: dict[str, Any] = {}
+    shapes: dict[str, list[int]] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], np.ndarray):
+            stacked = np.stack(values)
+            shapes[name] = list(stacked.shape[1:])
+            values = pa.FixedSizeListArray.from_arrays(stacked.ravel(), int(np.prod(shapes[name])))
+        columns[name] = values
+    table = pa.table(columns)
+    facts = {**about, "schema": SCHEMA_VERSION, "identity": identity, "shapes": shapes, "checksum": checksum(table)}
+    sink = pa.BufferOutputStream()
+    described = table.replace_schema_metadata({"earwitness": json.dumps(facts)})
+    pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return what a part says about itself: schema, identity, shapes, checksum and how it was scored."""
+    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"earwitness"])
+    return facts
 
 
 class Store:
@@ -51,52 +106,150 @@ class Store:
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
         self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"
 
-    def index(self) -> pd.DataFrame:
+    def index(self, keys: set[str] | None = None) -> pd.DataFrame:
         """List what is stored: track_key, segment_id, start_s, part (file name), row; one row per segment.
 
-        A part that cannot be read is set aside under ``*.damaged`` with a warning, so that it is computed again.
+        Parts that hold one of ``keys`` (default: every part) are read whole and compared with their checksum. A part
+        that cannot be read or differs is set aside under ``*.damaged`` with a warning, so that it is computed again.
+
+        Raises
+        ------
+        StoreError
+            A part written by a newer version, or a damaged one that cannot be set aside.
         """
         frames = []
         for path in sorted(self.folder.glob("part-*.parquet")):
-            try:
-                frame = pq.read_table(path, columns=["track_key", "segment_id", "start_s"]).to_pandas()
-            except (pa.ArrowInvalid, OSError) as error:
-                path.rename(path.with_suffix(".damaged"))
-                log.warning("%s is damaged (%s): set aside, its tracks will be scored again", path.name, error)
-                continue
-            frames.append(frame.assign(part=path.name, row=np.arange(len(frame))))
-        empty = pd.DataFrame(columns=["track_key", "segment_id", "start_s", "part", "row"])
+            frame = self._checked(path, keys)
+            if frame is not None:
+                frames.append(frame.assign(part=path.name, row=np.arange(len(frame))))
+        empty = pd.DataFrame(columns=[*INDEX, "part", "row"])
         table = pd.concat(frames, ignore_index=True) if frames else empty
         return table.drop_duplicates(["track_key", "segment_id"])
 
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write one part, whole or not at all; its name is the hash of the tracks in it."""
-        columns: dict[str, Any] = {}
-        shapes: dict[str, list[int]] = {}
-        for name in rows[0]:
-            values = [row[name] for row in rows]
-            if isinstance(values[0], np.ndarray):
-                stacked = np.stack(values)
-                shapes[name] = list(stacked.shape[1:])
-                values = pa.FixedSizeListArray.from_arrays(stacked.ravel(), int(np.prod(shapes[name])))
-            columns[name] = values
-        table = pa.table(columns).replace_schema_metadata(
-            {"earwitness": json.dumps({"shapes": shapes, "identity": self.identity})}
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = digest(sorted({row["track_key"] for row in rows}))[:16]
-        unfinished = self.folder / f".part-{name}.{os.getpid()}.tmp"
-        pq.write_table(table, unfinished, compression="zstd")
-        unfinished.replace(self.folder / f"part-{name}.parquet")
+    def _checked(self, path: Path, keys: set[str] | None) -> pd.DataFrame | None:
+        """Return the index columns of a part, or None (and set it aside) where it is damaged."""
+        try:
+            facts = facts_of(path)
+            if int(facts["schema"]) > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{path.name}: written by a newer Earwitness (schema {facts['schema']}, this one reads "
+                    f"{SCHEMA_VERSION}); update Earwitness or move the file away"
+                )
+            frame = pq.read_table(path, columns=INDEX, page_checksum_verification=True).to_pandas()
+            if keys is None or not keys.isdisjoint(frame["track_key"]):
+                self._verify(path, facts)
+        except FileNotFoundError:  # another process cleaned it away or set it aside
+            return None
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            _set_aside(path, f"{error}".partition("\n")[0])
+            return None
+        return frame
+
+    def _verify(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Compare a part with its checksum and this store's identity, once per state of the file; ValueError if not."""
+        stat = path.stat()
+        state = stat.st_size, stat.st_mtime_ns, stat.st_ino
+        if _sound.get(path) == state:
+            return
+        if facts["identity"] != json.loads(json.dumps(self.identity)):
+            raise ValueError("it belongs to another store")
+        if checksum(pq.read_table(path, page_checksum_verification=True)) != facts["checksum"]:
+            raise ValueError("its content does not match its checksum")
+        _sound[path] = state
+
+    def prepare(self) -> None:
+        """Make sure that parts can be written here, before a model is loaded; raise StoreError if not."""
+        probe = self.folder / f".writable.{os.getpid()}.tmp"
+        with _explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"1")
+            probe.unlink()
+
+    def write(self, rows: Sequence[Mapping[str, Any]], name: str = "", **about: Any) -> Path:
+        """Write one part, whole or not at all; by default its name is the hash of the tracks in it.
+
+        Raises
+        ------
+        StoreError
+            A full disk, a folder that cannot be written.
+        """
+        path = self.folder / (name or part_name(list({row["track_key"] for row in rows})))
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with _explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(encode(rows, self.identity, **about))
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return path
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Hold a part while it is scored; yields False where another process holds it.
+
+        The claim is a lock on one byte, kept by the operating system: it needs no clock and ends with the process that
+        holds it, however that ends. Where the file system has no locks, every claim is granted: two processes then do
+        the same work twice, and store it once.
+        """
+        with (self.folder / CLAIMS).open("ab") as file:
+            place = int(digest(name)[:12], 16)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except OSError as error:
+                yield error.errno not in {errno.EACCES, errno.EAGAIN}
+                return
+            yield True
+
+    def keys_in(self, name: str) -> set[str]:
+        """Return the track keys of one part; none where there is no such part."""
+        path = self.folder / name
+        frame = self._checked(path, None) if path.exists() else None
+        return set() if frame is None else set(frame["track_key"])
 
     def read(self, part: str, family: str) -> list[dict[str, np.ndarray]]:
         """Return what one extractor stored (columns ``<family>:<name>``), one dictionary per row of the part."""
-        file = pq.ParquetFile(self.folder / part)
-        shapes = json.loads(file.schema_arrow.metadata[b"earwitness"])["shapes"]
-        table = file.read(columns=[name for name in file.schema_arrow.names if name.startswith(f"{family}:")])
+        path = self.folder / part
+        try:
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            shapes = json.loads(file.schema_arrow.metadata[b"earwitness"])["shapes"]
+            table = file.read(columns=[name for name in file.schema_arrow.names if name.startswith(f"{family}:")])
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(f"{part}: was sound and is not any more ({error}); run the same command again") from None
         full = {}
         for name in table.column_names:
             column = table[name].combine_chunks()
             values = (column.flatten() if name in shapes else column).to_numpy(zero_copy_only=False)
             full[name.partition(":")[2]] = values.reshape(table.num_rows, *shapes.get(name, []))
         return [{name: values[row] for name, values in full.items()} for row in range(table.num_rows)]
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Rename a damaged part so that it is neither served nor lost."""
+    try:
+        path.rename(path.with_suffix(".damaged"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(
+            f"{path.name} is damaged ({reason}) and cannot be set aside ({error.strerror}); remove it"
+        ) from None
+    log.warning("%s is damaged (%s): set aside, its tracks will be scored again", path.name, reason)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        mends = {
+            errno.ENOSPC: "free some space",
+            errno.EDQUOT: "free some space",
+            errno.EFBIG: "raise the limit on file sizes",
+        }
+        mend = mends.get(error.errno or 0, "make it writable, or set EARWITNESS_RESULTS to a folder that is")
+        raise StoreError(f"cannot write to {folder} ({error.strerror}): {mend}; {RESUME}") from None

@@ -92,7 +92,8 @@ def units_needed(
 
 
 def _power(d: float, n: float, ratio: float, alpha: float) -> float:
-    return float(TTestIndPower().power(d, n, alpha * SHARE, ratio=ratio, alternative="larger"))
+    found = float(TTestIndPower().power(d, n, alpha * SHARE, ratio=ratio, alternative="larger"))
+    return 1.0 if np.isnan(found) else found  # the noncentral t has no value where the answer is 1 to all digits
 
 
 def needed_table(

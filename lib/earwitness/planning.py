@@ -1,0 +1,262 @@
+"""What a scoring run would cost, before anything is spent: segments, network evaluations, hours, memory, disk.
+
+Everything but the probe comes from the manifest, the files' headers and the model's configuration. The probe scores a
+few segments of the tracks at hand and stores nothing; it is what turns counts into hours. The book page *What an audit
+costs* does the same arithmetic for up to ten million tracks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earwitness.attacks import cost, resolve
+from earwitness.attacks.registry import STANDARD_PASSES
+from earwitness.audio import AudioSpec
+from earwitness.errors import InputError, ManifestError, ModelError
+from earwitness.extractors import plan as diffusion_plan
+from earwitness.extractors.run import Further, passes_asked
+from earwitness.manifest import Track, read_manifest, read_splits
+from earwitness.models import describe
+from earwitness.models.base import ModelInfo
+from earwitness.probe import Probe, measure
+from earwitness.progress import span
+from earwitness.shards import exclusion, key_tracks, seconds_of
+from earwitness.store import Store, digest
+
+SIDES = {"suspect": ("suspect", "member"), "held_out": ("held_out", "nonmember")}
+UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What scoring a manifest under a model would take.
+
+    Attributes
+    ----------
+    model, revision, family : str
+        Which model; the revision is ``"not downloaded"`` where only its card is known.
+    tracks, tracks_stored, tracks_missing : int
+        Tracks that can be used as far as headers tell, how many of them are stored, how many are to be scored.
+    segments_missing : int
+        Segments of the latter, at most: silent ones drop out when they are decoded.
+    audio_hours : float
+        Length of all usable tracks.
+    evaluations : dict
+        Attack -> network evaluations per segment, had it to run on its own.
+    evaluations_shared, evaluations_separate : int
+        Network evaluations per segment of all attacks together, sharing or not.
+    probe : Probe or None
+        Measurements; None where nothing was measured (``notes`` says why).
+    hours, disk_gib : float or None
+        Of one process, from the probe.
+    exclusions : list of dict
+        track_id, role, reason of each track that cannot be used.
+    refusals : list of str
+        Why the result could not be tested, however it comes out.
+    notes : list of str
+        What was not or could not be looked at.
+    """
+
+    model: str
+    revision: str
+    family: str
+    tracks: int
+    tracks_stored: int
+    tracks_missing: int
+    segments_missing: int
+    audio_hours: float
+    evaluations: dict[str, int]
+    evaluations_shared: int
+    evaluations_separate: int
+    probe: Probe | None
+    hours: float | None
+    disk_gib: float | None
+    exclusions: list[dict[str, str]]
+    refusals: list[str]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain types, ready for ``json.dumps``."""
+        return asdict(self)
+
+
+def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
+    """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+    asked = passes_asked(attacks, info)
+    diffusion = info.family == "diffusion"
+    at_hand = diffusion_plan.standard(info.conditions) if diffusion else STANDARD_PASSES
+    specs = [s for s in resolve(attacks, passes={"blind", *at_hand}) if s.attack.family == info.family]
+    own: dict[str, int] = {}
+    for name in dict.fromkeys(s.attack.name for s in specs):
+        passes = cost(s for s in specs if s.attack.name == name)
+        own[name] = diffusion_plan.plan(passes).nfe if diffusion else sum(passes.values())
+    if diffusion:
+        return own, diffusion_plan.plan(asked).nfe
+    standard = cost(resolve("loss"))  # the two passes that are always run, so that no later attack asks for them again
+    return own, sum({**standard, **{name: n for name, n in cost(resolve(attacks)).items() if name in asked}}.values())
+
+
+def _identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
+    """Return a model's description, from its card alone where its files are not here and may not be fetched."""
+    from earwitness.models.cards import read_cards
+
+    try:
+        return describe(model, allow_download=allow_download), []
+    except ModelError:
+        card = next((card for card in read_cards().models if card.name == model), None)
+        if card is None:
+            raise
+    family = "diffusion" if card.format in {"diffusers", "tango"} else "token"
+    info = ModelInfo(
+        model, family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
+        conditions=("text", "null") if family == "diffusion" else (),
+    )  # fmt: skip
+    return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
+
+
+def refusals(usable: Sequence[Track]) -> list[str]:
+    """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
+    from earwitness.inference.power import smallest_detectable_auc, units_needed
+    from earwitness.inference.verdict import MAX_DETECTABLE_AUC, POWER
+
+    sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
+    if not any(sizes.values()):
+        return []
+    if not all(sizes.values()):
+        return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
+    suspects, held_out = sizes.values()
+    if suspects >= units_needed(MAX_DETECTABLE_AUC, held_out_per_suspect=held_out / suspects):
+        return []
+    smallest = smallest_detectable_auc(suspects, held_out)
+    return [
+        f"too few tracks: {suspects} suspect and {held_out} held-out show only an AUC above {smallest:.2f} with "
+        f"{POWER:.0%} power; at least {units_needed(MAX_DETECTABLE_AUC)} of each are needed"
+    ]
+
+
+def forecast(
+    model: str,
+    tracks: Sequence[Track],
+    attacks: str | Sequence[str] = "all",
+    *,
+    seed: int = 0,
+    max_segments: int = 0,
+    probe: bool = True,
+    allow_download: bool = False,
+) -> Forecast:
+    """Say what ``collect`` with the same arguments would take.
+
+    Parameters
+    ----------
+    model : str
+        As for ``load_model``. A hub name whose files are not here is counted from its card.
+    tracks, attacks, seed, max_segments
+        As for ``collect``.
+    probe : bool
+        Score a few segments to measure seconds, memory and bytes. Nothing is stored.
+    allow_download : bool
+        Fetch a hub model that is not here yet.
+
+    Raises
+    ------
+    InputError
+        No track, or an unknown attack.
+    ModelError
+        An unknown model.
+    """
+    if not tracks:
+        raise InputError("expected at least one track, got none; check the manifest's roles and splits")
+    info, notes = _identity(model, allow_download=allow_download)
+    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
+    own, shared = evaluations(attacks, info)
+    keyed, excluded = key_tracks(tracks)
+    lengths = {track.track_id: seconds_of(track) for _, track in keyed}
+    for _, track in keyed:
+        if not lengths[track.track_id] >= info.segment_seconds:
+            reason = f"{track.path.name}: {lengths[track.track_id]:.2f} s, shorter than {info.segment_seconds:.2f} s"
+            unknown = np.isnan(lengths[track.track_id])
+            excluded.append(exclusion(track, f"{track.path.name}: not readable as audio" if unknown else reason))
+    out = {row["track_id"] for row in excluded}
+    usable = [(key, track) for key, track in keyed if track.track_id not in out]
+    further = Further(passes_asked(attacks, info), None, {})
+    stored = set() if info.revision == UNKNOWN else set(Store(info, spec, further.key()).index()["track_key"])
+    missing = [track for key, track in usable if key not in stored]
+    segments = sum(_segments_of(lengths[track.track_id], info.segment_seconds, max_segments) for track in missing)
+    measured = None
+    if probe and missing and info.revision != UNKNOWN:
+        order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
+        try:
+            measured = measure(model, order, spec, further, allow_download=allow_download)
+        except InputError as error:  # a costly attack that needs a second model or a prefix
+            notes.append(f"nothing measured: {error}")
+    if not any(track.role for _, track in usable):
+        notes.append("no track has a role for this model, so it is not known whether the result could be tested")
+    seconds = None
+    if measured:
+        seconds = segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track
+    return Forecast(
+        model=info.name, revision=info.revision, family=info.family,
+        tracks=len(usable), tracks_stored=len(usable) - len(missing), tracks_missing=len(missing),
+        segments_missing=segments, audio_hours=sum(lengths[track.track_id] for _, track in usable) / 3600,
+        evaluations=own, evaluations_shared=shared, evaluations_separate=sum(own.values()),
+        probe=measured, hours=None if seconds is None else seconds / 3600,
+        disk_gib=None if measured is None else segments * measured.bytes_per_segment / 2**30,
+        exclusions=excluded,
+        refusals=refusals([track for _, track in usable]), notes=notes,
+    )  # fmt: skip
+
+
+def _segments_of(seconds: float, length: float, most: int) -> int:
+    """Return how many whole segments fit, at most ``most`` (0: all)."""
+    count = int(seconds // length)
+    return min(count, most) if most else count
+
+
+def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None = None) -> list[Track]:
+    """Read the tracks that ``earwitness score`` would score, with roles where the manifest or its card tells them."""
+    tracks = read_splits(manifest, splits)
+    try:
+        roles = {track.track_id: track.role for track in read_manifest(manifest, target=model)}
+    except ManifestError:
+        roles = {}
+    return [replace(track, role=roles.get(track.track_id, "")) for track in tracks]
+
+
+def table(found: Forecast) -> Any:
+    """Return a forecast as a table for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    def row(name: str, text: str) -> None:
+        shown.add_row(name, escape(text))
+
+    shown = Table("", f"{escape(found.model)} ({found.revision[:16]})", show_lines=False)
+    row("tracks", f"{found.tracks} usable, {len(found.exclusions)} not; {found.audio_hours:.2f} h of audio")
+    row("stored", f"{found.tracks_stored} tracks")
+    row("to score", f"{found.tracks_missing} tracks, at most {found.segments_missing} segments")
+    alone = ", ".join(f"{name} {n}" for name, n in found.evaluations.items())
+    row("network calls a segment", f"{found.evaluations_shared} shared ({found.evaluations_separate} if not: {alone})")
+    if found.probe:
+        p = found.probe
+        row(
+            f"measured on {p.segments} segments ({p.device})",
+            f"{p.score_s_per_segment:.3g} s a segment, {p.prepare_s_per_track:.3g} s a track to decode",
+        )
+        gpu = "" if p.peak_gpu_memory_mib is None else f", {p.peak_gpu_memory_mib:.0f} MiB on the card"
+        row("peak memory", f"{p.peak_memory_mib:.0f} MiB{gpu}")
+    if found.hours is not None and found.disk_gib is not None:
+        row("time, one process", span(found.hours * 3600))
+        row("disk", f"{found.disk_gib:.3g} GiB")
+    for reason, number in Counter(row["reason"] for row in found.exclusions).most_common(10):
+        row("left out", f"{number} x {reason}")
+    for text in found.refusals:
+        row("not testable", text)
+    for text in found.notes:
+        row("note", text)
+    return shown
