@@ -10,6 +10,8 @@ import time
 import pytest
 import yaml
 
+from earwitness.paths import results_dir
+
 pytestmark = [pytest.mark.browser, pytest.mark.book]
 
 # What a headless Chromium needs as root, and what keeps it from looking for its own servers.
@@ -25,6 +27,7 @@ FLAGS = [
 ]
 WIDTHS = {"phone": 390, "desk": 1300}
 EVERY = ("welcome", "mia-token", "di-artist")
+MAIN = ("pages/welcome", "pages/mia-token", "pages/di-artist", "audit", "paper_map")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -179,3 +182,26 @@ def test_the_next_page_is_one_click_away(visit):
     tab = visit("pages/welcome")
     tab.locator("a.right-next").click()
     assert tab.url.endswith("background.html")
+
+
+def test_no_serious_barrier_for_those_who_cannot_see_or_use_a_mouse(visit, root):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    barriers = []
+    for i, name in enumerate(files(root)):
+        tab = visit(name, theme=("light", "dark")[i % 2])
+        found = axe.run(tab, options={"preload": False}).response["violations"]
+        heavy = [v for v in found if v["impact"] in {"serious", "critical"}]
+        barriers += [(name, v["id"], v["nodes"][0]["html"][:80]) for v in heavy]
+        tab.context.close()
+    assert barriers == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pictures_of_the_main_pages_are_kept(visit, width, theme):
+    """For people to look at: continuous integration keeps them with the run."""
+    for name in MAIN:
+        kept = results_dir() / "screenshots" / f"{name.replace('/', '-')}-{width}-{theme}.png"
+        tab = visit(name, width, theme)
+        tab.screenshot(path=kept, full_page=True)
+        assert kept.stat().st_size > 10_000

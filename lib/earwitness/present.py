@@ -106,8 +106,9 @@ def table(
     note = f"<p class=ew-source><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
     if not rows:
         return Html(f"<p>Nothing.</p>{note}")
+    named = f"table {source or ', '.join(columns.values())}"  # landmarks of a page need names of their own
     return Html(
-        '<div class="ew-scroll" tabindex="0" role="region" aria-label="table">'
+        f'<div class="ew-scroll" tabindex="0" role="region" aria-label="{html.escape(named, quote=True)}">'
         f'<table class="ew-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{note}'
     )
 

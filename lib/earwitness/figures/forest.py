@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
+from earwitness.figures.style import COLOURS, NARROW, STYLE, Figure, canvas_axes, finish, need
 
 VERDICT_LOOK = {"evidence": ("evidence", "o"), "no evidence": ("neutral", "s"), "not testable": ("alarm", "X")}
 
@@ -132,7 +132,7 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
     """
     need(artists, "group", "auc", "verdict")
     need(per_track, "auc", "auc_low", "auc_high")
-    canvas, axes = canvas_axes(height=1.15 + 0.68 * (len(groups) + 1))
+    canvas, axes = canvas_axes(NARROW, height=1.15 + 0.68 * (len(groups) + 1))
     _chance(axes)
     _intervals(axes, np.zeros(1), per_track.head(1), [("member", "o")])
     single, low, high = per_track[["auc", "auc_low", "auc_high"]].iloc[0]
@@ -151,7 +151,7 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-len(groups) - 0.6, 0.75)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("AUC: how often a suspect track scores above a held-out one    (0.5 = coin toss)")
+    axes.set_xlabel("AUC of suspects against held-out  (0.5 = coin toss)")
     for verdict, (colour, marker) in VERDICT_LOOK.items():
         if (artists["verdict"] == verdict).any():
             axes.plot([], [], marker, color=COLOURS[colour], mew=0, markersize=7.5, label=verdict)

@@ -20,12 +20,13 @@ COLOURS = {
     "muted": "#6b7280",
     "grid": "#d9dce1",
     "member": "#0067a5",
-    "reference": "#c25a00",
+    "reference": "#b45309",
     "evidence": "#00795c",
     "neutral": "#75797f",
     "blind": "#9a4f8c",
     "alarm": "#b3261e",
 }
+NARROW = 5.2  # inches; up to this width a figure shrinks to a phone's and stays readable, wider ones scroll
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
@@ -66,7 +67,9 @@ class Figure:
     def html(self) -> str:
         """The figure with its caption, as HTML."""
         caption = f"<figcaption>Drawn from <code>{html.escape(self.source)}</code></figcaption>" if self.source else ""
-        return f'<figure class="ew-figure">{self.svg}{caption}</figure>'
+        width = float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', self.svg)[1])  # type: ignore[index]
+        narrow = " ew-narrow" if width <= NARROW * 72 else ""
+        return f'<figure class="ew-figure{narrow}">{self.svg}{caption}</figure>'
 
     def _repr_html_(self) -> str:
         return self.html

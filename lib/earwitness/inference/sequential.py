@@ -3,12 +3,11 @@ r"""Evidence that may be looked at while it comes in: e-values by betting on pai
 Suspects and held-out units are paired in a seeded order. Under the null each pair is a fair coin: the suspect wins with
 probability one half. The mixture
 
-.. math:: E_n = \frac1J \sum_j \prod_{i \le n} (2 p_j)^{W_i} (2 (1 - p_j))^{1 - W_i}, \qquad p_j \in \{.55, .60,
-\dots, .95\}
+.. math:: E_n = \frac1J \sum_j \prod_{i \le n} (2 p_j)^{W_i} (2 (1 - p_j))^{1 - W_i}
 
-is then a non-negative martingale with mean 1, so by Ville's inequality it ever reaches 1/alpha with probability at most
-alpha: one may stop at any time. The score must be fixed beforehand. Reported beside the chosen test, never instead of
-it.
+with p_j = .55, .60, ..., .95 is then a non-negative martingale with mean 1, so by Ville's inequality it ever reaches
+1/alpha with probability at most alpha: one may stop at any time. The score must be fixed beforehand. Reported beside
+the chosen test, never instead of it.
 
 Source: Ville 1939; Waudby-Smith and Ramdas 2024 for betting. Book page: *How many tracks?*
 """

@@ -1,7 +1,8 @@
-"""Keep the built pages free of scripts they do not need: everything a page loads lies beside it.
+"""What the theme leaves to be done in the built pages: nothing loaded that is not needed, everything reachable by key.
 
 Jupyter Book adds every script under ``_static`` to every page, MathJax (1.2 MB) too, which Sphinx itself already adds
-where there is a formula; and it always adds Thebe, whose script lives on another server.
+where there is a formula; and it always adds Thebe, whose script lives on another server. The theme lets wide tables
+scroll, but only under a mouse.
 """
 
 from __future__ import annotations
@@ -24,8 +25,21 @@ def drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any]
         context[kind] = [file for file in files if "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()]
 
 
+MENDED = {  # what the theme writes -> what it should say
+    '<div class="pst-scrollable-table-container"': '<div class="pst-scrollable-table-container" tabindex="0"',
+    '<div role="list" class="citation-list"': '<div class="citation-list"',  # its children are no list items
+}
+
+
+def mend_for_all(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Let the keyboard scroll what the mouse can, and screen readers hear what is there."""
+    for written, mended in MENDED.items():
+        context["body"] = context.get("body", "").replace(written, mended)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register both."""
+    """Register all of it."""
     app.connect("config-inited", drop_mathjax_copies)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", mend_for_all, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
