@@ -75,7 +75,7 @@ def test_signals_survive_storage_to_the_bit(folder: str, audio: list[Track]) -> 
 
 def test_a_second_call_runs_nothing(folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
     first = collect(folder, audio)
-    monkeypatch.setattr(engine, "load_model", lambda name: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(engine, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
     second = collect(folder, audio)
     assert second.provenance["tracks_scored_now"] == 0
     pd.testing.assert_frame_equal(_table(first), _table(second))
@@ -143,9 +143,9 @@ def test_a_model_whose_files_change_in_mid_run_is_refused(
     copy = str(shutil.copytree(folder, tmp_path / "tiny"))
     real = engine.load_model
 
-    def late(name: str):
+    def late(name: str, **options):
         (Path(copy) / "added.json").write_text("{}")
-        return real(name)
+        return real(name, **options)
 
     monkeypatch.setattr(engine, "load_model", late)
     with pytest.raises(ModelError, match="changed while scoring; run the same command again"):

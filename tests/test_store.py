@@ -229,7 +229,8 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     store.prepare()
     code = (
         "import sys\nfrom tests.test_store import *\nstore = Store(INFO, SPEC)\n"
-        "with store.claim('part-a.parquet') as mine:\n    print(mine, flush=True)\n    sys.stdin.read()"
+        "with storage.Claims(store) as claims:\n    print(claims.take('part-a.parquet'), flush=True)\n"
+        "    sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
@@ -237,13 +238,13 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
-        with store.claim("part-a.parquet") as mine, store.claim("part-b.parquet") as other:
-            assert (mine, other) == (False, True)
+        with storage.Claims(store) as claims:
+            assert (claims.take("part-a.parquet"), claims.take("part-b.parquet")) == (False, True)
     finally:
         holder.kill()
         holder.wait()
-    with store.claim("part-a.parquet") as mine:
-        assert mine
+    with storage.Claims(store) as claims:
+        assert claims.take("part-a.parquet")
 
 
 def test_without_locks_every_claim_is_granted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,5 +254,6 @@ def test_without_locks_every_claim_is_granted(store: Store, monkeypatch: pytest.
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(storage.fcntl, "lockf", unsupported)
-    with store.claim("part-a.parquet") as mine:
-        assert mine
+    with storage.Claims(store) as claims:
+        assert claims.take("part-a.parquet")
+        claims.give_up("part-a.parquet")

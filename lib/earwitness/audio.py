@@ -9,6 +9,7 @@ The book page *Methods: audio preparation* lists the traps behind each rule.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import gcd
 from pathlib import Path
@@ -56,12 +57,14 @@ class Segment:
     """A cut of a track.
 
     ``segment_id`` hashes the decoded audio, the cut and this module's version. ``start_s`` is in seconds from the
-    start of the recording. ``audio`` is ``[C, samples]``.
+    start of the recording. ``audio`` is ``[C, samples]``. ``blind`` holds its blind signals, where
+    they are known already.
     """
 
     segment_id: str
     start_s: float
     audio: np.ndarray
+    blind: Any = None
 
 
 def _decode(path: Path) -> tuple[np.ndarray, int]:
@@ -155,6 +158,35 @@ def load(path: Path, spec: AudioSpec) -> np.ndarray:
     return (audio / max(1.0, float(np.abs(audio).max()))).astype(np.float32)
 
 
+def offsets(digest: bytes, total: int, spec: AudioSpec) -> list[int]:
+    """Return where segments start, in samples of ``total``, drawn from the content's hash and the seed."""
+    length = spec.segment_samples
+    if total < length:
+        raise AudioError(
+            f"{total / spec.sample_rate:.2f} s is shorter than the model's segment of {spec.segment_seconds:.2f} s; "
+            "nothing is padded, so use a longer recording"
+        )
+    rng = np.random.default_rng([spec.seed, *np.frombuffer(digest, np.uint32).tolist()])
+    count = total // length
+    starts = int(rng.integers(0, total - count * length + 1)) + length * np.arange(count)
+    if spec.max_segments and count > spec.max_segments:
+        starts = np.sort(rng.choice(starts, spec.max_segments, replace=False))
+    found: list[int] = starts.tolist()
+    return found
+
+
+def audible(pieces: Iterable[tuple[int, np.ndarray]], digest: bytes, spec: AudioSpec) -> Iterator[Segment]:
+    """Yield (start, ``[C, samples]``) pieces as segments but for silent ones; an error if none is left."""
+    kept = 0
+    for start, piece in pieces:
+        if level_dbfs(piece) >= SILENCE_DBFS:
+            name = hashlib.sha256(digest + f"{VERSION}:{start}:{spec.segment_samples}".encode()).hexdigest()[:24]
+            yield Segment(name, start / spec.sample_rate, piece)
+            kept += 1
+    if not kept:
+        raise AudioError(f"every segment is below {SILENCE_DBFS:.0f} dBFS; leave the recording out")
+
+
 def cut(audio: np.ndarray, spec: AudioSpec) -> list[Segment]:
     """Cut a prepared recording into fixed-length segments that do not overlap.
 
@@ -166,27 +198,10 @@ def cut(audio: np.ndarray, spec: AudioSpec) -> list[Segment]:
     AudioError
         Shorter than one segment, or no segment above the energy floor.
     """
-    length, total = spec.segment_samples, audio.shape[1]
-    if total < length:
-        raise AudioError(
-            f"{total / spec.sample_rate:.2f} s is shorter than the model's segment of {spec.segment_seconds:.2f} s; "
-            "nothing is padded, so use a longer recording"
-        )
     digest = hashlib.sha256(audio.tobytes()).digest()
-    rng = np.random.default_rng([spec.seed, *np.frombuffer(digest, np.uint32).tolist()])
-    count = total // length
-    starts = int(rng.integers(0, total - count * length + 1)) + length * np.arange(count)
-    if spec.max_segments and count > spec.max_segments:
-        starts = np.sort(rng.choice(starts, spec.max_segments, replace=False))
-    segments = []
-    for start in starts.tolist():
-        piece = audio[:, start : start + length]
-        if level_dbfs(piece) >= SILENCE_DBFS:
-            name = hashlib.sha256(digest + f"{VERSION}:{start}:{length}".encode()).hexdigest()[:24]
-            segments.append(Segment(name, start / spec.sample_rate, piece))
-    if not segments:
-        raise AudioError(f"every segment is below {SILENCE_DBFS:.0f} dBFS; leave the recording out")
-    return segments
+    starts = offsets(digest, audio.shape[1], spec)
+    pieces = ((start, audio[:, start : start + spec.segment_samples]) for start in starts)
+    return list(audible(pieces, digest, spec))
 
 
 def prepare(path: Path, spec: AudioSpec) -> list[Segment]:

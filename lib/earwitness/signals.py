@@ -7,6 +7,7 @@ each part is claimed by one of them. The book page *Methods: from audio to verdi
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from earwitness.attacks import resolve
-from earwitness.audio import AudioSpec, Segment, prepare
-from earwitness.errors import AudioError, InputError, ModelError
+from earwitness.audio import AudioSpec, Segment
+from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.run import Further, passes_asked, score_part
 from earwitness.extractors.token import TokenSignals
-from earwitness.manifest import Track, file_hash
+from earwitness.manifest import Track
 from earwitness.models import describe, load_model
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
 from earwitness.progress import Progress
 from earwitness.shards import deal, exclusion, key_tracks, parts_of
-from earwitness.store import Store, digest, part_name
+from earwitness.store import RESUME, Claims, Store, digest, part_name
+from earwitness.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -79,24 +80,6 @@ class Signals:
                 yield row, SIGNALS[family].from_arrays(stored[row["row"]])
 
 
-def _segments(
-    keyed: Iterable[tuple[str, Track]], spec: AudioSpec, failed: dict[str, str]
-) -> Iterator[tuple[str, Track, Segment]]:
-    """Yield (key, track, segment); a recording that cannot be used is noted in ``failed`` by its key and skipped."""
-    for key, track in keyed:
-        try:
-            segments = prepare(track.path, spec)
-            unchanged = digest([file_hash(track.path), track.caption]) == key
-        except (AudioError, OSError) as error:
-            failed[key] = str(error)
-            continue
-        if not unchanged:
-            failed[key] = f"{track.path.name}: its bytes changed while scoring; run the same command again"
-            continue
-        for segment in segments:
-            yield key, track, segment
-
-
 def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame]:
     """Decode and cut every track without running a model.
 
@@ -108,8 +91,10 @@ def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame
     info = describe(model)
     keyed, excluded = key_tracks(tracks)
     failed: dict[str, str] = {}
-    cuts = _segments(keyed, AudioSpec(info.sample_rate, info.channels, info.segment_seconds), failed)
-    counts = pd.Series([track.track_id for _, track, _ in cuts], dtype=str).value_counts(sort=False)
+    with Stream(AudioSpec(info.sample_rate, info.channels, info.segment_seconds)) as stream:
+        stream.ask(keyed)
+        names = [track.track_id for key, track, _ in stream.take(keyed, failed)]
+    counts = pd.Series(names, dtype=str).value_counts(sort=False)
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     return counts, pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS)
 
@@ -129,42 +114,51 @@ def summary(signals: Signals) -> dict[str, Any]:
 class _Work:
     """The loop: claim a part, score it, store it, until none is left; parts that others hold come last."""
 
-    def __init__(
-        self, model: Any, info: ModelInfo, spec: AudioSpec, further: Further, store: Store, **load: Any
-    ) -> None:
-        self.model, self.info, self.spec, self.further, self.store, self.load = model, info, spec, further, store, load
+    def __init__(self, model: Any, info: ModelInfo, spec: AudioSpec, further: Further, store: Store) -> None:
+        self.model, self.info, self.spec, self.further, self.store = model, info, spec, further, store
         self.failed: dict[str, str] = {}
         self.scored = 0
 
-    def run(self, parts: Sequence[Part], bar: Progress) -> None:
+    def run(self, parts: Sequence[Part], workers: int, bar: Progress) -> None:
         """Score what is missing; returns when every part is stored, by this process or another."""
-        if parts:
-            self.store.prepare()
-        waiting = deque(parts)
-        turns = len(waiting)  # so many refusals in a row mean that others hold all that is left
-        while waiting:
-            part = waiting.popleft()
-            name = part_name([key for key, _ in part])
-            with self.store.claim(name) as mine:
-                if mine:
-                    done = self.store.keys_in(name)  # written by another process in the meantime, except what failed
-                    self._score([(key, track) for key, track in part if key not in done], name)
-            if mine:
-                bar.update(len(part))
-                turns = len(waiting)
-                continue
-            waiting.append(part)
-            turns -= 1
-            if turns < 0:
-                bar.say("waiting for another process that scores the same tracks")
-                time.sleep(WAIT_SECONDS)
+        self.store.prepare()
+        waiting, refused = deque(parts), deque[Part]()
+        asked: deque[tuple[str, Part, Part]] = deque()  # with workers one part is decoded while another is scored
+        with Claims(self.store) as claims, Stream(self.spec, workers) as stream:
+            while waiting or refused or asked:
+                while waiting and len(asked) <= bool(workers):
+                    part = waiting.popleft()
+                    name = part_name([key for key, _ in part])
+                    if not claims.take(name):
+                        refused.append(part)
+                        continue
+                    done = self.store.keys_in(name)  # another process has written it, but for what failed
+                    rest = [(key, track) for key, track in part if key not in done]
+                    stream.ask(rest)
+                    asked.append((name, part, rest))
+                if asked:
+                    name, part, rest = asked.popleft()
+                    self._score(name, stream.take(rest, self.failed))
+                    claims.give_up(name)
+                    bar.update(len(part))
+                else:
+                    bar.say("waiting for another process that scores the same tracks")
+                    time.sleep(WAIT_SECONDS)
+                    waiting, refused = refused, deque()
 
-    def _score(self, part: Part, name: str) -> None:
+    def _score(self, name: str, cuts: Iterator[tuple[str, Track, Segment]]) -> None:
         """Score and store one part; the model is loaded when the first segment needs it."""
         rows: list[dict[str, Any]] = []
-        cuts = _segments(part, self.spec, self.failed)
         while chunk := list(islice(cuts, CHUNK_SEGMENTS)):
-            rows += score_part(self._loaded(), chunk, self.spec, self.further)
+            model = self._loaded()
+            try:
+                rows += score_part(model, chunk, self.spec, self.further)
+            except RuntimeError as error:
+                if model.info.device == "cpu":
+                    raise
+                reason = f"{error}".partition("\n")[0]
+                raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
+        rows = [row for row in rows if row["track_key"] not in self.failed]  # a recording that failed half-way
         if rows:
             self.store.write(rows, name)
             self.scored += len({row["track_key"] for row in rows})
@@ -172,10 +166,17 @@ class _Work:
     def _loaded(self) -> Any:
         """Return the model; refuse one whose files are no longer those that were described."""
         if isinstance(self.model, str):
-            self.model = load_model(self.model, **self.load)
+            self.model = load_model(self.model, dtype=self.info.dtype)
             if self.model.info.key() != self.info.key():
                 raise ModelError(f"{self.info.name}: its files changed while scoring; run the same command again")
         return self.model
+
+
+def _default_workers() -> int:
+    """Return how many processes decode ahead: on a processor decoding is a small share, a card must not wait for it."""
+    import torch
+
+    return min(4, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
 
 
 def collect(
@@ -188,6 +189,8 @@ def collect(
     seed: int = 0,
     max_segments: int = 0,
     shard: tuple[int, int] = (1, 1),
+    workers: int | None = None,
+    dtype: str = "float32",
     progress: bool = True,
 ) -> Signals:
     """Return the signals of every track under a model, scoring only what is not stored yet.
@@ -211,9 +214,14 @@ def collect(
     max_segments : int
         At most this many segments a track; 0 means all that fit.
     shard : (int, int)
-        Score the i-th of n shards only; tracks are dealt out by the hash of their content.
+        Score the i-th of n shards only; shards are balanced by seconds of audio.
+    workers : int, optional
+        Processes that decode ahead of the model; the results do not depend on it. Default: none beside a model on the
+        CPU, else up to four.
+    dtype : str
+        Type of the weights of a model that is given by name, as for ``load_model``.
     progress : bool
-        Show a progress bar at a terminal.
+        Show how far it is: a bar at a terminal or in a notebook, a line a minute elsewhere.
 
     Returns
     -------
@@ -231,7 +239,7 @@ def collect(
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
-    info = describe(model) if isinstance(model, str) else model.info
+    info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
     further = Further(passes_asked(attacks, info), second, prefixes or {})
@@ -240,8 +248,10 @@ def collect(
     stored = set(store.index({key for key, _ in keyed})["track_key"])
     parts = [[(key, track) for key, track in part if key not in stored] for part in parts_of(keyed)]
     work = _Work(model, info, spec, further, store)
-    with Progress(info.name, sum(map(len, parts)), show=progress) as bar:
-        work.run([part for part in parts if part], bar)
+    missing = [part for part in parts if part]
+    if missing:
+        with Progress(info.name, sum(map(len, missing)), show=progress) as bar:
+            work.run(missing, _default_workers() if workers is None else workers, bar)
     failed = work.failed
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
@@ -251,7 +261,7 @@ def collect(
     return Signals(
         index=found,
         exclusions=pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS),
-        info=info,
+        info=info if isinstance(work.model, str) else work.model.info,
         provenance={
             **store.identity,
             "tracks": len(tracks),

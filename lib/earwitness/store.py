@@ -15,9 +15,10 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -187,23 +188,6 @@ class Store:
                 unfinished.unlink(missing_ok=True)
         return path
 
-    @contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        """Hold a part while it is scored; yields False where another process holds it.
-
-        The claim is a lock on one byte, kept by the operating system: it needs no clock and ends with the process that
-        holds it, however that ends. Where the file system has no locks, every claim is granted: two processes then do
-        the same work twice, and store it once.
-        """
-        with (self.folder / CLAIMS).open("ab") as file:
-            place = int(digest(name)[:12], 16)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-            except OSError as error:
-                yield error.errno not in {errno.EACCES, errno.EAGAIN}
-                return
-            yield True
-
     def keys_in(self, name: str) -> set[str]:
         """Return the track keys of one part; none where there is no such part."""
         path = self.folder / name
@@ -225,6 +209,47 @@ class Store:
             values = (column.flatten() if name in shapes else column).to_numpy(zero_copy_only=False)
             full[name.partition(":")[2]] = values.reshape(table.num_rows, *shapes.get(name, []))
         return [{name: values[row] for name, values in full.items()} for row in range(table.num_rows)]
+
+
+class Claims:
+    """Which parts this process is at work on, so that others take the next.
+
+    A claim is a lock on one byte of a file, kept by the operating system: it needs no clock and ends with the process
+    that holds it, however that ends. Where the file system has no locks every claim is granted: two processes then do
+    the same work twice, and store it once.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.path = store.folder / CLAIMS
+
+    def __enter__(self) -> Self:
+        """Open the file of locks; closing it gives up every claim."""
+        self.file = self.path.open("ab")
+        return self
+
+    def take(self, name: str) -> bool:
+        """Claim a part; False where another process holds it."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+        except OSError as error:
+            return error.errno not in {errno.EACCES, errno.EAGAIN}
+        return True
+
+    def give_up(self, name: str) -> None:
+        """Let others have a part."""
+        with suppress(OSError):
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, _place(name))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up every claim."""
+        self.file.close()
+
+
+def _place(name: str) -> int:
+    """Return the byte that stands for a part."""
+    return int(digest(name)[:12], 16)
 
 
 def _set_aside(path: Path, reason: str) -> None:

@@ -106,7 +106,7 @@ def score_part(
     rows = []
     for (key, track, segment), signal, size in in_batches(model, further.passes, cuts, score):
         row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
-        unseen = blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
+        unseen = segment.blind or blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
         for family, held in ((model.info.family, signal), ("blind", unseen)):
             row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
         rows.append(row | {"batch_segments": size})
