@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from earwitness.errors import ManifestError
-from earwitness.manifest import ROLES, Card, read_card, read_folders, read_manifest, read_splits
+from earwitness.gather import read_folders
+from earwitness.manifest import ROLES, Card, read_card, read_manifest, read_splits
 from tests.tiny import recording
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load_model": "earwitness.models",
     "read_manifest": "earwitness.manifest",
-    "read_folders": "earwitness.manifest",
+    "read_folders": "earwitness.gather",
     "collect": "earwitness.signals",
     "score": "earwitness.attacks",
     "infer": "earwitness.inference",

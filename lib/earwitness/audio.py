@@ -19,6 +19,7 @@ import numpy as np
 import soundfile as sf
 from scipy.signal import resample_poly
 
+from earwitness import demux
 from earwitness.errors import AudioError
 
 VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
@@ -27,6 +28,7 @@ SILENCE_DBFS = -60.0  # a segment more than 40 dB under its own track's level co
 MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
+SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *demux.DEMUXERS}
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,60 @@ class Segment:
     blind: Any = None
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    """Read a file as float32 ``[C, samples]`` at its own rate; refuse what is missing, damaged or absurd."""
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file's header says: container, codec, sample rate (Hz), channels, length (s)."""
+
+    format: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float
+
+
+def probe(path: Path) -> FileInfo:
+    """Read a file's header.
+
+    Raises
+    ------
+    AudioError
+        A file that is missing or not readable as audio.
+    """
+    _refuse_missing(path)
+    if demux.handles(path):
+        return FileInfo(path.suffix[1:].upper(), *demux.probe(path))
+    try:
+        info = sf.info(path)
+    except (sf.LibsndfileError, OSError) as error:
+        raise _unreadable(path, error) from None
+    return FileInfo(info.format, info.subtype, int(info.samplerate), int(info.channels), float(info.duration))
+
+
+def _refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise AudioError(f"{path.name}: expected an audio file, found none; check the path in the manifest")
+
+
+def _unreadable(path: Path, error: Exception) -> AudioError:
+    reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
+    return AudioError(f"{path.name}: not readable as audio ({reason}); export it again as WAV or FLAC")
+
+
+def decode(path: Path) -> tuple[np.ndarray, int]:
+    """Read a file as float32 ``[C, samples]`` at its own rate; refuse what is missing, damaged or absurd.
+
+    Raises
+    ------
+    AudioError
+        Missing, unreadable or truncated files, or ones beyond the limits of length, channels and sample rate.
+    """
+    _refuse_missing(path)
+    if demux.handles(path):
+        audio, rate, promised = demux.decode(
+            path, max_channels=MAX_CHANNELS, max_rate=MAX_SAMPLE_RATE, max_seconds=MAX_SECONDS
+        )
+        _refuse_truncated(path, audio.shape[1], promised, rate)
+        return audio, rate
     try:
         with sf.SoundFile(path) as file:
             if file.channels > MAX_CHANNELS or file.samplerate > MAX_SAMPLE_RATE:
@@ -83,8 +135,7 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
             expected, rate = file.frames, file.samplerate
             data = file.read(dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
-        reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
-        raise AudioError(f"{path.name}: not readable as audio ({reason}); export it again as WAV or FLAC") from None
+        raise _unreadable(path, error) from None
     _refuse_truncated(path, len(data), expected, rate)
     return data.T, rate
 
@@ -126,7 +177,7 @@ def load(path: Path, spec: AudioSpec) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        An audio file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...).
+        An audio file of one of ``SUFFIXES``: WAV, FLAC, OGG, MP3, AIFF through libsndfile, M4A and AAC through PyAV.
     spec : AudioSpec
         The target model's sample rate and channels.
 
@@ -140,12 +191,23 @@ def load(path: Path, spec: AudioSpec) -> np.ndarray:
     AudioError
         Missing, unreadable, truncated, silent or non-finite recordings.
     """
-    audio, rate = _decode(path)
+    audio, rate = decode(path)
+    return condition(audio, rate, spec, path.name)
+
+
+def condition(audio: np.ndarray, rate: int, spec: AudioSpec, name: str = "recording") -> np.ndarray:
+    """Bring a decoded recording ``[C, samples]`` at ``rate`` Hz to what ``load`` returns; ``name`` is for messages.
+
+    Raises
+    ------
+    AudioError
+        Silent or non-finite recordings.
+    """
     if not np.isfinite(audio).all():
         bad = int(np.argmin(np.isfinite(audio).all(axis=0)))
-        raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
+        raise AudioError(f"{name}: sample {bad} is not a finite number; export the recording again")
     if audio.shape[1] == 0 or level_dbfs(audio) < SILENCE_DBFS:
-        raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
+        raise AudioError(f"{name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
     audio = _remix(audio, spec.channels)
     if rate != spec.sample_rate:
         common = gcd(rate, spec.sample_rate)
@@ -153,7 +215,7 @@ def load(path: Path, spec: AudioSpec) -> np.ndarray:
     audio = audio - audio.mean(axis=1, keepdims=True)
     level = level_dbfs(audio)
     if level < SILENCE_DBFS:
-        raise AudioError(f"{path.name}: silent once mixed to {spec.channels} channel(s); leave it out")
+        raise AudioError(f"{name}: silent once mixed to {spec.channels} channel(s); leave it out")
     audio = audio * 10 ** ((LEVEL_DBFS - level) / 20)
     return (audio / max(1.0, float(np.abs(audio).max()))).astype(np.float32)
 

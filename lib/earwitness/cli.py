@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from earwitness.errors import EarwitnessError, StoppedError
+from earwitness.text import plain
 
 ABOUT = "Did this audio model train on these recordings?"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
@@ -24,19 +25,37 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="only these sp
 
 
 @app.command()
-def check(manifest: Manifest, model: Annotated[str, typer.Option(help="model whose window decides")]) -> None:
-    """Say what a manifest holds, which recordings cannot be used and why, before anything is scored."""
+def check(
+    model: Annotated[str, typer.Option(help="model whose window decides; it is not loaded")],
+    suspects: Annotated[Path | None, typer.Option(help="folder of the recordings in question")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV with path and role, instead of two folders")] = None,
+    root: Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything found as JSON")] = False,
+    write: Annotated[str, typer.Option(help="also write data_manifests/artists/NAME.csv and its card")] = "",
+    workers: Annotated[int, typer.Option(help="files decoded at a time", min=1, max=64)] = 2,
+) -> None:
+    """Say what was found, what is left out and why, and whether that can be tested, before any model is loaded."""
     from rich.console import Console
-    from rich.markup import escape
 
-    from earwitness.manifest import read_splits
-    from earwitness.signals import usable
+    from earwitness.checkup import as_dict, show
+    from earwitness.gather import gather
+    from earwitness.intake import examine, record_path, write_manifest
+    from earwitness.models import describe
 
-    kept, excluded = usable(read_splits(manifest), model)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{escape(manifest.name)}: {len(kept)} tracks can be scored, {len(excluded)} cannot")
-    for row in excluded.itertuples():
-        console.print(f"  {escape(str(row.track_id))}: {escape(str(row.reason))}")
+    describe(model)  # a mistyped name should fail before a thousand files are read
+    target = record_path(write) if write else None
+    found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model)
+    intake = examine(found.tracks, model, workers=workers, found=found)
+    if as_json:
+        typer.echo(json.dumps(as_dict(intake), indent=2))
+    else:
+        show(intake, Console(highlight=False))
+    if target:
+        written, card = write_manifest(intake, target, title=f"Audit of {write}")
+        typer.echo(
+            f"wrote {written.name} and {card.name}; paths are relative to --root {plain(str(intake.root))}", err=True
+        )
 
 
 @app.command()
@@ -116,7 +135,7 @@ def main() -> None:
     try:
         app()
     except EarwitnessError as error:
-        typer.echo(f"earwitness: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"earwitness: {error}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from earwitness.text import plain
+
 
 class EarwitnessError(Exception):
-    """Base of every error that names its own mend. ``exit_code`` is what the command line returns."""
+    """Base of every error that names its own mend. ``exit_code`` is what the command line returns.
+
+    Messages quote names and cells that others wrote, so their text is made plain: no line breaks, no escape sequences.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return the message on one line, with everything that is not printable written as an escape."""
+        return plain(" ".join(super().__str__().split("\n")))
 
 
 class InputError(EarwitnessError):

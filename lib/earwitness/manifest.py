@@ -8,7 +8,10 @@ The book page *Methods: manifests* documents every column.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +22,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earwitness.errors import ManifestError, nearest
+from earwitness.paths import inside, reason_of
+from earwitness.text import plain, unguard
 
 Role = Literal["member", "nonmember", "suspect", "held_out"]
 ROLES: tuple[str, ...] = get_args(Role)
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"}
 TEXT_COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "sha256", "licence", "source", "released")
 
 
@@ -82,22 +86,54 @@ def read_card(manifest: Path) -> Card | None:
         raise ManifestError(f"{path.name}: {where or 'not YAML'}: {detail['msg']}; mend the card") from None
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read the CSV with every column as text and missing cells empty; the index is the line number in the file."""
-    if not path.is_file():
-        raise ManifestError(f"{path.name}: expected a manifest (CSV), found no such file; check the path")
+def _read_text(path: Path) -> str:
+    """Return a table's text: UTF-8, with or without a mark, or UTF-16 with one, as spreadsheets write them."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV") from None
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    if "path" not in table:
-        hint = nearest("path", table.columns)
-        raise ManifestError(f"{path.name}: expected a column 'path', found {', '.join(table.columns)}{hint}; rename it")
-    if table.empty:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestError(f"{path.name}: expected a manifest (CSV), found no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path.name}: expected a manifest (CSV): {reason_of(error)}; check the path") from None
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({error.reason}); export it again as CSV") from None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read the CSV with every column as text and missing cells empty; the index is the line number in the file.
+
+    Columns may be separated by commas, semicolons or tabs: spreadsheets differ by country.
+    """
+    text = _read_text(path)
+    heading = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=heading.count), strict=True)
+    table: dict[int, list[str]] = {}
+    try:
+        columns = [name.strip() for name in next(rows, [])]
+        for row in rows:
+            if row and len(row) != len(columns):
+                raise ManifestError(
+                    f"{path.name}, line {rows.line_num}: expected {len(columns)} cells, found {len(row)}; quote cells "
+                    "that hold the separator"
+                )
+            if row:
+                table[rows.line_num] = [unguard(cell) for cell in row]
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path.name}, line {rows.line_num}: not a UTF-8 CSV table ({error}); export it again as CSV"
+        ) from None
+    if not columns:
+        raise ManifestError(f"{path.name}: not a UTF-8 CSV table (it is empty); export it again as CSV")
+    if len(set(columns)) < len(columns):
+        raise ManifestError(f"{path.name}: expected each column once, found {', '.join(columns)}; rename one")
+    if "path" not in columns:
+        hint = nearest("path", columns)
+        raise ManifestError(f"{path.name}: expected a column 'path', found {', '.join(columns)}{hint}; rename it")
+    if not table:
         raise ManifestError(f"{path.name}: expected at least one track, found none; add one row per recording")
-    return table
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns, dtype=str)
 
 
 def _roles_of_splits(
@@ -133,11 +169,12 @@ def _roles_of_splits(
     return mapping
 
 
-def _check_rows(path: Path, table: pd.DataFrame) -> None:
+def _check_rows(path: Path, table: pd.DataFrame, base: Path) -> None:
     """Refuse the first row that cannot be used, naming its line."""
+    root = base.resolve()
     checks = {
         "an empty path": table["path"].str.strip() == "",
-        "a path that leaves the audio folder": table["path"].map(_escapes),
+        "a path that leaves the audio folder": table["path"].map(lambda cell: _escapes(cell, base, root)),
         "a track_id used before": table["track_id"].duplicated(),
         f"a role that is none of {', '.join(ROLES)}": ~table["role"].isin(ROLES),
     }
@@ -149,9 +186,11 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
             raise ManifestError(f"{path.name}, line {line}: {problem} ({value!r}); mend this row")
 
 
-def _escapes(path: str) -> bool:
-    """Say whether a relative path is absolute or climbs out of its root."""
-    return Path(path).is_absolute() or ".." in Path(path).parts
+def _escapes(cell: str, base: Path, root: Path) -> bool:
+    """Say whether a relative path is absolute, climbs out of its root, or is a link that leads out of it."""
+    if "\0" in cell or Path(cell).is_absolute() or ".." in Path(cell).parts:
+        return True
+    return "leaves" in inside(base / cell, root)
 
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
@@ -210,9 +249,10 @@ def read_manifest(
         table = table[table["split"].isin(mapping)].assign(role=lambda t: t["split"].map(mapping))
     if "track_id" not in table:
         table = table.assign(track_id=table["path"])
-    _check_rows(path, table)
-    table["duration_s"] = _numbers(path, table["duration_s"]) if "duration_s" in table else float("nan")
+    table = table.assign(track_id=table["track_id"].map(plain))
     base = Path(root) if root is not None else _audio_root(path)
+    _check_rows(path, table, base)
+    table["duration_s"] = _numbers(path, table["duration_s"]) if "duration_s" in table else float("nan")
     present = [c for c in TEXT_COLUMNS if c in table and c != "path"]
     fields: list[dict[Any, Any]] = table[[*present, "role", "duration_s"]].to_dict("records")
     return [Track(path=base / cell, **row) for cell, row in zip(table["path"], fields, strict=True)]
@@ -230,22 +270,3 @@ def read_splits(path: str | Path, splits: Sequence[str] | None = None) -> list[T
     if "split" not in table or "role" in table:
         return read_manifest(path)
     return read_manifest(path, roles={"suspect": list(splits or table["split"].unique())})
-
-
-def read_folders(*, suspects: str | Path, held_out: str | Path) -> list[Track]:
-    """Read two folders of recordings (any nesting) as an audit's suspects and held-out.
-
-    Raises
-    ------
-    ManifestError
-        A folder that does not exist or holds no audio file.
-    """
-    tracks: list[Track] = []
-    for role, folder in (("suspect", Path(suspects)), ("held_out", Path(held_out))):
-        if not folder.is_dir():
-            raise ManifestError(f"{folder}: expected a folder of recordings ({role}), found none; check the path")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
-        if not files:
-            raise ManifestError(f"{folder}: no audio file in it; expected {', '.join(sorted(AUDIO_SUFFIXES))}")
-        tracks += [Track(f"{role}/{p.relative_to(folder).as_posix()}", p, role) for p in files]
-    return tracks

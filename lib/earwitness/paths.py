@@ -1,4 +1,4 @@
-"""Where things are kept: the project root and the results folder."""
+"""Where things are kept: the project root and the results folder; and which paths stay inside a folder."""
 
 from __future__ import annotations
 
@@ -22,3 +22,19 @@ def results_dir() -> Path:
     """Return the results folder: ``$EARWITNESS_RESULTS`` if set, else ``results`` under the project root."""
     configured = os.environ.get("EARWITNESS_RESULTS")
     return Path(configured).expanduser().resolve() if configured else project_root() / "results"
+
+
+def inside(path: Path, root: Path) -> str:
+    """Return why a path does not stay inside ``root`` (a resolved folder) or cannot be followed; empty if it does."""
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "a broken link; restore the file it leads to" if path.is_symlink() else "no such file"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"cannot be followed ({reason_of(error)})"
+    return "" if target.is_relative_to(root) else "a link that leaves the folder; copy the file into it"
+
+
+def reason_of(error: Exception) -> str:
+    """Return an operating system's reason in lower case, without the path."""
+    return str(getattr(error, "strerror", None) or error).lower()

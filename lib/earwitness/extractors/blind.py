@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from scipy.fft import dct, rfft
 from scipy.signal import get_window
 
-from earwitness.errors import AudioError
+from earwitness.audio import probe
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
 LONG_WINDOW = 8192  # the same for chroma, which must resolve semitones
 MEL_BANDS, MFCCS = 40, 20
 PITCH_CLASSES = ("c", "cs", "d", "ds", "e", "f", "fs", "g", "gs", "a", "as", "b")
-CONTAINERS = ("wav", "flac", "ogg", "mp3", "m4a", "aiff")
 FLOOR_DB = -60.0  # relative to the strongest: what lies lower counts as silent, or as beyond the bandwidth
 TINY = 1e-10
 
@@ -148,16 +147,13 @@ def file_features(path: Path) -> dict[str, float]:
     Raises
     ------
     AudioError
-        A file that libsndfile cannot read.
+        A file that cannot be read. M4A and AAC have no indicator of their own: they are the ones with none set.
     """
-    try:
-        info = sf.info(path)
-    except (sf.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path.name}: not readable as audio ({error}); export it again as WAV or FLAC") from None
+    info = probe(path)
     return {
-        "duration": info.duration,
-        "file_rate": path.stat().st_size / max(info.duration, TINY),
-        "source_sample_rate": float(info.samplerate),
+        "duration": info.duration_s,
+        "file_rate": path.stat().st_size / max(info.duration_s, TINY),
+        "source_sample_rate": float(info.sample_rate),
         "source_channels": float(info.channels),
         **{f"format_{name.lower()}": float(info.format in (name, f"{name}EX")) for name in FORMATS},
     }

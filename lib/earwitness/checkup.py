@@ -1,0 +1,93 @@
+"""What ``earwitness check`` prints: an ``Intake`` as tables for a terminal, or as JSON for a program.
+
+Every name is text from outside: markup is escaped, what is not printable is written as an escape. The book page *Audit
+your own* shows an example.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from earwitness.imbalance import SIDES
+from earwitness.inference.power import smallest_detectable_auc, units_needed
+from earwitness.inference.verdict import MAX_DETECTABLE_AUC, MIN_UNITS, POWER
+from earwitness.intake import Intake
+from earwitness.text import plain
+
+
+def enough(intake: Intake) -> tuple[bool, str]:
+    """Say whether the number of usable tracks can be tested at all, and with what power."""
+    counts = intake.counts()
+    sides = [counts.get("suspect", 0) + counts.get("member", 0), counts.get("held_out", 0) + counts.get("nonmember", 0)]
+    if intake.straddling:
+        pairs = len(intake.straddling)
+        return pairs >= MIN_UNITS, f"{pairs} works have takes on both sides: the paired test counts works, not tracks"
+    detectable = smallest_detectable_auc(*sides) if min(sides) else 1.0
+    sizes = f"{sides[0]} v {sides[1]} tracks"
+    if min(sides) < MIN_UNITS or detectable > MAX_DETECTABLE_AUC:
+        needed = units_needed(MAX_DETECTABLE_AUC)
+        return False, f"not testable: {sizes}; at least {needed} of each are needed"
+    return True, f"{sizes}: an AUC of {detectable:.2f} or more would be seen with {POWER:.0%} power"
+
+
+def as_dict(intake: Intake) -> dict[str, Any]:
+    """Return everything that was found as JSON types; NaN becomes null."""
+    testable, why = enough(intake)
+    tables = {name: getattr(intake, name) for name in ("files", "duplicates", "exclusions")}
+    return {
+        "testable": testable,
+        "size": why,
+        "counts": intake.counts(),
+        "imbalances": list(intake.imbalances),
+        "straddling": list(intake.straddling),
+        "passed_over": intake.passed_over,
+        **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+    }
+
+
+def show(intake: Intake, console: Console) -> None:
+    """Print the tables that a person needs before anything is scored."""
+    console.print(_overview(intake))
+    _rows(console, "Left out", intake.exclusions, ("track_id", "reason"))
+    pairs = intake.duplicates.assign(similarity=intake.duplicates["similarity"].map("{:.0%}".format))
+    _rows(console, "Copies of one recording", pairs, ("track_id", "other_id", "similarity"))
+    for role, kinds in intake.passed_over.items():
+        if kinds:
+            listed = ", ".join(f"{kind or 'no suffix'} {count}" for kind, count in kinds.items())
+            console.print(f"Passed over among {SIDES[role]}, no recordings by their names: {escape(plain(listed))}")
+    for sentence in intake.imbalances:
+        console.print(f"The sides differ in {escape(plain(sentence))}")
+    console.print(escape(enough(intake)[1]))
+
+
+def _overview(intake: Intake) -> Table:
+    """Return one row per role: tracks found and usable, length, formats."""
+    table = Table(box=box.SIMPLE)
+    for heading in ("", "found", "usable", "length", "formats"):
+        table.add_column(heading, justify="left" if heading in ("", "formats") else "right")
+    for role in [role for role in SIDES if (intake.files["role"] == role).any()]:
+        found = intake.files[intake.files["role"] == role]
+        usable = found[found["reason"] == ""]
+        formats = ", ".join(f"{kind} {count}" for kind, count in usable["format"].value_counts().items())
+        minutes = f"{usable['duration_s'].sum() / 60:.1f} min"
+        table.add_row(SIDES[role], str(len(found)), str(len(usable)), minutes, escape(plain(formats)))
+    return table
+
+
+def _rows(console: Console, title: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Print a table whole: a list that is cut short would drop data silently."""
+    if frame.empty:
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    for _ in columns:
+        table.add_column(overflow="fold")
+    for row in frame[list(columns)].astype(str).itertuples(index=False):
+        table.add_row(*(escape(plain(cell)) for cell in row))
+    console.print(table)

@@ -1,0 +1,204 @@
+"""What an audit was given, before any model is loaded: files, copies, imbalances, and what is left out and why.
+
+Rules: a recording that cannot be decoded, or is shorter than one segment, is left out. Copies of one recording on both
+sides are left out on both; of copies on one side the first stays. Everything left out is listed with its reason. The
+book page *Audit your own* shows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from earwitness import dedup, imbalance, sandbox
+from earwitness.audio import AudioSpec
+from earwitness.errors import InputError, ManifestError
+from earwitness.gather import EXCLUSION_COLUMNS, Found, common_folder
+from earwitness.manifest import Track
+from earwitness.models import describe
+from earwitness.paths import project_root, reason_of
+from earwitness.text import write_csv
+
+FILE_COLUMNS = (
+    "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
+    "sha256", "segments", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was found before any model is loaded.
+
+    Attributes
+    ----------
+    tracks : tuple of Track
+        Usable; copies left out by the rules above. ``sha256`` and ``duration_s`` are filled in.
+    files : pandas.DataFrame
+        One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
+        bandwidth_hz, sha256, segments, reason`` (empty where usable).
+    duplicates : pandas.DataFrame
+        ``track_id, other_id, role, other_role, similarity, offset_s``.
+    imbalances : tuple of str
+        Sentences: in what the roles differ.
+    exclusions : pandas.DataFrame
+        ``track_id, role, reason``, one row per recording left out.
+    straddling : tuple of str
+        Works with takes in both roles: only the paired test may compare them.
+    passed_over, root
+        As in ``Found``.
+    """
+
+    tracks: tuple[Track, ...]
+    files: pd.DataFrame
+    duplicates: pd.DataFrame
+    imbalances: tuple[str, ...]
+    exclusions: pd.DataFrame
+    straddling: tuple[str, ...] = ()
+    passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
+    root: Path = Path()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of usable tracks per role."""
+        return dict(Counter(track.role for track in self.tracks))
+
+
+def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None) -> Intake:
+    """Open every recording in a worker process and say what can be used, without loading the model.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        From ``gather``, ``read_manifest`` or ``read_folders``.
+    model : str
+        Its window decides how many segments a recording gives; only its configuration is read.
+    workers : int
+        Processes that decode at a time.
+    found : Found, optional
+        From ``gather``: what was refused or passed over is then listed too.
+
+    Raises
+    ------
+    InputError
+        No track at all.
+    ModelError
+        As ``models.describe``.
+    """
+    if not tracks and (found is None or found.refused.empty):
+        raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
+    info = describe(model)
+    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds)
+    answers = sandbox.inspect([track.path for track in tracks], spec, workers=workers)
+    for track, answer in zip(tracks, answers, strict=True):
+        if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:
+            answer["reason"] = "its bytes differ from the manifest's sha256; restore the file or its hash"
+    told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}
+    usable = {track.track_id: track for track in tracks if not told[track.track_id]["reason"]}
+    pairs = dedup.duplicates(list(usable.values()), {name: told[name]["words"] for name in usable})
+    for name, reason in _copies(list(usable.values()), pairs).items():
+        told[name]["reason"] = reason
+        del usable[name]
+    rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
+    refused = found.refused if found else pd.DataFrame(columns=EXCLUSION_COLUMNS)
+    files = pd.concat([pd.DataFrame(rows), refused], ignore_index=True).reindex(columns=list(FILE_COLUMNS))
+    kept = tuple(
+        replace(track, sha256=told[name]["sha256"], duration_s=told[name]["duration_s"])
+        for name, track in usable.items()
+    )
+    released = pd.Series({track.track_id: track.released for track in kept}, dtype=str)
+    compared = files.set_index("track_id").loc[released.index].assign(year=imbalance.years(released))
+    works = {
+        role: {track.work for track in kept if track.work and track.role == role} for role in {t.role for t in kept}
+    }
+    return Intake(
+        tracks=kept,
+        files=files,
+        duplicates=pairs,
+        imbalances=imbalance.sentences(compared),
+        exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
+        straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
+        passed_over=found.passed_over if found else {},
+        root=found.root if found else common_folder(tracks),
+    )
+
+
+def _copies(tracks: Sequence[Track], pairs: pd.DataFrame) -> dict[str, str]:
+    """Return track_id -> reason for copies that are left out: all of a group on two sides, else all but the first."""
+    if pairs.empty:
+        return {}
+    place = {track.track_id: i for i, track in enumerate(tracks)}
+    first, second = pairs["track_id"].map(place), pairs["other_id"].map(place)
+    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(tracks), len(tracks)))
+    groups = pd.Series(connected_components(graph, directed=False)[1])
+    left = {}
+    for members in groups.groupby(groups).groups.values():
+        group = [tracks[i] for i in members]
+        both = len({track.role for track in group}) > 1
+        for track in group if both else group[1:]:
+            other = next(t for t in group if (t.role != track.role if both else t is not track))
+            where = "on the other side; both are left out" if both else "on the same side; the first is kept"
+            left[track.track_id] = f"the same recording as {other.track_id} {where}"
+    return left
+
+
+def record_path(name: str) -> Path:
+    """Return where a record called ``name`` lies: ``data_manifests/artists/<name>.csv`` of the project.
+
+    Raises
+    ------
+    ManifestError
+        A name that is not lower-case letters, digits and hyphens.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ManifestError(f"expected a name of lower-case letters, digits and hyphens, got {name!r}; choose another")
+    return project_root() / "data_manifests" / "artists" / f"{name}.csv"
+
+
+def write_manifest(intake: Intake, path: Path, *, title: str) -> tuple[Path, Path]:
+    """Write the usable tracks as a manifest and its card, for the record; paths are relative to ``intake.root``.
+
+    Returns
+    -------
+    Path, Path
+        The CSV and the card. Read it again with ``read_manifest(path, root=…)``.
+
+    Raises
+    ------
+    ManifestError
+        Either exists: a record is not overwritten. Or its folder cannot be written to.
+    """
+    card = path.with_suffix(".card.yml")
+    for target in (path, card):
+        if target.exists():
+            raise ManifestError(f"{target.name}: exists, and a record is not overwritten; choose another name")
+    fields = ("artist", "work", "caption", "duration_s", "sha256", "released", "licence", "source")
+    rows = [
+        {"track_id": t.track_id, "path": "./" + t.path.absolute().relative_to(intake.root).as_posix(), "role": t.role}
+        | {name: getattr(t, name) for name in fields}
+        for t in intake.tracks
+    ]
+    facts = {
+        "title": title,
+        "version": 1,
+        "licence": "not stated",
+        "citation": "not stated",
+        "membership": "unknown: an audit's suspects and held-out recordings",
+        "audio": ", ".join(sorted(set(intake.files.loc[intake.files["reason"] == "", "format"]))),
+        "known_biases": list(intake.imbalances),
+        "counts": {"tracks": len(rows), **intake.counts(), "left_out": len(intake.exclusions)},
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(pd.DataFrame(rows), path)
+        card.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None
+    return path, card

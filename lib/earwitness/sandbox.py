@@ -1,0 +1,211 @@
+"""Files are opened first in worker processes that may die without taking the audit along.
+
+A decoder is the part of this program that a hostile file talks to. Each worker is a process of its own with limits on
+memory, on time and on writing; it answers in JSON, so that nothing it says is executed. A crash, a hang or a refusal
+costs one recording, which is left out with the reason. The book page *Threat model* says what this does not stop.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import os
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earwitness.audio import AudioSpec, condition, cut, decode, level_dbfs, probe
+from earwitness.errors import EarwitnessError, StoppedError
+from earwitness.paths import reason_of
+from earwitness.prints import SPEC, words
+from earwitness.text import plain
+
+MEMORY_GIB = 8  # address space of a worker
+SECONDS, SECONDS_PER_GB = 60.0, 300.0  # time for one file: a base, and more for larger ones
+START_SECONDS = 120.0
+WRITABLE_BYTES = 0  # what a worker may write to any one file
+BANDWIDTH_DB = -60.0  # relative to the strongest frequency
+COMMAND = [sys.executable, "-m", "earwitness.sandbox"]
+
+_idle: list[_Worker] = []
+_lock = threading.Lock()
+
+
+def inspect(paths: Sequence[Path], spec: AudioSpec, *, workers: int = 2) -> list[dict[str, Any]]:
+    """Open every file in a worker and say what is in it.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, whatever they hold.
+    spec : AudioSpec
+        What the target model hears; decides how many segments a recording gives.
+    workers : int
+        Processes at a time. They stay until this process ends, and serve the next call.
+
+    Returns
+    -------
+    list of dict
+        In the order of ``paths``; whatever could be found out of ``sha256``, ``format``, ``codec``, ``sample_rate``,
+        ``channels``, ``duration_s``, ``level_dbfs``, ``bandwidth_hz``, ``segments``, ``words`` (the fingerprint); and
+        ``reason``, empty for a recording that can be used.
+
+    Raises
+    ------
+    StoppedError
+        Interrupted from the keyboard.
+    EarwitnessError
+        Workers cannot be started at all.
+    """
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        return list(pool.map(lambda path: _one(path, spec), paths))
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted while looking at the files; nothing was written, run it again") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one(path: Path, spec: AudioSpec) -> dict[str, Any]:
+    """Hash a file here and have it opened by an idle worker, or a new one."""
+    try:
+        if not path.is_file():
+            kind = "no such file" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
+            return {"reason": f"expected an audio file, found {kind}; check the path"}
+        with path.open("rb") as file:
+            found: dict[str, Any] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        return {"reason": f"cannot be read ({reason_of(error)}); check its path and permissions"}
+    with _lock:
+        worker = _idle.pop() if _idle else None
+    if worker is None or worker.process.poll() is not None:
+        worker = _Worker()
+    found |= worker.ask({"path": str(path), "spec": asdict(spec)}, SECONDS + SECONDS_PER_GB * size / 1e9)
+    if worker.process.poll() is None:
+        with _lock:
+            _idle.append(worker)
+    return found | {"reason": plain(found["reason"])}
+
+
+class _Worker:
+    """A process that inspects files one by one; it ends when its input does, so it never outlives this process."""
+
+    def __init__(self) -> None:
+        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            COMMAND, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=os.environ | threads, bufsize=0
+        )
+        if self._line(START_SECONDS) != b"ready":
+            self._end()
+            raise EarwitnessError("the process that decodes files did not start; is the installation complete?")
+
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Return the answer, or a ``reason`` alone if there is none in time."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            line = self._line(seconds)
+            answer: dict[str, Any] = json.loads(line)
+            if "words" in answer:
+                answer["words"] = np.frombuffer(base64.b64decode(answer["words"]), np.uint32)
+        except TimeoutError:
+            self._end()
+            return {"reason": f"decoding took longer than {seconds:.0f} s; export it again as WAV or FLAC"}
+        except (OSError, ValueError):
+            self._end()
+            return {"reason": "the decoder crashed on it; export it again as WAV or FLAC, from a program you trust"}
+        return answer
+
+    def _line(self, seconds: float) -> bytes:
+        """Return the next line of the worker, without its end; empty if the worker is gone."""
+        assert self.process.stdout is not None
+        deadline, held = time.monotonic() + seconds, b""
+        while not held.endswith(b"\n"):
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            more = os.read(self.process.stdout.fileno(), 1 << 20)
+            if not more:
+                return b""
+            held += more
+        return held.strip()
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def look(path: Path, spec: AudioSpec) -> dict[str, Any]:
+    """Say what is in a file (the work of a worker); see ``inspect``."""
+    found: dict[str, Any] = {"reason": ""}
+    try:
+        found |= asdict(probe(path))
+        audio, rate = decode(path)
+        found["duration_s"] = audio.shape[1] / rate
+        level = level_dbfs(audio) if audio.size else -math.inf
+        found["level_dbfs"] = level if math.isfinite(level) else None
+        heard = condition(audio, rate, SPEC, path.name)
+        found["bandwidth_hz"] = _bandwidth(audio, rate)
+        found["words"] = base64.b64encode(words(heard[0]).tobytes()).decode()
+        try:
+            found["segments"] = len(cut(condition(audio, rate, spec, path.name), spec))
+        except EarwitnessError as error:
+            found["reason"] = str(error).removeprefix(f"{path.name}: ")
+    except EarwitnessError as error:
+        found["reason"] = str(error).removeprefix(f"{path.name}: ")
+    except MemoryError:
+        found["reason"] = f"needs more than {MEMORY_GIB} GiB to decode; split it into works first"
+    except Exception as error:  # whatever a decoder may raise costs this recording only
+        why = reason_of(error) if isinstance(error, OSError) else type(error).__name__
+        found["reason"] = f"cannot be read ({why}); check the file and its permissions"
+    return found
+
+
+def _bandwidth(audio: np.ndarray, rate: int) -> float:
+    """Return the highest frequency (Hz) less than 60 dB under the strongest; lossy codecs cut it off."""
+    from scipy.signal import welch
+
+    middle = audio.mean(axis=0)[max(0, audio.shape[1] // 2 - 30 * rate) :][: 60 * rate]
+    frequency, power = welch(middle, rate, nperseg=min(2048, len(middle)))
+    return float(frequency[power >= power.max() * 10 ** (BANDWIDTH_DB / 10)][-1])
+
+
+def _confine() -> None:
+    """Give up what a decoder does not need: memory without end, files of its own, a core dump."""
+    for kind, limit in (
+        (resource.RLIMIT_AS, MEMORY_GIB << 30),
+        (resource.RLIMIT_FSIZE, WRITABLE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # not every system knows every limit
+            resource.setrlimit(kind, (limit, limit))
+
+
+def main() -> None:
+    """Serve requests, one JSON object a line, until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # a library that prints must not write between the answers
+    _confine()
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(look(Path(request["path"]), AudioSpec(**request["spec"]))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
