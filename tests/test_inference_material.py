@@ -71,6 +71,29 @@ def test_causes_are_what_they_say(scores):
     assert found.groupby(artists)["artist"].nunique().eq(1).all()
     assert found.groupby(artists)["artist"].first().idxmax() == "artist 1"
     assert abs(np.corrcoef(found["hidden"], found["format"])[0, 1]) < 0.1
+    assert found.groupby(artists)["hidden"].mean().abs().max() < 0.05
+    held_out = causes(scores, FEATURES, side="held_out")
+    assert len(held_out) == N_TRACKS * 2 // 3
+
+
+def test_a_pool_takes_a_control_model(scores):
+    control = scores.assign(score=scores["score"] + 1)
+    both = pool(scores, FEATURES, side="held_out", control_scores=control)
+    assert both.control == pytest.approx(both.attacks + 1)
+    with pytest.raises(InputError, match="the control scores hold other units"):
+        pool(scores, FEATURES, control_scores=control[control["track_id"] != "t003"])
+
+
+def test_what_both_models_see_alike_is_not_held_against_the_suspects(scores):
+    """A shift that no blind feature shows: on one model it passes for training, beside a control model it does not."""
+    rng = np.random.default_rng(3)
+    other = scores.assign(score=scores["score"] + 0.2 * rng.normal(size=len(scores)))
+    options = {"n_suspect": 20, "n_held_out": 20, "n_audits": 60, "n_permutations": 99}
+    hidden = causes(scores, FEATURES)["hidden"]
+    alone = shift_curve(pool(scores, FEATURES), hidden, [2.0], **options)
+    beside = shift_curve(pool(scores, FEATURES, control_scores=other), hidden, [2.0], **options)
+    assert alone["primary_rejects"][0] > 0.7
+    assert beside["primary_rejects"][0] < 0.2
 
 
 def test_scenarios_run_at_once_and_give_one_table_each(scores):
@@ -88,6 +111,7 @@ def test_a_shift_moves_recipes_and_rule_apart(scores):
     curve = shift_curve(material, causes(scores, FEATURES)["artist"], [0.0, 2.0], **options)
     assert {"evidence", *PEERS} <= set(curve.columns)
     assert curve["IAR"].iloc[1] > 0.8 > 0.3 > curve["IAR"].iloc[0]
+    assert curve["primary_rejects"].max() < 0.15  # it compares within artists
 
 
 def test_figures_speak_and_refuse_wrong_tables(scores):

@@ -16,13 +16,12 @@ from earwitness.inference.primary import (
     fold_fits,
     folds_of,
     label_statistics,
-    labellings,
     out_of_fold_scores,
     primary_test,
     rank_standardise,
-    sign_flips,
     unusable_features,
 )
+from earwitness.inference.relabel import centred, comparable, labellings, sign_flips, strata_of
 
 A = np.array([0.9, 0.7, 0.8, 0.4, 0.6])
 B = np.array([0.5, 0.3, 0.6, 0.2, 0.4])
@@ -263,10 +262,87 @@ def test_paired_design_uses_the_pairs():
     assert float(primary_test(features, positive, pairs=pairs, n_permutations=999).p_value) <= 0.005
 
 
+# --- strata ---
+
+
+def by_artist(counts):
+    """Strata of artists with the given (suspect, held-out) counts, suspects of all artists first."""
+    suspects, held_out = zip(*counts, strict=True)
+    strata = np.concatenate((np.repeat(np.arange(len(counts)), suspects), np.repeat(np.arange(len(counts)), held_out)))
+    return strata, split(sum(suspects), sum(held_out))
+
+
+def test_labels_move_within_strata_only():
+    strata, positive = by_artist([(6, 2), (3, 9), (5, 5), (4, 0)])
+    labels, observed, exact = labellings(positive, 300, np.random.default_rng(0), strata=strata)
+    assert not exact
+    assert labels.shape == (34, 301)
+    up = labels > 0
+    assert (up[:, observed] == (positive & (strata != 3))).all()  # who has no counterpart has no say
+    for stratum, suspects in ((0, 6), (1, 3), (2, 5), (3, 0)):
+        assert (up[strata == stratum].sum(axis=0) == suspects).all()
+        assert labels[strata == stratum].sum(axis=0) == pytest.approx(0)
+    assert len({tuple(y) for y in up.T}) > 290
+    many = labellings(positive, 50, np.random.default_rng(0), (3,), np.stack([strata] * 3))[0]
+    assert many.shape == (3, 34, 51)
+    assert ((many > 0)[:, strata == 1].sum(axis=1) == 3).all()
+
+
+def test_few_labellings_within_strata_are_enumerated():
+    strata, positive = by_artist([(2, 1), (1, 2), (2, 2)])
+    labels, observed, exact = labellings(positive, 99, np.random.default_rng(0), strata=strata)
+    assert exact
+    assert labels.shape[1] == 3 * 3 * 6 == len({tuple(y) for y in (labels > 0).T})
+    assert ((labels[:, observed] > 0) == positive).all()
+
+
+def test_one_stratum_is_the_plain_test():
+    features, positive = rank_standardise(noise(30, 14, 4)), split(7, 7)
+    one = np.zeros(14, dtype=int)
+    assert rank_standardise(features, one) == pytest.approx(features)
+    plain, stratified = primary_test(features, positive), primary_test(features, positive, strata=one)
+    assert stratified.p_value == pytest.approx(plain.p_value)
+    assert stratified.p_direction == pytest.approx(plain.p_direction)
+
+
+def test_strata_and_who_can_be_compared():
+    assert strata_of(np.array(["a"] * 4, dtype=object)) is None
+    assert strata_of(np.array(["a", "b", "c"], dtype=object)) is None  # the artist is the unit
+    assert strata_of(np.array(["b", "a", "b"], dtype=object)).tolist() == [1, 0, 1]
+    strata, positive = by_artist([(2, 1), (2, 0), (0, 2)])
+    assert comparable(positive, strata).tolist() == [True, True, False, False, True, False, False]
+    assert comparable(positive, None).all()
+
+
+@given(arrays(np.float64, (9, 2), elements=st.integers(-5, 5)), st.lists(st.integers(0, 2), min_size=9, max_size=9))
+@settings(max_examples=50, deadline=None)
+def test_centring_is_that_of_a_loop_and_constants_within_strata_vanish(values, codes):
+    strata = np.array(codes)
+    expected = values.copy()
+    for code in set(codes):
+        expected[strata == code] -= values[strata == code].mean(axis=0)
+    assert centred(values, strata) == pytest.approx(expected, abs=1e-12)
+    assert rank_standardise(strata[:, None] * 1.7, strata) == pytest.approx(0)
+    found = rank_standardise(values, strata)
+    assert centred(found, strata) == pytest.approx(found)
+
+
+def test_artists_never_pass_for_training():
+    """Every suspect by a favoured artist but a few: plain relabelling rejects, relabelling within artists does not."""
+    strata, positive = by_artist([(16, 4), (4, 16)])
+    raw = noise(31, 400, 40, 5) + 2.0 * (strata == 0)[:, None]
+    plain = primary_test(rank_standardise(raw), positive, n_permutations=99).p_value
+    within = primary_test(rank_standardise(raw, strata), positive, strata=strata, n_permutations=99).p_value
+    assert (plain <= 0.05).mean() > 0.5
+    assert inside_band(within, 0.05)[0]
+    member = rank_standardise(raw + 1.5 * positive[:, None], strata)
+    assert (primary_test(member, positive, strata=strata, n_permutations=99).p_value <= 0.05).mean() > 0.7
+
+
 # --- level ---
 
 
-CELLS = 40  # bands of test_level hold for all of its cells together
+CELLS = 48  # bands of test_level hold for all of its cells together
 
 
 def inside_band(p_values, alpha, confidence=1 - 0.001 / CELLS):
@@ -282,6 +358,7 @@ SCENARIOS = {
     "8 v 8": {"n": (8, 8)},
     "heavy tails": {"n": (20, 20), "tail": 2},
     "segments in tracks": {"n": (15, 15), "segments": 6},
+    "three artists": {"n": (20, 20), "strata": by_artist([(3, 12), (10, 2), (7, 6)])[0]},
 }
 
 
@@ -299,16 +376,18 @@ def test_level(name, design):
 
     raw = values(11)
     raw = raw.mean(axis=2) if raw.ndim == 4 else raw
-    features = rank_standardise(raw)
+    strata = None if design == "paired" else scenario.get("strata")  # a pair is its own stratum
+    features = rank_standardise(raw, strata)
     if design == "difference":
         other = values(13)
         other = other.mean(axis=2) if other.ndim == 4 else other
-        features = rank_standardise(features - rank_standardise(raw + other))
+        features = rank_standardise(features - rank_standardise(raw + other, strata), strata)
     k = min(n_suspect, n_held_out)
     outcome = primary_test(
         features,
         split(n_suspect, n_held_out),
         pairs=np.column_stack((np.arange(k), np.arange(k) + n_suspect)) if design == "paired" else None,
+        strata=strata,
         oriented=design != "unoriented",
         n_permutations=99,
         seed=5,

@@ -195,11 +195,70 @@ def test_unknown_feature_suggests_the_nearest():
         audit(score_table(12, 12), features=["x0", "x9"])
 
 
-def test_artists_on_one_side_only_are_pointed_out():
-    table = score_table(12, 12)
-    assert not any("no artist is on both sides" in note for note in audit(table).notes)
+# --- artists ---
+
+
+def test_a_difference_between_artists_is_not_membership():
+    """Suspects mostly by artists whom the model predicts well: a test on shuffled tracks would call it training."""
+    table = score_table(40, 40, artists=4, seed=5)
+    track = table["track_id"].str[1:].astype(int)
+    favoured = np.where(track < 40, track % 8 < 6, track % 8 < 2)  # three in four suspects, one in four held-out
+    table["artist"] = np.where(favoured, "loud", "quiet")
+    own = table["attack"].str.startswith("x")
+    table.loc[own, "score"] += 4.0 * favoured[own]
+    assert audit(table.assign(artist="one")).p_value <= 0.01
+    result = audit(table)
+    assert result.p_value > 0.05
+    assert result.auc.value > 0.65 > result.auc_within.value
+    assert any("2 artists on both sides" in note for note in result.notes)
+
+
+def test_several_artists_with_membership_are_evidence_all_the_same():
+    table = score_table(40, 40, shift=1.5, artists=5)
+    artist = table["artist"].str[-1].astype(int)
+    own = table["attack"].str.startswith("x")
+    table.loc[own, "score"] += 3 * artist[own]
+    result = audit(table)
+    assert result.verdict == "evidence"
+    assert result.auc_within.value > result.auc.value + 0.05
+
+
+def test_artists_on_one_side_only_are_left_out_and_counted():
+    table = score_table(24, 24, shift=1.5)
+    lone = table["track_id"].isin(["t0000", "t0004", "t0008"])
+    table.loc[lone, "artist"] = "stranger"
+    result = audit(table)
+    assert result.excluded == {"units of artists who are on one side only": 3}
+    assert (result.n_suspect, result.n_held_out) == (21, 24)
+
+
+def test_no_artist_on_both_sides_is_not_testable_however_large_the_difference():
+    table = score_table(40, 40, shift=3)
     table["artist"] = table["role"]
-    assert any("no artist is on both sides" in note for note in audit(table).notes)
+    result = audit(table)
+    assert (result.verdict, result.p_value, result.e_value) == ("not testable", None, None)
+    assert "no artist is on both sides" in result.reasons[0]
+    assert result.auc.value > 0.9  # still described, and not called evidence
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_where_each_unit_is_an_artist_artists_are_compared():
+    table = score_table(20, 20, shift=2)
+    table["artist"] = table["track_id"]
+    assert audit(table).verdict == "evidence"
+    several = score_table(60, 60, shift=2)
+    several["artist"] = several["role"] + (several["track_id"].str[1:].astype(int) % 15).astype(str)
+    assert audit(several).verdict == "not testable"
+    assert audit(several, unit="artist").n_suspect == 15
+    assert audit(several, unit="artist").verdict == "evidence"
+
+
+def test_a_result_says_what_an_unseen_shift_would_have_to_be():
+    strong, none = audit(score_table(40, 40, shift=1.5)), audit(score_table(40, 40, seed=2))
+    assert 0.3 < strong.unseen_shift < strong.hedges_g.value
+    assert none.unseen_shift == 0
+    assert 0 <= strong.blind.explained <= 1
+    assert 0.3 < strong.blind.foreseen_auc < 0.7
 
 
 # --- pairs ---
@@ -213,6 +272,15 @@ def test_pairs_by_work():
     assert (result.n_suspect, result.n_held_out) == (19, 19)
     assert result.excluded == {"units without a partner by work": 1}
     assert result.p_value <= 0.01
+
+
+def test_pairs_are_of_one_artist():
+    table = score_table(20, 20, shift=2)
+    table.loc[table["track_id"] == "t0003", "artist"] = "someone else"
+    assert audit(table, pairs="work").excluded == {"units without a partner by work": 2}
+    table["artist"] = table["role"]
+    with pytest.raises(InputError, match="no unit has a partner of the same artist by 'work'"):
+        audit(table, pairs="work")
 
 
 def test_bad_pairs():

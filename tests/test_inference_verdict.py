@@ -7,8 +7,8 @@ import pytest
 
 from earwitness.inference import verdict
 from earwitness.inference.calibration import Pool
-from earwitness.inference.gate import blind_auc, blind_components, residualise, run_clauses
-from earwitness.inference.primary import rank_standardise
+from earwitness.inference.gate import blind_components, foreseen, residualise, run_clauses, summarise_blind
+from earwitness.inference.primary import folds_of, primary_test, rank_standardise
 from earwitness.inference.shift import shift_curve, smallest_gate_shift
 from earwitness.inference.verdict import ALPHA, RULE, Findings, decide
 
@@ -53,6 +53,7 @@ def test_evidence_needs_every_clause():
         ({"p_value": 0.011}, "no evidence", "an AUC of 0.71 or more would have been seen"),
         ({"p_value": 0.011, "residual_p": 0.5, "p_direction": 0.5}, "no evidence", "does not reject"),
         ({"alpha": 0.0009}, "no evidence", "> 0.0009"),
+        ({"apart": True}, "not testable", "no artist is on both sides"),
     ],
 )
 def test_each_clause(changes, word, reason):
@@ -120,11 +121,43 @@ def test_gate_sees_a_shift_of_either_sign():
     positive = np.arange(60) < 30
     blind = rng.normal(size=(60, 6))
     blind[positive] += 1.2 * np.array([1, -1, 1, -1, 1, -1])
-    clauses = run_clauses(
-        rank_standardise(rng.normal(size=(60, 4))), rank_standardise(blind), positive, n_permutations=199
-    )
+    features, blind = rank_standardise(rng.normal(size=(60, 4))), rank_standardise(blind)
+    clauses = run_clauses(features, blind, positive, n_permutations=199)
     assert float(clauses.blind_p) <= 0.01
-    assert blind_auc(rank_standardise(blind), positive) > 0.7
+    told = summarise_blind(features, blind, positive, None, 0, p_value=0.01, names=("a",))
+    assert told.auc > 0.7
+    assert told.explained < 0.1
+
+
+def test_gate_looks_where_blind_features_foresee_the_attack():
+    """A faint shift of what the attack scores depend on: lost among thirty features, plain in the foreseen score."""
+    rng = np.random.default_rng(7)
+    positive, closed, learned = np.arange(80) < 40, [], []
+    for _ in range(40):
+        cause = rng.normal(size=80) + 0.7 * positive
+        blind = rng.normal(size=(80, 30))
+        blind[:, :5] = 0.6 * blind[:, :5] + 0.8 * cause[:, None]
+        blind[:, :5] *= rng.choice((-1, 1), 5)
+        features = rank_standardise(cause[:, None] + 0.5 * rng.normal(size=(80, 4)))
+        ranked = rank_standardise(blind)
+        closed.append(float(run_clauses(features, ranked, positive, n_permutations=99).blind_p))
+        alone = primary_test(ranked, positive, oriented=False, n_permutations=99)
+        learned.append(float(alone.p_value))
+        told = summarise_blind(features, ranked, positive, None, 0, p_value=0.5, names=())
+        assert told.explained > 0.2
+    assert np.mean(np.array(closed) <= 0.05) > np.mean(np.array(learned) <= 0.05) + 0.15
+
+
+def test_foreseen_scores_see_neither_roles_nor_the_unit_itself():
+    rng = np.random.default_rng(8)
+    features, blind = rank_standardise(rng.normal(size=(50, 3))), rank_standardise(rng.normal(size=(50, 60)))
+    assert abs(np.corrcoef(foreseen(features, blind), features.mean(axis=1))[0, 1]) < 0.45  # in the sample it is ~ 1
+    assert foreseen(features, np.zeros((50, 2))) == pytest.approx(0)
+    changed = features.copy()
+    changed[0] += 3
+    fold = folds_of(50, 0) == folds_of(50, 0)[0]
+    moved = np.abs(foreseen(changed, blind) - foreseen(features, blind)) > 1e-9
+    assert moved[~fold].any()  # it enters the fits of the others, not its own
 
 
 def test_without_blind_features_there_is_no_gate():

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +23,10 @@ from scipy.stats import binom
 from earwitness.errors import InputError
 from earwitness.inference.gate import run_clauses
 from earwitness.inference.peers import PEERS
-from earwitness.inference.power import smallest_detectable_auc, units_needed
-from earwitness.inference.primary import Outcome, primary_test, rank_standardise
-from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, Findings, decide
+from earwitness.inference.power import power, units_needed
+from earwitness.inference.primary import Outcome, features_of, primary_test, rank_standardise
+from earwitness.inference.relabel import comparable, strata_of
+from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER, Findings, decide
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -48,6 +51,11 @@ class Pool:
     blind: FloatArray
     artists: npt.NDArray[np.object_]
     control: FloatArray | None = None
+
+    def strata(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return the artists of ``rows`` by number, in the shape of ``rows``; None where one stratum is enough."""
+        codes = strata_of(self.artists)
+        return None if codes is None else codes[rows]
 
 
 @dataclass(frozen=True)
@@ -164,26 +172,28 @@ def _audit(
     raw = pool.attacks[rows]
     if scenario.heavy_tails:
         raw = (raw - np.nanmean(pool.attacks, axis=0)) ** 3
-    features = rank_standardise(raw)
+    strata = None if scenario.one_artist else pool.strata(rows)
+    features = rank_standardise(raw, strata)
+    options: dict[str, Any] = {"strata": strata, "n_permutations": n_permutations, "seed": seed}
     found = {}
     if {"gate", "residual", "verdict"} & set(scenario.tests):
-        found = audit_clauses(features, rank_standardise(pool.blind[rows]), positive, n_permutations, alpha, seed)
+        blind = rank_standardise(pool.blind[rows], strata)
+        found = audit_clauses(features, blind, positive, n_permutations, alpha, seed, strata)
     for test in scenario.tests:
         if test in PEERS:
             found[test] = PEERS[test](raw[:, positive], raw[:, ~positive], seed=seed)
         elif test == "paired":
             couples = np.arange(min(positive.sum(), (~positive).sum()))
             pairs = np.column_stack((couples, couples + positive.sum()))
-            found[test] = primary_test(
-                features, positive, pairs=pairs, n_permutations=n_permutations, seed=seed
-            ).p_value
+            ranked = rank_standardise(raw)
+            found[test] = primary_test(ranked, positive, pairs=pairs, n_permutations=n_permutations, seed=seed).p_value
         elif test == "difference":
             if pool.control is None:
                 raise InputError("the difference test needs the pool's scores on a control model")
-            difference = rank_standardise(features - rank_standardise(pool.control[rows]))
-            found[test] = primary_test(difference, positive, n_permutations=n_permutations, seed=seed).p_value
+            difference = features_of([raw, pool.control[rows]], strata)
+            found[test] = primary_test(difference, positive, **options).p_value
         elif test == "primary" and test not in found:
-            found[test] = primary_test(features, positive, n_permutations=n_permutations, seed=seed).p_value
+            found[test] = primary_test(features, positive, **options).p_value
     return {test: found[test] for test in scenario.tests}
 
 
@@ -194,31 +204,34 @@ def audit_clauses(
     n_permutations: int,
     alpha: float,
     seed: int,
+    strata: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, npt.NDArray]:
     """Run all clauses and the rule on a batch of audits: rank-standardised [b, n, p] and [b, n, q], suspects first.
 
+    ``strata`` [b, n] are artists by number; units of artists on one side only do not count towards the size.
+
     Returns columns ``primary, direction, gate, residual`` (p-values) and ``verdict`` (words), each of length b.
     """
-    clauses = run_clauses(features, blind, positive, n_permutations=n_permutations, seed=seed)
+    clauses = run_clauses(features, blind, positive, strata=strata, n_permutations=n_permutations, seed=seed)
     if clauses.blind_p is None or clauses.residual_p is None:
         raise InputError("the verdict needs blind features; give the pool some")
-    n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
-    detectable = smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha)
+    count = np.broadcast_to(comparable(positive, strata), features.shape[:-1])
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
     outcome: Outcome = clauses.primary
     words = [
         decide(
             Findings(
-                n_suspect=n_suspect,
-                n_held_out=n_held_out,
+                n_suspect=(n_suspect := int(count[i][positive].sum())),
+                n_held_out=(n_held_out := int(count[i][~positive].sum())),
                 p_value=float(outcome.p_value[i]),
                 p_direction=float(outcome.p_direction[i]),
                 p_opposite=float(outcome.p_opposite[i]),
                 blind_p=float(clauses.blind_p[i]),
                 residual_p=float(clauses.residual_p[i]),
                 units_needed=needed,
-                detectable_auc=detectable,
+                detectable_auc=_detectable(n_suspect, n_held_out, alpha),
                 alpha=alpha,
+                apart=not count[i].any(),
             )
         )[0]
         for i in range(len(features))
@@ -230,3 +243,11 @@ def audit_clauses(
         "residual": clauses.residual_p,
         "verdict": np.asarray(words, dtype=object),
     }
+
+
+@lru_cache(maxsize=4096)
+def _detectable(n_suspect: int, n_held_out: int, alpha: float) -> float:
+    """Largest AUC allowed if an audit of this size sees it, else 1: all that the rule's word depends on."""
+    enough = min(n_suspect, n_held_out) >= 2
+    seen = enough and power(MAX_DETECTABLE_AUC, n_suspect, n_held_out, alpha=alpha) >= POWER
+    return MAX_DETECTABLE_AUC if seen else 1.0

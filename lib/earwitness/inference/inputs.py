@@ -1,6 +1,7 @@
 """From score tables to the arrays that the tests work on. Everything here ignores which side a unit is on.
 
-(The roles are only read to refuse tables whose two sides differ in kind, and to say which rows are suspects.)
+(The roles are only read to refuse tables whose two sides differ in kind, to leave out artists that are on one side
+only, and to say which rows are suspects.)
 Book page: *Dataset inference*.
 """
 
@@ -16,7 +17,8 @@ import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.inference.features import default_features
-from earwitness.inference.primary import rank_standardise, unusable_features
+from earwitness.inference.primary import features_of, rank_standardise, unusable_features
+from earwitness.inference.relabel import comparable, strata_of
 from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,11 +34,17 @@ class Prepared:
 
     Attributes
     ----------
-    features : numpy.ndarray, shape [n, p]
-    blind : numpy.ndarray, shape [n, q]
+    features, blind : numpy.ndarray, shapes [n, p], [n, q]
+        What is tested: within artists, where there are several.
+    total : numpy.ndarray, shape [n]
+        The pre-oriented sum over all units together, artists and all: what the pooled AUC describes.
     positive : numpy.ndarray of bool, shape [n]
         True for suspects.
     artists : numpy.ndarray of str, shape [n]
+    strata : numpy.ndarray of int, shape [n], or None
+        Artists by number; None where one stratum is enough.
+    apart : bool
+        Whether no artist is on both sides; nothing can be tested then, and no unit was left out for it.
     pairs : numpy.ndarray of int, shape [k, 2], or None
         Rows of matched suspect and held-out units.
     chosen : list of str
@@ -51,8 +59,11 @@ class Prepared:
 
     features: FloatArray
     blind: FloatArray
+    total: FloatArray
     positive: BoolArray
     artists: npt.NDArray[np.object_]
+    strata: npt.NDArray[np.int64] | None
+    apart: bool
     pairs: Pairs | None
     chosen: list[str]
     unusable: dict[str, str]
@@ -90,20 +101,34 @@ def prepare(
     scored: BoolArray = np.logical_and.reduce([np.isfinite(layer) for layer in layers]).any(axis=1)
     matched, partnerless = _match(scores, unit, table, scored, pairs)
     keep: BoolArray = scored & ~partnerless
-    ranked = [rank_standardise(layer[keep]) for layer in layers]
-    blind_values, blind_names = _blind_values(table, keep, blind)
+    if not keep.any():
+        why = f"no unit has a partner of the same artist by {pairs!r}" if scored.any() else "no unit has a score"
+        raise InputError(f"nothing can be tested: {why}")
+    lonely: BoolArray = np.zeros(len(keep), dtype=bool)
+    if matched is None:
+        lonely[keep] = ~comparable(table.positive[keep], strata_of(table.artists[keep]))
+    apart = bool(lonely[keep].all())
+    if not apart:
+        keep = keep & ~lonely
+    strata = strata_of(table.artists[keep]) if matched is None and not apart else None
     excluded = dict(table.excluded)
     for reason, rows in (
         ("units that no feature can score", ~scored),
         (f"units without a partner by {pairs}", partnerless),
+        ("units of artists who are on one side only", lonely & ~apart),
     ):
         if rows.any():
             excluded[reason] = int(rows.sum())
+    blind_values, blind_names = _blind_values(table, keep, blind)
+    kept = [layer[keep] for layer in layers]
     return Prepared(
-        features=ranked[0] if len(ranked) == 1 else rank_standardise(ranked[0] - ranked[1]),
-        blind=blind_values,
+        features=features_of(kept, strata),
+        blind=rank_standardise(blind_values, strata),
+        total=features_of(kept).mean(axis=1),
         positive=table.positive[keep],
         artists=table.artists[keep],
+        strata=strata,
+        apart=apart,
         pairs=None if matched is None else (np.cumsum(keep) - 1)[matched],
         chosen=chosen,
         unusable=unusable,
@@ -174,20 +199,21 @@ def _control_values(control: pd.DataFrame, table: UnitTable, unit: str, chosen: 
 def _match(
     scores: pd.DataFrame, unit: str, table: UnitTable, keep: BoolArray, column: str | None
 ) -> tuple[Pairs | None, BoolArray]:
-    """Rows of matched units, and which kept units have no partner."""
+    """Rows of matched units, and which kept units have no partner of the same artist."""
     if column is None:
         return None, np.zeros(len(keep), dtype=bool)
     if column not in scores.columns:
         raise InputError(f"the score table has no column {column!r} to pair by")
     key_of = scores.drop_duplicates(unit).set_index(unit)[column].reindex(table.units)
-    frame = pd.DataFrame({"row": np.arange(len(keep)), "key": key_of.to_numpy(), "positive": table.positive})[keep]
+    columns = {"key": key_of.to_numpy(), "positive": table.positive, "artist": table.artists}
+    frame = pd.DataFrame({"row": np.arange(len(keep))} | columns)[keep]
     repeated = frame[frame.duplicated(["key", "positive"])]
     if len(repeated):
         raise InputError(
             f"ambiguous pairs: {column} {repeated['key'].iloc[0]!r} has more than one unit on a side; a pair is one "
             "suspect and one held-out unit"
         )
-    joined = frame[frame["positive"]].merge(frame[~frame["positive"]], on="key")
+    joined = frame[frame["positive"]].merge(frame[~frame["positive"]], on=["key", "artist"])
     matched = joined[["row_x", "row_y"]].to_numpy(dtype=np.int64)
     partnerless = keep.copy()
     partnerless[matched.ravel()] = False
@@ -197,7 +223,7 @@ def _match(
 def _blind_values(
     table: UnitTable, keep: BoolArray, blind: Names | pd.DataFrame | None
 ) -> tuple[FloatArray, tuple[str, ...]]:
-    """Rank-standardised blind features of the kept units, and their names; unusable ones are left out."""
+    """Blind features of the kept units, and their names; unusable ones are left out."""
     if isinstance(blind, pd.DataFrame):
         lacking = sorted(set(table.units[keep]) - set(blind.index))
         if lacking:
@@ -215,4 +241,4 @@ def _blind_values(
         values = table.columns(names)[keep]
     reasons = unusable_features(values)
     usable = [j for j in range(len(names)) if j not in reasons]
-    return rank_standardise(values[:, usable]), tuple(names[j] for j in usable)
+    return values[:, usable], tuple(names[j] for j in usable)

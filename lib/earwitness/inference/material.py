@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
 
@@ -19,7 +20,11 @@ from earwitness.inference.gate import residualise
 from earwitness.inference.inputs import Names
 from earwitness.inference.peers import PEERS
 from earwitness.inference.primary import rank_standardise, unusable_features
-from earwitness.units import BLIND_PREFIX, matching, unit_table
+from earwitness.inference.relabel import strata_of
+from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
+
+BoolArray = npt.NDArray[np.bool_]
+Side = Literal["both", "suspect", "held_out"]
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("20 v 20, one artist", 20, 20, one_artist=True),
@@ -41,7 +46,8 @@ def pool(
     features: Names | None = None,
     *,
     unit: str = "track_id",
-    side: Literal["both", "suspect", "held_out"] = "both",
+    side: Side = "both",
+    control_scores: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Pool:
     """Return the units of a score table as raw means of attack scores and blind features.
@@ -56,6 +62,8 @@ def pool(
         Column that names the statistical unit; its segments are averaged, equally many for each.
     side : str
         Whose units: members and suspects, non-members and held-out, or all.
+    control_scores : pandas.DataFrame, optional
+        The same units on a control model.
 
     Raises
     ------
@@ -65,18 +73,29 @@ def pool(
     table = unit_table(scores, unit, seed=seed)
     own = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
     chosen = default_features(own) if features is None else matching(own, features)
-    keep = np.ones(len(table.units), dtype=bool) if side == "both" else table.positive == (side == "suspect")
+    keep = _side(table, side)
     attacks = table.columns(chosen)[keep]
     if not np.isfinite(attacks).all():
         lacking = [name for name, column in zip(chosen, attacks.T, strict=True) if not np.isfinite(column).all()]
         raise InputError(f"some units have no score for {', '.join(lacking)}; choose features that score every unit")
     blind = table.columns([name for name in table.attacks if name.startswith(BLIND_PREFIX)])[keep]
     usable = [j for j in range(blind.shape[1]) if j not in unusable_features(blind)]
-    return Pool(attacks, blind[:, usable], table.artists[keep])
+    control = None
+    if control_scores is not None:
+        other = unit_table(control_scores, unit, segments_per_unit=table.segments_per_unit, seed=seed)
+        if list(other.units) != list(table.units):
+            raise InputError("the control scores hold other units than the scores; score the same units on both models")
+        control = other.columns(chosen)[keep]
+    return Pool(attacks, blind[:, usable], table.artists[keep], control)
 
 
 def causes(
-    scores: pd.DataFrame, features: Names | None = None, *, unit: str = "track_id", seed: int = 0
+    scores: pd.DataFrame,
+    features: Names | None = None,
+    *,
+    unit: str = "track_id",
+    side: Side = "both",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return ways in which two sides may differ without training, one value per unit of the table's :func:`pool`.
 
@@ -84,17 +103,24 @@ def causes(
     -------
     pandas.DataFrame
         ``format`` (1 for MP3 and Ogg, 0 for WAV and FLAC), ``artist`` (how member-like the artist's units are on
-        average) and ``hidden`` (how member-like the unit is once blind features are regressed out: by construction a
-        shift that no blind feature shows).
+        average) and ``hidden`` (how member-like the unit is among its artist's once blind features are regressed out:
+        by construction a shift that neither the artist nor any blind feature shows).
     """
-    material = pool(scores, features, unit=unit, seed=seed)
-    ranked = rank_standardise(material.attacks)
-    total = pd.Series(ranked.mean(axis=1))
-    lossy = unit_table(scores, unit, seed=seed).columns(["blind/format_mp3", "blind/format_ogg"]).sum(axis=1)
-    hidden = residualise(ranked, rank_standardise(material.blind)).mean(axis=1)
+    material = pool(scores, features, unit=unit, side=side, seed=seed)
+    strata = strata_of(material.artists)
+    total = pd.Series(rank_standardise(material.attacks).mean(axis=1))
+    table = unit_table(scores, unit, seed=seed)
+    lossy = table.columns(["blind/format_mp3", "blind/format_ogg"]).sum(axis=1)[_side(table, side)]
+    within = rank_standardise(material.attacks, strata)
+    hidden = residualise(within, rank_standardise(material.blind, strata), strata).mean(axis=1)
     return pd.DataFrame(
-        {"format": lossy, "artist": total.groupby(material.artists).transform("mean"), "hidden": hidden}
+        {"artist": total.groupby(material.artists).transform("mean"), "format": lossy, "hidden": hidden}
     )
+
+
+def _side(table: UnitTable, side: Side) -> BoolArray:
+    """Which units are on the side asked for."""
+    return np.ones(len(table.units), dtype=bool) if side == "both" else table.positive == (side == "suspect")
 
 
 def audit_scenarios(

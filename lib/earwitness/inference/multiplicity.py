@@ -22,7 +22,8 @@ from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
 from earwitness.inference.power import units_needed
-from earwitness.inference.primary import labellings, rank_standardise
+from earwitness.inference.primary import rank_standardise
+from earwitness.inference.relabel import labellings, strata_of
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, Findings, decide
 from earwitness.units import BLIND_PREFIX, UnitTable
@@ -69,12 +70,13 @@ def max_t(table: UnitTable, *, n_permutations: int = 9999, seed: int = 0) -> pd.
     Returns
     -------
     pandas.DataFrame
-        ``attack, p_value`` (one-sided, by relabelling units, of the mean rank score) and ``p_adjusted`` (against the
-        largest of all attacks in each relabelling). Blind attacks are left out: they have no orientation.
+        ``attack, p_value`` (one-sided, of the mean rank score, by relabelling units within artists) and ``p_adjusted``
+        (against the largest of all attacks in each relabelling). Blind attacks are left out: they have no orientation.
     """
     names = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
-    features = rank_standardise(table.columns(names))
-    labels, observed, _ = labellings(table.positive, n_permutations, np.random.default_rng((seed, 1)))
+    strata = strata_of(table.artists)
+    features = rank_standardise(table.columns(names), strata)
+    labels, observed, _ = labellings(table.positive, n_permutations, np.random.default_rng((seed, 1)), strata=strata)
     statistic = features.T @ labels
     reached = statistic[:, [observed]] - 1e-9
     return pd.DataFrame(
@@ -111,6 +113,7 @@ def holm_verdicts(results: Mapping[str, InferenceResult], alpha: float = ALPHA) 
                 units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
                 detectable_auc=old.smallest_detectable_auc,
                 alpha=alpha,
+                apart=bool(old.parameters.get("apart")),
             )
         )
         note = f"p-values are adjusted by Holm over {len(names)} audits"

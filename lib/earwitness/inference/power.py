@@ -51,8 +51,10 @@ def power(auc: float, n_suspect: int, n_held_out: int, *, alpha: float = ALPHA) 
 def smallest_detectable_auc(n_suspect: int, n_held_out: int, *, alpha: float = ALPHA, target: float = POWER) -> float:
     """Smallest AUC that the primary test sees with probability ``target``; 1 when none below 1 - 1e-9 is."""
     highest = float(auc_to_d(1 - 1e-9))
+    if min(n_suspect, n_held_out) < 2:
+        return 1.0
     ratio = n_held_out / n_suspect
-    if min(n_suspect, n_held_out) < 2 or _power(highest, n_suspect, ratio, alpha) < target:
+    if _power(highest, n_suspect, ratio, alpha) < target:
         return 1.0
     return float(d_to_auc(brentq(lambda d: _power(d, n_suspect, ratio, alpha) - target, 0.0, highest)))
 

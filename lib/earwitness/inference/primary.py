@@ -13,23 +13,25 @@ combined by Cauchy's rule, which keeps most of the power of whichever is better,
 that of every other labelling: p is the share that do at least as well as the observed one, (1 + b) / (B + 1). It is
 exact for any sample size whenever units are exchangeable between the roles.
 
-In the paired design the labellings flip the sign of each pair's difference, and nothing else changes.
+Tracks of different artists are not exchangeable, however large the audit. Where there are several artists, labels are
+therefore shuffled *within each artist* only, and features enter as deviations from their artist's mean: a difference
+between artists cannot look like training. In the paired design the labellings flip the sign of each pair's difference,
+and nothing else changes.
 
 Arrays may carry leading batch dimensions (independent audits of equal size). Book page: *Dataset inference*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
-from math import comb
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import rankdata
+
+from earwitness.inference.relabel import centred, labellings, sign_flips
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -37,7 +39,6 @@ BoolArray = npt.NDArray[np.bool_]
 FOLDS = 5
 RIDGE = 0.1  # per training unit, on features of unit variance
 MAX_MISSING = 0.2  # share of units a feature may fail to score
-_EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
 _BLOCK = 1000  # labellings handled at once: small enough for the processor's cache, and memory stays bounded
 _DIGITS = 9  # statistics that agree to so many decimals, in standard deviations, are ties
 _FLAT = 1e-9  # a column with a smaller standard deviation than this is constant
@@ -82,19 +83,38 @@ def unusable_features(values: FloatArray) -> dict[int, str]:
     return reasons
 
 
-def rank_standardise(values: FloatArray) -> FloatArray:
+def rank_standardise(values: FloatArray, strata: npt.NDArray[np.int64] | None = None) -> FloatArray:
     """Replace each column by normal scores of its ranks over all units, with mean 0 and variance 1.
 
     Parameters
     ----------
     values : numpy.ndarray, shape [..., n, p]
         Units x features, both roles together; NaN where a unit has no score.
+    strata : numpy.ndarray of int, shape [..., n], optional
+        Rank deviations from the mean of each unit's stratum (artist) instead; every stratum then has mean 0.
 
     Returns
     -------
     numpy.ndarray, shape [..., n, p]
-        A unit without a score sits at the middle rank (0); constant columns are 0. Roles are not used.
+        A unit without a score sits at the middle (0); constant columns are 0. Roles are not used.
     """
+    scores = _normal_scores(values)
+    if strata is None:
+        return scores
+    deviations = np.round(centred(scores, strata), _DIGITS)  # what is constant within strata stays a tie
+    return centred(_normal_scores(np.where(np.isfinite(values), deviations, np.nan)), strata)
+
+
+def features_of(layers: Sequence[FloatArray], strata: npt.NDArray[np.int64] | None = None) -> FloatArray:
+    """Return what is tested: ranks of the scores [..., n, p], or of their difference to a control model's.
+
+    ``layers`` holds the scores on the model under audit and, if there is one, those on the control model.
+    """
+    ranked = [rank_standardise(layer, strata) for layer in layers]
+    return ranked[0] if len(ranked) == 1 else rank_standardise(ranked[0] - ranked[1], strata)
+
+
+def _normal_scores(values: FloatArray) -> FloatArray:
     finite = np.isfinite(values)
     count = finite.sum(axis=-2, keepdims=True)
     rank = rankdata(np.where(finite, values, np.inf), axis=-2)  # missing ones rank last and are overwritten below
@@ -110,7 +130,7 @@ def folds_of(n: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def fold_fits(
-    features: FloatArray, folds: npt.NDArray[np.int64], *, centre: bool
+    features: FloatArray, folds: npt.NDArray[np.int64], *, centre: bool, ridge: float = RIDGE
 ) -> Iterator[tuple[BoolArray, FloatArray, FloatArray]]:
     """Yield, per fold, what turns labels into out-of-fold scores.
 
@@ -120,6 +140,8 @@ def fold_fits(
     folds : numpy.ndarray of int, shape [n]
     centre : bool
         Centre on the training rows (False for paired differences, whose origin means "no difference").
+    ridge : float
+        Penalty per training unit, for features of unit variance.
 
     Yields
     ------
@@ -136,7 +158,7 @@ def fold_fits(
             middle = train.mean(axis=-2, keepdims=True)
             train, held = train - middle, held - middle
         transposed = np.swapaxes(train, -1, -2)
-        weights = np.linalg.solve(transposed @ train + RIDGE * train.shape[-2] * eye, transposed)
+        weights = np.linalg.solve(transposed @ train + ridge * train.shape[-2] * eye, transposed)
         yield test, held, weights
 
 
@@ -152,61 +174,13 @@ def out_of_fold_scores(features: FloatArray, positive: BoolArray, seed: int = 0)
     return scores
 
 
-@lru_cache(maxsize=8)
-def _all_splits(n: int, n_positive: int) -> BoolArray:
-    chosen = np.fromiter((i for c in combinations(range(n), n_positive) for i in c), dtype=np.intp)
-    splits = np.zeros((comb(n, n_positive), n), dtype=bool)
-    np.put_along_axis(splits, chosen.reshape(-1, n_positive), True, axis=1)
-    return splits
-
-
-@lru_cache(maxsize=8)
-def _all_signs(n: int) -> FloatArray:
-    signs = np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), dtype=np.float64)
-    return signs
-
-
-def labellings(
-    positive: BoolArray, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()
-) -> tuple[FloatArray, int, bool]:
-    """Relabellings that keep the numbers on each side, centred to sum to 0.
-
-    Returns
-    -------
-    labels : numpy.ndarray, shape [..., n, B + 1] (or [n, all])
-    observed : int
-        Column of the observed labelling.
-    exact : bool
-        True when every possible labelling is listed (there are at most ten times ``n_permutations``).
-    """
-    n, n_positive = len(positive), int(positive.sum())
-    if comb(n, n_positive) <= _EXACT_PER_DRAW * (n_permutations + 1):
-        splits = _all_splits(n, n_positive)
-        observed = int(np.flatnonzero((splits == positive).all(axis=1))[0])
-        return splits.T.astype(np.float64) - n_positive / n, observed, True
-    drawn = np.empty((*batch, n_permutations + 1, n))
-    drawn[...] = positive - n_positive / n
-    rng.permuted(drawn[..., 1:, :], axis=-1, out=drawn[..., 1:, :])
-    return np.swapaxes(drawn, -1, -2), 0, False
-
-
-def sign_flips(
-    n_pairs: int, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()
-) -> tuple[FloatArray, int, bool]:
-    """Signs for the paired design, shaped and enumerated like :func:`labellings`; the observed signs are all +1."""
-    if 2**n_pairs <= _EXACT_PER_DRAW * (n_permutations + 1):
-        return _all_signs(n_pairs).T, 0, True
-    drawn = rng.choice((-1.0, 1.0), size=(*batch, n_pairs, n_permutations + 1))
-    drawn[..., 0] = 1.0
-    return drawn, 0, False
-
-
 def label_statistics(
     features: FloatArray,
     labels: FloatArray,
     *,
     folds: npt.NDArray[np.int64],
     centre: bool,
+    oriented: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Compute the learned statistic, refitted, and the pre-oriented one, for every labelling.
 
@@ -214,14 +188,16 @@ def label_statistics(
     ----------
     features : numpy.ndarray, shape [..., n, p]
     labels : numpy.ndarray, shape [..., n, L]
+    oriented : numpy.ndarray, shape [..., n], optional
+        What the pre-oriented statistic adds up; default the sum of the features.
 
     Returns
     -------
-    learned, oriented : numpy.ndarray, shape [..., L]
+    learned, direction : numpy.ndarray, shape [..., L]
     """
     fits = list(fold_fits(features, folds, centre=centre))
-    total = features.sum(axis=-1)[..., None, :]
-    learned, oriented = [], []
+    total = (features.sum(axis=-1) if oriented is None else oriented)[..., None, :]
+    learned, direction = [], []
     for start in range(0, labels.shape[-1], _BLOCK):
         block = np.ascontiguousarray(labels[..., start : start + _BLOCK])
         products = [
@@ -229,8 +205,8 @@ def label_statistics(
             for test, held, weights in fits
         ]
         learned.append(sum(product.sum(axis=-2) for product in products))
-        oriented.append((total @ block)[..., 0, :])
-    return np.concatenate(learned, axis=-1), np.concatenate(oriented, axis=-1)
+        direction.append((total @ block)[..., 0, :])
+    return np.concatenate(learned, axis=-1), np.concatenate(direction, axis=-1)
 
 
 def primary_test(
@@ -238,7 +214,8 @@ def primary_test(
     positive: BoolArray,
     *,
     pairs: npt.NDArray[np.int64] | None = None,
-    oriented: bool = True,
+    strata: npt.NDArray[np.int64] | None = None,
+    oriented: bool | FloatArray = True,
     n_permutations: int = 9999,
     seed: int = 0,
 ) -> Outcome:
@@ -247,13 +224,18 @@ def primary_test(
     Parameters
     ----------
     features : numpy.ndarray, shape [..., n, p]
-        From :func:`rank_standardise`, over the units of both roles.
+        From :func:`rank_standardise`, over the units of both roles (with the same ``strata``).
     positive : numpy.ndarray of bool, shape [n]
         True for suspects; the same for every audit of a batch.
     pairs : numpy.ndarray of int, shape [k, 2], optional
         Rows of the suspect and of the held-out unit of each matched pair; units outside pairs are not used.
-    oriented : bool
-        Whether higher means more member-like in every column. False (blind features) leaves the plain sum out.
+    strata : numpy.ndarray of int, shape [n] or [..., n], optional
+        Artists by number: labels are shuffled within them. Units of an artist on one side only then decide nothing.
+        Not used with ``pairs``.
+    oriented : bool or numpy.ndarray, shape [..., n]
+        Whether higher means more member-like in every column, so that their sum is a statistic too; False leaves it
+        out. A score per unit (the gate's) takes the place of the sum, and the smaller p-value that of Cauchy's rule, in
+        which a p-value near 1 would outweigh a small one.
     n_permutations : int
         Relabellings drawn when there are too many to enumerate.
     seed : int
@@ -261,20 +243,28 @@ def primary_test(
     """
     rng = np.random.default_rng((seed, 1))
     batch = features.shape[:-2]
+    total = features.sum(axis=-1) if isinstance(oriented, bool) else oriented
     if pairs is None:
-        labels, observed, exact = labellings(positive, n_permutations, rng, batch)
+        labels, observed, exact = labellings(positive, n_permutations, rng, batch, strata)
     else:
         features = features[..., pairs[:, 0], :] - features[..., pairs[:, 1], :]
+        total = total[..., pairs[:, 0]] - total[..., pairs[:, 1]]
         labels, observed, exact = sign_flips(len(pairs), n_permutations, rng, batch)
     folds = folds_of(features.shape[-2], seed)
-    learned, direction = label_statistics(features, labels, folds=folds, centre=pairs is None)
+    learned, direction = label_statistics(features, labels, folds=folds, centre=pairs is None, oriented=total)
     p_learned, p_direction = _shares(learned), _shares(direction)
-    combined = -p_learned if not oriented else _cauchy(p_learned) + _cauchy(p_direction)
+    alone = oriented is False
+    if alone:
+        combined = -p_learned
+    elif isinstance(oriented, bool):
+        combined = _cauchy(p_learned) + _cauchy(p_direction)
+    else:  # two alarms, of which one must not silence the other
+        combined = -np.minimum(p_learned, p_direction)
     blank = np.full(batch, np.nan)
     return Outcome(
         p_value=_shares(combined)[..., observed],
-        p_direction=p_direction[..., observed] if oriented else blank,
-        p_opposite=_shares(-direction)[..., observed] if oriented else blank,
+        p_direction=blank if alone else p_direction[..., observed],
+        p_opposite=blank if alone else _shares(-direction)[..., observed],
         n_labellings=labels.shape[-1],
         exact=exact,
     )

@@ -1,7 +1,7 @@
 """The whole audit, from a score table to a verdict.
 
-Order of work: equal segments per unit, features fixed, ranks over both roles, (difference to the control model,)
-primary test, blind gate, effect size, rule. Nothing here looks at the roles before the tests do.
+Order of work: equal segments per unit, features fixed, ranks over both roles (within artists, where there are several),
+(difference to the control model,) primary test, blind gate, effect size, rule.
 
 Book page: *Dataset inference*.
 """
@@ -13,11 +13,11 @@ import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash
-from earwitness.inference.gate import BlindResult, Clauses, blind_auc, run_clauses
+from earwitness.inference.gate import BlindResult, Clauses, run_clauses, summarise_blind
 from earwitness.inference.inputs import Names, Prepared, Saw, prepare
 from earwitness.inference.power import smallest_detectable_auc, units_needed
 from earwitness.inference.result import InferenceResult
-from earwitness.inference.sequential import e_value
+from earwitness.inference.sequential import e_value, pair_by_lot
 from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
 from earwitness.metrics import Interval, auc, auc_within, hedges_g
 
@@ -38,6 +38,10 @@ def infer(
     null_rate: Interval | None = None,
 ) -> InferenceResult:
     """Dataset inference: test, gate, effect and verdict.
+
+    Suspects are compared with held-out units of their own artist. Units of artists who are on one side only are left
+    out and counted; if no artist is on both, nothing can be tested. Where every unit is an artist of its own
+    (``unit="artist"``, or one track each), artists themselves are compared.
 
     Parameters
     ----------
@@ -95,12 +99,26 @@ def infer(
 
     clauses: Clauses | None = None
     gate: BlindResult | None = None
-    if min(n_suspect, n_held_out) >= MIN_UNITS:
+    if min(n_suspect, n_held_out) >= MIN_UNITS and not prepared.apart:
         clauses = run_clauses(
-            tested, prepared.blind, positive, pairs=prepared.pairs, n_permutations=n_permutations, seed=seed
+            tested,
+            prepared.blind,
+            positive,
+            pairs=prepared.pairs,
+            strata=prepared.strata,
+            n_permutations=n_permutations,
+            seed=seed,
         )
         if clauses.blind_p is not None:
-            gate = BlindResult(float(clauses.blind_p), blind_auc(prepared.blind, positive, seed), prepared.blind_names)
+            gate = summarise_blind(
+                tested,
+                prepared.blind,
+                positive,
+                prepared.strata,
+                seed,
+                p_value=float(clauses.blind_p),
+                names=prepared.blind_names,
+            )
     outcome = None if clauses is None else clauses.primary
     found = Findings(
         n_suspect=n_suspect,
@@ -113,17 +131,21 @@ def infer(
         units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
         detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if outcome else None,
         alpha=alpha,
+        apart=prepared.apart,
     )
     verdict, reasons = decide(found)
     nan = Interval(np.nan, np.nan, np.nan)
-    whole, within, g, betting = nan, nan, nan, None
+    whole, within, g, betting, unseen = nan, nan, nan, None, None
     if min(n_suspect, n_held_out) >= 2:
-        total = tested.mean(axis=1)
         artists = prepared.artists
-        suspect, held_out = total[positive], total[~positive]
+        suspect, held_out = prepared.total[positive], prepared.total[~positive]
         whole, g = auc(suspect, held_out), hedges_g(suspect, held_out)
         within, _ = auc_within(suspect, held_out, artists[positive], artists[~positive])
-        betting = e_value(suspect, held_out, seed=seed)
+    if outcome is not None:
+        score = tested.mean(axis=1)
+        drawn = pair_by_lot(positive, seed, prepared.strata) if prepared.pairs is None else prepared.pairs
+        betting = e_value(score, drawn)
+        unseen = max(0.0, hedges_g(score[positive], score[~positive], confidence=1 - 2 * alpha).low)
     return InferenceResult(
         verdict=verdict,
         reasons=reasons,
@@ -157,7 +179,10 @@ def infer(
             "features": prepared.chosen,
             "features_hash": feature_hash(prepared.chosen),
             "features_unusable": prepared.unusable,
+            "artists": len(set(prepared.artists)),
+            "apart": prepared.apart,
         },
+        unseen_shift=unseen,
     )
 
 
@@ -165,10 +190,10 @@ def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str
     notes = [f"feature {name!r} left out: {why}" for name, why in prepared.unusable.items()]
     if exploratory:
         notes.append("exploratory: the features are not the frozen default list")
-    if not set(prepared.artists[prepared.positive]) & set(prepared.artists[~prepared.positive]):
+    if prepared.strata is not None:
         notes.append(
-            "no artist is on both sides: tracks are then not exchangeable, and a difference between artists looks like "
-            "membership; rank the artist against reference artists as well"
+            f"{len(set(prepared.artists))} artists on both sides: labels are relabelled within each of them, so that a "
+            "difference between artists cannot look like membership"
         )
     if control:
         notes.append("the difference to the control model is tested; a shift that both models see alike cancels")

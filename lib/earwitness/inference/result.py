@@ -50,6 +50,10 @@ class InferenceResult:
         With 80 % power at this size and level.
     parameters : dict
         Everything that fixes the result: alpha, seed, unit, design, features and their hash, labellings.
+    unseen_shift : float or None
+        What would explain the result without training: a difference in the pre-oriented sum of so many standard
+        deviations that no blind feature shows. It is the lower limit of Hedges' g at level ``alpha``; 0 where even
+        none would do.
     """
 
     verdict: Word
@@ -71,6 +75,7 @@ class InferenceResult:
     null_rate: Interval | None
     smallest_detectable_auc: float | None
     parameters: dict[str, Any] = field(default_factory=dict)
+    unseen_shift: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, ready for ``json.dumps``; NaN becomes None."""

@@ -57,18 +57,38 @@ def _wealth(log_gains: FloatArray) -> FloatArray:
     return np.asarray(np.exp(np.minimum(log_mean, _LOG_LARGEST)))
 
 
-def pair_by_lot(n_suspect: int, n_held_out: int, seed: int) -> npt.NDArray[np.int64]:
-    """Pair suspect and held-out rows by lot; shape [min(n_suspect, n_held_out), 2]. Surplus rows are left out."""
+def pair_by_lot(
+    positive: npt.NDArray[np.bool_], seed: int, strata: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Pair suspect and held-out units by lot, in an order by lot; surplus units are left out.
+
+    Parameters
+    ----------
+    positive : numpy.ndarray of bool, shape [n]
+        True for suspects.
+    strata : numpy.ndarray of int, shape [n], optional
+        Artists by number: both units of a pair are then by the same artist.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape [k, 2]
+        Row of the suspect, row of the held-out unit.
+    """
     rng = np.random.default_rng((seed, 2))
-    k = min(n_suspect, n_held_out)
-    return np.column_stack((rng.permutation(n_suspect)[:k], rng.permutation(n_held_out)[:k]))
+    groups = np.zeros(len(positive), dtype=np.int64) if strata is None else strata
+    parts = []
+    for code in np.unique(groups):
+        sides = [rng.permutation(np.flatnonzero((groups == code) & (positive == side))) for side in (True, False)]
+        k = min(len(side) for side in sides)
+        parts.append(np.column_stack([side[:k] for side in sides]))
+    pairs: npt.NDArray[np.int64] = rng.permutation(np.concatenate(parts))
+    return pairs
 
 
-def e_value(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> float:
-    """E after all pairs of two samples of one fixed score, paired by lot."""
-    pairs = pair_by_lot(len(suspect), len(held_out), seed)
-    wins = (np.sign(suspect[pairs[:, 0]] - held_out[pairs[:, 1]]) + 1) / 2
-    return float(e_path(wins)[-1])
+def e_value(scores: FloatArray, pairs: npt.NDArray[np.int64]) -> float:
+    """E after all ``pairs`` (rows of suspect and held-out units) of one score fixed beforehand; 1 without a pair."""
+    wins = (np.sign(scores[pairs[:, 0]] - scores[pairs[:, 1]]) + 1) / 2
+    return float(e_path(wins)[-1]) if len(wins) else 1.0
 
 
 def sequential_audit(

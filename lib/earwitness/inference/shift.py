@@ -17,7 +17,7 @@ import pandas as pd
 from earwitness.errors import InputError
 from earwitness.inference.calibration import Pool, Scenario, audit_clauses, draw_audits
 from earwitness.inference.comparison import Recipe
-from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.primary import features_of, primary_test, rank_standardise
 from earwitness.inference.verdict import ALPHA, DIRECTION_P, GATE_P, POWER, Word
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,7 +49,8 @@ def shift_curve(
     Parameters
     ----------
     pool : Pool
-        Units of one kind, for example non-members; several times as many as an audit takes.
+        Units of one kind, for example non-members; several times as many as an audit takes. If it holds scores on a
+        control model, the difference to them is tested.
     cause : array-like, shape [n]
         The property in which the two sides are made to differ: loudness, codec, artist, or a latent.
     doses : sequence of float
@@ -74,9 +75,12 @@ def shift_curve(
         frames = []
         for start in range(0, n_audits, batch):
             drawn = _tilted(z, dose, n_suspect, n_held_out, min(batch, n_audits - start), rng)
-            features, blind = rank_standardise(pool.attacks[drawn]), rank_standardise(pool.blind[drawn])
-            child = int(rng.integers(2**31))
-            frame = pd.DataFrame(audit_clauses(features, blind, positive, n_permutations, alpha, child))
+            strata, child = pool.strata(drawn), int(rng.integers(2**31))
+            features = features_of(
+                [layer[drawn] for layer in (pool.attacks, pool.control) if layer is not None], strata
+            )
+            blind = rank_standardise(pool.blind[drawn], strata)
+            frame = pd.DataFrame(audit_clauses(features, blind, positive, n_permutations, alpha, child, strata))
             for name, recipe in (recipes or {}).items():
                 raw = pool.attacks[drawn]
                 frame[name] = recipe(raw[:, positive], raw[:, ~positive], seed=child) <= alpha

@@ -33,6 +33,7 @@ class Clause:
 
 
 RULE: tuple[Clause, ...] = (
+    Clause("artists", "Is an artist on both sides (or is the artist the unit)?", "not testable"),
     Clause("size", f"At least {MIN_UNITS} independent units on each side?", "not testable"),
     Clause("power", f"Could an AUC of {MAX_DETECTABLE_AUC:.2f} be seen with {POWER:.0%} power?", "not testable"),
     Clause(
@@ -52,7 +53,7 @@ class Findings:
     ``units_needed`` is the number on each side with which the largest allowed AUC would be seen. ``p_value`` is the
     primary test's, ``p_direction`` and ``p_opposite`` the one-sided p-values of the pre-oriented sum, ``blind_p`` the
     gate's first clause and ``residual_p`` its second; ``alpha`` the level left after correcting for other models;
-    ``detectable_auc`` the smallest AUC seen with 80 % power.
+    ``detectable_auc`` the smallest AUC seen with 80 % power; ``apart`` whether no artist is on both sides.
     """
 
     n_suspect: int
@@ -65,6 +66,7 @@ class Findings:
     residual_p: float | None
     detectable_auc: float | None
     alpha: float = ALPHA
+    apart: bool = False
 
 
 def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
@@ -78,6 +80,12 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
         Every reason that leads to the word, in the order of :data:`RULE`.
     """
     p, direction, blind, residual = found.p_value, found.p_direction, found.blind_p, found.residual_p
+    if found.apart:
+        return "not testable", (
+            "no artist is on both sides: a difference between artists cannot be told from training; give held-out "
+            "tracks of the same artist, or rank the artist among reference artists (rank_artist), or, with many "
+            'artists on each side, test artists instead of tracks (unit="artist")',
+        )
     if min(found.n_suspect, found.n_held_out) < MIN_UNITS or p is None:
         return "not testable", (
             f"too few units: {found.n_suspect} suspect and {found.n_held_out} held-out; at least {found.units_needed} "

@@ -1,0 +1,127 @@
+"""Relabelling: every way in which *suspect* and *held-out* could have fallen, had training made no difference.
+
+What may be exchanged is the whole assumption behind a p-value. Tracks of one artist may; tracks of different artists
+may not, because a model predicts some artists better than others whoever it was trained on. With several artists,
+labels move within each artist only, and an artist whose tracks are all on one side cannot contribute.
+
+Book page: *Dataset inference*.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations
+from math import comb, prod
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+_EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
+
+
+def strata_of(artists: npt.NDArray[np.object_]) -> IntArray | None:
+    """Number the artists of n units; None when one stratum is enough.
+
+    That is when there is a single artist, or when every unit is an artist of its own: then the artist is the unit.
+    """
+    names, codes = np.unique(artists.astype(str), return_inverse=True)
+    return None if len(names) in (1, len(artists)) else codes.astype(np.int64)
+
+
+def comparable(positive: BoolArray, strata: IntArray | None) -> BoolArray:
+    """Which units have a unit of the other role in their stratum; ``positive`` [n], ``strata`` [..., n]."""
+    if strata is None:
+        return np.ones(len(positive), dtype=bool)
+    labels = np.broadcast_to(positive, strata.shape).astype(np.float64)
+    return np.asarray(np.abs(centred(labels[..., None], strata)[..., 0]) > 1e-9)
+
+
+def centred(values: FloatArray, strata: IntArray) -> FloatArray:
+    """Deviations from the mean of each stratum; ``values`` [..., n, p], ``strata`` [n] or [..., n]."""
+    inside = (strata[..., None] == np.arange(strata.max() + 1)).astype(np.float64)
+    means = np.swapaxes(inside / np.maximum(inside.sum(axis=-2, keepdims=True), 1), -1, -2) @ values
+    return np.asarray(values - inside @ means)
+
+
+@lru_cache(maxsize=8)
+def _all_splits(n: int, n_positive: int) -> BoolArray:
+    chosen = np.fromiter((i for c in combinations(range(n), n_positive) for i in c), dtype=np.intp)
+    splits = np.zeros((comb(n, n_positive), n), dtype=bool)
+    np.put_along_axis(splits, chosen.reshape(-1, n_positive), True, axis=1)
+    return splits
+
+
+def _splits_within(rows: list[IntArray], positive: BoolArray) -> BoolArray:
+    """Every combination of every split of each stratum, [all, n]."""
+    options = [_all_splits(len(r), int(positive[r].sum())) for r in rows]
+    choice = np.indices([len(o) for o in options]).reshape(len(options), -1)
+    splits = np.empty((choice.shape[1], len(positive)), dtype=bool)
+    for r, option, chosen in zip(rows, options, choice, strict=True):
+        splits[:, r] = option[chosen]
+    return splits
+
+
+@lru_cache(maxsize=8)
+def _all_signs(n: int) -> FloatArray:
+    signs = np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), dtype=np.float64)
+    return signs
+
+
+def labellings(
+    positive: BoolArray,
+    n_permutations: int,
+    rng: np.random.Generator,
+    batch: tuple[int, ...] = (),
+    strata: IntArray | None = None,
+) -> tuple[FloatArray, int, bool]:
+    """Relabellings that keep the numbers on each side (of each stratum), centred to sum to 0 there.
+
+    Parameters
+    ----------
+    strata : numpy.ndarray of int, shape [n] or [*batch, n], optional
+        Labels move within strata only.
+
+    Returns
+    -------
+    labels : numpy.ndarray, shape [..., n, B + 1] (or [n, all])
+    observed : int
+        Column of the observed labelling.
+    exact : bool
+        True when every possible labelling is listed (there are at most ten times ``n_permutations``).
+    """
+    n = len(positive)
+    if strata is None or strata.ndim == 1:
+        groups = np.zeros(n, dtype=np.int64) if strata is None else strata
+        rows = [np.flatnonzero(groups == code) for code in np.unique(groups)]
+        if prod(comb(len(r), int(positive[r].sum())) for r in rows) <= _EXACT_PER_DRAW * (n_permutations + 1):
+            splits = _splits_within(rows, positive)
+            observed = int(np.flatnonzero((splits == positive).all(axis=1))[0])
+            return centred(splits.T.astype(np.float64), groups), observed, True
+    drawn = np.empty((*batch, n_permutations + 1, n))
+    if strata is None:
+        drawn[...] = positive - positive.mean()
+        rng.permuted(drawn[..., 1:, :], axis=-1, out=drawn[..., 1:, :])
+    else:
+        own = np.broadcast_to(strata, (*batch, n))
+        labels = centred(np.broadcast_to(positive, own.shape).astype(np.float64)[..., None], own)[..., 0]
+        drawn[...] = labels[..., None, :]
+        shuffled = np.argsort(own[..., None, :] + 0.5 * rng.random((*batch, n_permutations, n)), axis=-1)
+        place = np.broadcast_to(np.argsort(own, axis=-1, kind="stable")[..., None, :], shuffled.shape)
+        moved = np.take_along_axis(drawn[..., 1:, :], shuffled, axis=-1)
+        np.put_along_axis(drawn[..., 1:, :], place, moved, axis=-1)
+    return np.swapaxes(drawn, -1, -2), 0, False
+
+
+def sign_flips(
+    n_pairs: int, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()
+) -> tuple[FloatArray, int, bool]:
+    """Signs for the paired design, shaped and enumerated like :func:`labellings`; the observed signs are all +1."""
+    if 2**n_pairs <= _EXACT_PER_DRAW * (n_permutations + 1):
+        return _all_signs(n_pairs).T, 0, True
+    drawn = rng.choice((-1.0, 1.0), size=(*batch, n_pairs, n_permutations + 1))
+    drawn[..., 0] = 1.0
+    return drawn, 0, False
