@@ -229,7 +229,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     store.prepare()
     code = (
         "import sys\nfrom tests.test_store import *\nstore = Store(INFO, SPEC)\n"
-        "with storage.Claims(store) as claims:\n    print(claims.take('part-a.parquet'), flush=True)\n"
+        "with storage.Claims(store.folder) as claims:\n    print(claims.take('part-a.parquet'), flush=True)\n"
         "    sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -238,12 +238,12 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
-        with storage.Claims(store) as claims:
+        with storage.Claims(store.folder) as claims:
             assert (claims.take("part-a.parquet"), claims.take("part-b.parquet")) == (False, True)
     finally:
         holder.kill()
         holder.wait()
-    with storage.Claims(store) as claims:
+    with storage.Claims(store.folder) as claims:
         assert claims.take("part-a.parquet")
 
 
@@ -254,6 +254,6 @@ def test_without_locks_every_claim_is_granted(store: Store, monkeypatch: pytest.
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(storage.fcntl, "lockf", unsupported)
-    with storage.Claims(store) as claims:
+    with storage.Claims(store.folder) as claims:
         assert claims.take("part-a.parquet")
         claims.give_up("part-a.parquet")

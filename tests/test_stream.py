@@ -47,7 +47,7 @@ def _all(keyed: list[tuple[str, Track]], workers: int, parts: int = 2) -> tuple[
     return found, failed
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(keyed: list[tuple[str, Track]], workers: int) -> None:
     here, failed_here = _all(keyed, 0)
     there, failed_there = _all(keyed, workers)
@@ -81,6 +81,7 @@ def test_a_worker_that_dies_costs_one_recording(keyed: list[tuple[str, Track]]) 
     assert {key for key, *_ in found} | set(failed) == {key for key, _ in keyed}
 
 
+@pytest.mark.slow
 def test_a_worker_holds_a_bounded_number_of_segments(tmp_path: Path) -> None:
     """A worker that nobody reads from stops working: its processor time does not grow any more."""
     track = Track("a", recording(tmp_path / "a.wav", 60), "suspect")
@@ -98,6 +99,7 @@ def test_a_worker_holds_a_bounded_number_of_segments(tmp_path: Path) -> None:
         assert len(list(stream.take(keyed, {}))) == 600
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     path = recording(tmp_path / "a.wav", 60)
     code = (

@@ -1,4 +1,4 @@
-"""The command line: ``earwitness check | plan | score | page``. Thin: every command calls one library function.
+"""The command line: ``earwitness check | plan | score | clean | page``. Thin: every command calls one library function.
 
 Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
 The book page *Audit your own* shows each.
@@ -7,9 +7,11 @@ The book page *Audit your own* shows each.
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -96,30 +98,57 @@ def score(
     attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
     shard: Annotated[str, typer.Option(help="i/n: score the i-th of n shards")] = "1/1",
     seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
+    workers: Annotated[int | None, typer.Option(help="processes that decode ahead", min=0, max=64)] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     done: Annotated[Path | None, typer.Option(help="JSON summary to write when finished")] = None,
+    status: Annotated[bool, typer.Option("--status", help="only say what is stored")] = False,
 ) -> None:
     """Score the tracks of a manifest under a model, as far as they are not stored yet."""
-    from earwitness.manifest import read_splits
+    from earwitness.manifest import file_hash, read_splits
     from earwitness.models import describe
     from earwitness.shards import parse_shard
     from earwitness.signals import collect, summary
+    from earwitness.store import explained
+    from earwitness.upkeep import status as stored
 
-    describe(model)  # a mistyped name should fail before the manifest is read
-    part = parse_shard(shard)
-    try:
-        signals = collect(model, read_splits(manifest, split), attacks, seed=seed, shard=part)
-    except KeyboardInterrupt:
-        raise StoppedError("interrupted; finished parts are stored, run the same command to go on") from None
+    describe(model, dtype=dtype)  # a mistyped name should fail before the manifest is read
+    part, tracks, before = parse_shard(shard), read_splits(manifest, split), file_hash(manifest)
+    if status:
+        typer.echo(json.dumps(stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
+        return
+    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype)
+    if file_hash(manifest) != before:
+        raise StoppedError(f"{manifest.name} changed while it was scored; run the same command again for what is new")
     report = summary(signals)
     if done:
-        done.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = done.with_name(f".{done.name}.part")
-        unfinished.write_text(json.dumps(report, indent=2) + "\n")
-        unfinished.replace(done)
+        with explained(done.parent):
+            done.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = done.with_name(f".{done.name}.part")
+            unfinished.write_text(json.dumps(report, indent=2) + "\n")
+            unfinished.replace(done)
     typer.echo(
         f"{report['tracks']} tracks, {report['segments']} segments under {report['model']}, shard {shard}: "
         f"{signals.provenance['tracks_scored_now']} scored now, {len(report['exclusions'])} excluded"
     )
+
+
+@app.command()
+def clean(
+    manifest: Annotated[list[Path] | None, typer.Option(help="a manifest outside data_manifests/ (repeat)")] = None,
+    missing_audio: Annotated[bool, typer.Option("--missing-audio", help="though recordings are not here")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove what is shown")] = False,
+) -> None:
+    """Show stored signals that no manifest uses; with --yes remove them."""
+    from earwitness.upkeep import leftovers, manifests, remove
+
+    found = leftovers([*manifests(), *(manifest or [])], missing_audio=missing_audio)
+    for leftover in found:
+        where = f"{leftover.path.parent.name}/{leftover.path.name}"
+        typer.echo(f"{leftover.size / 2**20:8.2f} MiB  {where}: {leftover.reason}")
+    size = sum(leftover.size for leftover in found) / 2**20
+    if yes:
+        remove(found)
+    typer.echo(f"{len(found)} files, {size:.2f} MiB {'removed' if yes else 'could go; --yes removes them'}")
 
 
 @app.command()
@@ -130,10 +159,25 @@ def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experim
     typer.echo(run_page(page_id).name)
 
 
+class _Interrupt(BaseException):
+    """Ctrl-C, or a scheduler that takes the machine back; no library mistakes it for an error of its own."""
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise _Interrupt
+
+
 def main() -> None:
     """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job that its shell keeps from Ctrl-C
+            signal.signal(number, _interrupted)
     try:
-        app()
+        try:
+            app()
+        except _Interrupt:
+            again = shlex.join(["earwitness", *sys.argv[1:]])
+            raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:
         typer.echo(f"earwitness: {error}", err=True)
         sys.exit(error.exit_code)

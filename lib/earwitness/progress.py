@@ -25,12 +25,13 @@ def _notebook() -> bool:
 
 def span(seconds: float) -> str:
     """Write a time span for people: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
+    minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
     if minutes < 90:
         return f"{minutes} min"
-    return f"{hours} h {minutes - 60 * hours} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 class Progress:

@@ -124,7 +124,7 @@ class _Work:
         self.store.prepare()
         waiting, refused = deque(parts), deque[Part]()
         asked: deque[tuple[str, Part, Part]] = deque()  # with workers one part is decoded while another is scored
-        with Claims(self.store) as claims, Stream(self.spec, workers) as stream:
+        with Claims(self.store.folder) as claims, Stream(self.spec, workers) as stream:
             while waiting or refused or asked:
                 while waiting and len(asked) <= bool(workers):
                     part = waiting.popleft()

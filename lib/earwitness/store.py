@@ -161,7 +161,7 @@ class Store:
     def prepare(self) -> None:
         """Make sure that parts can be written here, before a model is loaded; raise StoreError if not."""
         probe = self.folder / f".writable.{os.getpid()}.tmp"
-        with _explained(self.folder):
+        with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"1")
             probe.unlink()
@@ -176,7 +176,7 @@ class Store:
         """
         path = self.folder / (name or part_name(list({row["track_key"] for row in rows})))
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with _explained(self.folder):
+        with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with unfinished.open("wb") as file:
@@ -219,8 +219,8 @@ class Claims:
     the same work twice, and store it once.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.path = store.folder / CLAIMS
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CLAIMS
 
     def __enter__(self) -> Self:
         """Open the file of locks; closing it gives up every claim."""
@@ -266,7 +266,7 @@ def _set_aside(path: Path, reason: str) -> None:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """Turn an error of the file system into one line that says how to go on."""
     try:
         yield
