@@ -11,7 +11,8 @@ import heapq
 import math
 from collections.abc import Sequence
 
-from earwitness.errors import InputError
+from earwitness.audio import probe
+from earwitness.errors import AudioError, InputError
 from earwitness.manifest import Track, file_hash
 from earwitness.store import digest
 
@@ -32,11 +33,9 @@ def seconds_of(track: Track) -> float:
     """Return a track's length in seconds: the manifest's, else its header's; NaN where neither tells."""
     if math.isfinite(track.duration_s):
         return track.duration_s
-    import soundfile as sf
-
     try:
-        return float(sf.info(track.path).duration)
-    except (OSError, sf.LibsndfileError):
+        return probe(track.path).duration_s
+    except AudioError:
         return math.nan
 
 
