@@ -90,15 +90,13 @@ def test_formulas() -> None:
     assert score("gradient_norm_gsa/conditional", signals) == pytest.approx(-math.log(norm))
 
 
-def test_all_means_what_is_stored_and_never_the_tail() -> None:
+def test_all_means_the_cheap_passes() -> None:
     from earwitness.extractors.plan import standard
 
     found = attacks.resolve("all", passes=standard(("text", "null")))
     assert {s.attack.family for s in found} == {"diffusion"}
-    assert {s.stream for s in found} == {"conditional", "null", "half", "other"}
-    assert not {"rediffuse", "adversarial_budget", "gradient_norm_gsa"} & {s.attack.name for s in found}
+    assert {s.stream for s in found} == {"conditional", "null"}
+    names = {s.attack.name for s in found}
+    assert names == {"denoising_loss", "multiple_loss", "pia", "pian", "pian_cdi", "sima", "clid"}
     assert not any(s.attack.family == "diffusion" for s in attacks.resolve("all"))
-    assert {s.id for s in attacks.resolve("pia-5", passes=standard(("text", "null")))} == {
-        "pia-5/conditional",
-        "pia-5/null",
-    }
+    assert [s.id for s in attacks.resolve("pia-5", passes=standard(("text", "null")))] == ["pia-5/conditional"]

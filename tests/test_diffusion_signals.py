@@ -22,7 +22,8 @@ from earwitness.extractors.diffusion import (
     reduced,
 )
 from earwitness.extractors.perturb import NAMES, SLOWER, perturb, slower, tilted
-from earwitness.extractors.plan import PROBES, Evaluation, plan, standard
+from earwitness.extractors.plan import PROBES, Evaluation, plan, possible, standard
+from earwitness.extractors.run import passes_asked
 from earwitness.manifest import Track
 from tests.tiny import RATE, recording, tune
 from tests.tiny_diffusion import audioldm
@@ -164,11 +165,39 @@ def test_names_of_passes_are_checked() -> None:
 
 def test_standard_runs_follow_what_the_model_offers() -> None:
     text, heard = standard(("text", "null")), standard(("text", "null", "audio"))
-    assert {"grid/half", "grid/other", "grid/null", "pfami/conditional"} <= text
+    assert plan(text).nfe == 29
+    assert {f"grid/{c}" for c in ("conditional", "null")} <= text
     assert not any(name.endswith("/audio") for name in text)
-    assert {"gradient_mask/audio", "pia/audio"} <= heard
-    assert not any(PROBES[name.partition("/")[0]].tail for name in heard)
-    assert "pfami/null" not in heard
+    assert heard - text == {f"{p}/audio" for p in ("grid", "repeats", "origin", "pia")}
+    assert not any(PROBES[name.partition("/")[0]].backward for name in heard)
+
+
+def test_what_is_possible_follows_what_the_model_offers() -> None:
+    text, heard = possible(("text", "null")), possible(("text", "null", "audio"))
+    assert standard(("text", "null")) < text
+    assert {"grid/half", "secmi/null", "pfami/conditional", "rediffuse/conditional"} <= text
+    assert {"gradient_mask/audio", "pia/audio"} <= heard - text
+    assert not {"pfami/null", "gradient_mask/null", "noise_optimisation/null"} & heard
+    lean = possible(("text", "null"), tail=False)
+    assert text - lean == {n for n in text if PROBES[n.partition("/")[0]].tail}
+
+
+@pytest.mark.parametrize(
+    ("attacks", "wanted"),
+    [
+        ("all", standard(("text", "null"))),
+        ("multiple_loss-*/conditional", {"grid/conditional"}),
+        ("secmi", {"secmi/conditional", "secmi/null"}),
+        (["all", "clid/half"], {*standard(("text", "null")), "grid/half"}),
+        ("rediffuse", {"rediffuse/conditional"}),
+        ("*/conditional", {n for n in possible(("text", "null"), tail=False) if n.endswith("/conditional")}),
+    ],
+)
+def test_asking_for_attacks_runs_their_passes_alone(attacks: Any, wanted: set[str], tmp_path: Path) -> None:
+    info = ew.load_model(str(audioldm(tmp_path / "tiny"))).info
+    asked = set(passes_asked(attacks, info))
+    assert wanted <= asked
+    assert {n for n in asked if n.endswith("/conditional")} == {n for n in wanted if n.endswith("/conditional")}
 
 
 # Noise and neighbours ---------------------------------------------------------------------------------------------
@@ -232,7 +261,7 @@ def batch(model: Any) -> tuple[Any, list[str]]:
 
 @pytest.fixture(scope="module")
 def held(model: Any, batch: tuple[Any, list[str]]) -> list[DenoisingSignals]:
-    return extract(model, *batch)
+    return extract(model, *batch, possible(model.info.conditions, tail=False))
 
 
 def _close(ours: DenoisingSignals, theirs: DenoisingSignals) -> None:
@@ -242,8 +271,8 @@ def _close(ours: DenoisingSignals, theirs: DenoisingSignals) -> None:
         np.testing.assert_allclose(theirs.values[name], value, rtol=3e-2 if loose else 2e-4, atol=1e-4, err_msg=name)
 
 
-def test_everything_standard_is_there_and_finite(model: Any, held: list[DenoisingSignals]) -> None:
-    assert held[0].passes == standard(model.info.conditions)
+def test_everything_possible_is_there_and_finite(model: Any, held: list[DenoisingSignals]) -> None:
+    assert held[0].passes == possible(model.info.conditions, tail=False)
     shapes = {name.partition("/")[0]: value.shape for name, value in held[0].values.items()}
     assert shapes == {
         "grid": (10,), "repeats": (5,), "origin": (2, 2), "pia": (3, 2), "secmi": (1,), "gradient_mask": (10,),
@@ -260,7 +289,7 @@ def test_batch_mates_and_order_change_nothing(
     model: Any, batch: tuple[Any, list[str]], held: list[DenoisingSignals]
 ) -> None:
     audio, captions = batch
-    (alone,) = extract(model, audio[2:], captions[2:])
+    (alone,) = extract(model, audio[2:], captions[2:], held[0].passes)
     _close(held[2], alone)
     backwards = extract(model, audio.flip(0), captions[::-1], [n for n in held[0].passes if "optim" not in n])
     for ours, theirs in zip(held, backwards[::-1], strict=True):

@@ -131,14 +131,21 @@ def test_figures_speak_and_refuse_wrong_tables(scores):
 
 
 @pytest.mark.slow
-def test_null_audits_of_real_pocket_scores_keep_their_level():
+@pytest.mark.parametrize(
+    ("model", "family", "attacks"),
+    [
+        ("pocket/musicgen-b", "token", "all"),
+        ("pocket/audioldm-b", "diffusion", [*DEFAULT_FEATURES["diffusion"]]),
+    ],
+)
+def test_null_audits_of_real_pocket_scores_keep_their_level(model, family, attacks):
     """Members of neither twin: every own test within the band at both levels, the verdict far below its own."""
     import earwitness as ew
 
     path = project_root() / "data_manifests" / "pocket.csv"
     tracks = ew.read_manifest(path, roles={"suspect": ["never-1"], "held_out": ["never-2"]})
-    scores = ew.score(ew.collect("pocket/musicgen-b", tracks))
-    assert set(DEFAULT_FEATURES["token"]) <= set(scores["attack"])
+    scores = ew.score(ew.collect(model, tracks, attacks))
+    assert set(DEFAULT_FEATURES[family]) <= set(scores["attack"])
     levels = level_table(audit_scenarios(pool(scores), SCENARIOS[:3], n_audits=500, seed=1))
     assert not levels["above"].any(), levels[levels["above"]]
     tests = levels[levels["test"] != "verdict"]

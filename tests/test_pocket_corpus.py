@@ -169,8 +169,9 @@ def test_card_agrees_with_the_corpus(plan):
     assert card["version"] == corpus.VERSION
     assert set(card["splits"]) == {e.split for e in plan}
     assert card["counts"]["tracks"] == len(plan)
-    assert card["targets"]["pocket/musicgen-a"] == {"member": ["a"], "nonmember": ["neither"]}
-    assert card["targets"]["pocket/musicgen-b"] == {"member": ["b"], "nonmember": ["neither"]}
+    for kind in ("musicgen", "audioldm"):
+        for twin in "ab":
+            assert card["targets"][f"pocket/{kind}-{twin}"] == {"member": [twin], "nonmember": ["neither"]}
 
 
 def test_sound_is_clean(sounds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import earwitness as ew  # noqa: E402
+from earwitness.audio import prepare  # noqa: E402
 from earwitness.errors import ModelError  # noqa: E402
+from earwitness.extractors.diffusion import extract  # noqa: E402
+from earwitness.inference.features import DEFAULT_FEATURES  # noqa: E402
 from earwitness.models import pocket_names  # noqa: E402
 from earwitness.models.mel import log_mel, normalise  # noqa: E402
+from earwitness.paths import project_root  # noqa: E402
 from earwitness.pocket import corpus, ldm, train, train_ldm  # noqa: E402
 from tests.tiny import tune  # noqa: E402
 
 FRONT = ldm.FrontRecipe(steps=2, vocoder_steps=2, batch=2)
-TWIN = ldm.LdmRecipe(seed=3, windows=2, epochs=2, batch=2)
-SHIPPED = [name for name in pocket_names() if name.startswith("pocket/audioldm")]
+TWIN = ldm.LdmRecipe(seed=3, epochs=2, batch=2)
+SHIPPED = ("pocket/audioldm-a", "pocket/audioldm-b")
+FEATURES = [*DEFAULT_FEATURES["diffusion"]]
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +73,43 @@ def test_a_micro_run_saves_what_the_adapter_loads(trained: tuple[Path, Any, list
 def test_training_hears_what_scoring_hears(front: tuple[Any, Any], audio: np.ndarray) -> None:
     whole = log_mel(normalise(torch.from_numpy(audio)), ldm.MEL)
     torch.testing.assert_close(ldm.mels(audio), whole)
-    entries = corpus.plan()[:2]
-    root = corpus.ensure_corpus()
-    latents = ldm.encode_windows(front[0], [root / e.path for e in entries], 3, seed=1)
-    assert latents.shape == (2, 3, FRONT.channels, ldm.LATENT_FRAMES, 64 // ldm.FACTOR)
-    again = ldm.encode_windows(front[0], [root / e.path for e in entries], 3, seed=1)
-    assert torch.equal(latents, again)
-    assert not torch.equal(latents, ldm.encode_windows(front[0], [root / e.path for e in entries], 3, seed=2))
+    root, entry = corpus.ensure_corpus(), corpus.plan()[0]
+    latents = ldm.encode_cuts(front[0], [root / entry.path])
+    assert latents.shape == (1, 2, FRONT.channels, ldm.LATENT_FRAMES, 64 // ldm.FACTOR)
+    cuts = prepare(root / entry.path, ldm.SPEC)
+    with torch.no_grad():
+        heard = log_mel(normalise(torch.from_numpy(cuts[1].audio)), ldm.MEL)
+        wanted = front[0].encode(heard[:, None]).latent_dist.mean * front[0].config.scaling_factor
+    torch.testing.assert_close(latents[:, 1], wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_the_vae_scales_its_latents_to_variance_one(front: tuple[Any, Any], audio: np.ndarray) -> None:
+def test_latents_are_white(front: tuple[Any, Any], audio: np.ndarray) -> None:
     vae = front[0]
     with torch.no_grad():
-        sample = vae.encode(ldm.mels(audio)[::4, None, :256]).latent_dist.mean * vae.config.scaling_factor
-    assert float(sample.std()) == pytest.approx(1, abs=1e-2)
+        heard = ldm.mels(audio)[::4, None, :256]
+        posterior = vae.encode(heard).latent_dist
+        flat = (posterior.mean * vae.config.scaling_factor).transpose(0, 1).flatten(1)
+    assert float(flat.std()) == pytest.approx(1, abs=0.02)
+    assert float(posterior.std.max()) < 1e-4, "the mean is all there is"
     assert all(torch.equal(p, p.half().float()) for p in vae.parameters()), "half-precision values, as they are saved"
+
+
+def test_whitening_changes_no_sound_and_decorrelates() -> None:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    sizes = {"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "latent_channels": 3}
+    vae = AutoencoderKL(**sizes, **kinds, norm_num_groups=4).eval()
+    heard = torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(heard).latent_dist.mean).sample
+        ldm.whiten(vae, heard)
+        latents = vae.encode(heard).latent_dist.mean
+        torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-4, rtol=1e-4)
+    flat = latents.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.cov(flat), torch.eye(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(flat.mean(dim=1), torch.zeros(3), atol=1e-4, rtol=0)
 
 
 def test_training_is_reproducible_and_uses_its_seed() -> None:
@@ -122,6 +149,58 @@ def test_shipped_twins(name: str) -> None:
     (twin,) = [t for t in train_ldm.TWINS if t.name == record["name"]]
     assert record["splits"] == [twin.split]
     assert record["tracks"] == 240
+    assert record["recipe"] == json.loads(json.dumps(asdict(twin.recipe))), "train it again, or restore its recipe"
+    assert record["front_recipe"] == asdict(train_ldm.FRONT)
     model: Any = ew.load_model(name)
     assert model.info.badge == "pocket"
     assert model.info.segment_seconds == 2.56
+
+
+def test_all_pocket_weights_together_stay_small() -> None:
+    assert set(SHIPPED) == {name for name in pocket_names() if "audioldm" in name}
+    held = {p: p.stat().st_size for p in train.WEIGHTS.rglob("*") if p.is_file()}
+    assert sum(size for path, size in held.items() if "audioldm" in str(path)) <= 10_000_000
+    assert sum(held.values()) <= 40_000_000
+
+
+def test_twins_share_all_but_what_was_trained_on_their_tracks() -> None:
+    a, b = (train.WEIGHTS / name.removeprefix("pocket/") for name in SHIPPED)
+    for part in ("vae", "vocoder"):
+        (ours,), (theirs,) = ([*(folder / part).glob("*.safetensors")] for folder in (a, b))
+        assert ours.read_bytes() == theirs.read_bytes()
+    unets = [(folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() for folder in (a, b)]
+    assert unets[0] != unets[1]
+
+
+def test_a_twins_scores_are_the_same_again_and_the_twins_differ(audio: np.ndarray) -> None:
+    heard, captions = torch.from_numpy(audio[:2, None, :40_960]), ["slow music", "a piano"]
+    found = [extract(ew.load_model(name), heard, captions) for name in (SHIPPED[0], *SHIPPED)]
+    for first, again, other in zip(*found, strict=True):
+        for passed, value in first.values.items():
+            np.testing.assert_array_equal(value, again.values[passed])
+            assert (value != other.values[passed]).any()
+
+
+def test_a_twin_reads_captions_and_speaks(audio: np.ndarray) -> None:
+    model: Any = ew.load_model(SHIPPED[0])
+    latents = model.encode(torch.from_numpy(audio[:2, None, :40_960]))
+    assert float(latents.std()) == pytest.approx(1, abs=0.5)
+    told = [model.condition("text", [words] * 2, None) for words in ("calm piano", "loud drums")]
+    seen = [model.predict_noise(latents, torch.tensor([100, 100]), c) for c in told]
+    assert not torch.allclose(*seen)
+    sound = model.decode(latents)
+    assert sound.shape == (2, 1, 40_960)
+    assert torch.isfinite(sound).all()
+
+
+@pytest.mark.slow
+def test_twin_b_remembers_its_own_tracks_and_twin_a_does_not() -> None:
+    """Twin b's tracks against those nobody saw: a signal between useless and trivial on b, none on a."""
+    path = project_root() / "data_manifests" / "pocket.csv"
+    tracks = ew.read_manifest(path, target="pocket/audioldm-b")
+    own, other = (ew.compare(ew.score(ew.collect(name, tracks, FEATURES)), attacks=FEATURES) for name in SHIPPED[::-1])
+    loss = own.set_index("attack").loc["denoising_loss/conditional"]
+    assert 0.55 <= loss["auc"] <= 0.70
+    assert loss["auc_within_low"] > 0.6
+    assert ((other["auc_within_low"] < 0.5) & (other["auc_within_high"] > 0.5)).all()
+    assert ((other["auc_low"] < 0.5) & (other["auc_high"] > 0.5)).all()

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from earwitness.attacks import cost, resolve
-from earwitness.attacks.registry import STANDARD_PASSES
 from earwitness.audio import AudioSpec
 from earwitness.errors import InputError, ManifestError, ModelError
 from earwitness.extractors import plan as diffusion_plan
-from earwitness.extractors.run import Further, passes_asked
+from earwitness.extractors.run import Further, passes_asked, specs_asked
 from earwitness.manifest import Track, read_manifest, read_splits
 from earwitness.models import describe
 from earwitness.models.base import ModelInfo
@@ -90,8 +89,7 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
     asked = passes_asked(attacks, info)
     diffusion = info.family == "diffusion"
-    at_hand = diffusion_plan.standard(info.conditions) if diffusion else STANDARD_PASSES
-    specs = [s for s in resolve(attacks, passes={"blind", *at_hand}) if s.attack.family == info.family]
+    specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)

@@ -203,8 +203,8 @@ def collect(
         From ``read_manifest`` or ``read_folders``.
     attacks : str or sequence of str
         The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them; ``"all"`` are those that
-        the two standard passes suffice for (for a diffusion model: all but the tail). Naming a costly attack runs its
-        further passes.
+        the two standard passes suffice for (for a diffusion model: the cheap ones, ``extractors.plan.STANDARD``).
+        Naming a costly attack runs its further passes.
     reference : TokenModel or str, optional
         A second model that saw none of the tracks, for attacks that compare with one.
     prefixes : mapping, optional

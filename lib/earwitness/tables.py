@@ -79,6 +79,36 @@ def roc_points(units: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    """Arrange the rows of ``multiple_loss`` by timestep: what each gives away, and how far the mean losses are apart.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        From ``ew.compare``.
+    units : pandas.DataFrame
+        From ``per_unit``, for the same attacks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``stream, timestep`` (thousandths of the schedule), ``auc_within`` with limits, ``loss_member``,
+        ``loss_nonmember`` (mean norm of the prediction error), ``gap`` (share by which members' is smaller).
+    """
+    where = compared["attack"].str.extract(r"^multiple_loss-(?P<timestep>\d+)/(?P<stream>.+)$")
+    rows = compared.join(where).dropna(subset="timestep").astype({"timestep": int})
+    if rows.empty:
+        raise InputError("no row of multiple_loss at any timestep; score a diffusion model with that attack")
+    loss = -units.pivot_table(index="attack", columns="role", values="score")
+    rows = rows.assign(
+        loss_member=rows["attack"].map(loss["member"]), loss_nonmember=rows["attack"].map(loss["nonmember"])
+    )
+    rows["gap"] = 1 - rows["loss_member"] / rows["loss_nonmember"]
+    shown = ["stream", "timestep", "auc_within", "auc_within_low", "auc_within_high"]
+    ordered = rows.sort_values(["stream", "timestep"], ignore_index=True)
+    return ordered[[*shown, "loss_member", "loss_nonmember", "gap"]]
+
+
 def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataFrame:
     """Audit every value of ``by`` on its own and return one row each, in order of the names.
 

@@ -16,9 +16,8 @@ from earwitness.attacks.registry import attack
 from earwitness.attacks.token import mean
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.perturb import SLOWER
-from earwitness.extractors.plan import GRID, ORIGIN, REDUCED, STREAMS
+from earwitness.extractors.plan import GRID, ORIGIN, REDUCED, SOUND, STREAMS
 
-SOUND = ("conditional", "audio")  # streams of the costly attacks
 CDI = "Dubiński et al., arXiv 2411.12858 (CDI)"
 TIMES = tuple({"t": t} for t in GRID)
 POWERS = ({"p": 5}, {"p": 4})  # CDI's 5-norm; the official code's sum of fourth powers

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from earwitness.errors import ModelError
 from earwitness.extractors import chains, tail
-from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.perturb import NAMES
 from earwitness.extractors.plan import (
     CLEAN,
@@ -89,8 +88,8 @@ class Run:
         items = torch.arange(len(self.z), device=device) if item is None else torch.tensor([item], device=device)
         return lambda z_t, t: network(z_t, torch.full((len(z_t),), t, device=device), items)
 
-    def extract(self, wanted: Plan) -> list[DenoisingSignals]:
-        """Run everything and return the signals of each item.
+    def extract(self, wanted: Plan) -> list[dict[str, np.ndarray]]:
+        """Run everything and return each item's values by pass.
 
         Raises
         ------
@@ -106,7 +105,7 @@ class Run:
         for name, value in found.items():
             if not np.isfinite(value).all():
                 raise ModelError(f"{name}: predictions are not finite; load the model with dtype float32")
-        return [DenoisingSignals({name: value[b] for name, value in found.items()}) for b in range(len(self.z))]
+        return [{name: value[b] for name, value in found.items()} for b in range(len(self.z))]
 
     def evaluate(self, evaluations: Sequence[Evaluation]) -> None:
         """Run evaluations of one condition, several of them on all items in one call."""

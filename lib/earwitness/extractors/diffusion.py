@@ -116,7 +116,7 @@ class DenoisingSignals:
                 raise InputError(f"no network for the condition {name!r}; give predict_noise one per condition")
             predictors[name] = _one_timestep_at_a_time(networks[name])
         run = Run(predictors, alphas_cumprod.to(latents.device), {CLEAN: latents}, drawn)
-        return run.extract(wanted)
+        return [cls(values) for values in run.extract(wanted)]
 
 
 def _one_timestep_at_a_time(predict: Callable[[Tensor, int], Tensor]) -> Predictor:
@@ -197,7 +197,8 @@ def extract(
         return common_noise(seed, t, repeat, shape).to(latents[CLEAN])
 
     predictors = {c: _predictor(model, _condition(model, c, captions, audio)) for c in wanted.conditions}
-    return Run(predictors, model.alphas_cumprod, latents, noise, model).extract(wanted)
+    run = Run(predictors, model.alphas_cumprod, latents, noise, model)
+    return [DenoisingSignals(values) for values in run.extract(wanted)]
 
 
 def _condition(model: DenoisingModel, name: str, captions: list[str] | None, audio: Tensor) -> Condition:

@@ -44,7 +44,7 @@ class Probe:
     forward, backward : int
         Calls of its adaptive chain per item, and how many of them also run backwards.
     tail : bool
-        Too costly for a standard run: only when asked for by name.
+        So costly that only its own name asks for it, no pattern.
     """
 
     calls: tuple[tuple[str, int, int], ...] = ()
@@ -66,7 +66,14 @@ PROBES = {
     "adversarial": Probe(forward=6 * 8, backward=6 * 8, tail=True),
     "gradient_norms": Probe(forward=10, backward=10, tail=True),
 }
-COSTLY = ("gradient_mask", "noise_optimisation", "pfami")  # on the caption and the audio's own condition only
+SOUND = ("conditional", "audio")  # the caption and the audio's own embedding
+STANDARD = {
+    "grid": STREAMS,
+    "repeats": SOUND,
+    "origin": SOUND,
+    "pia": SOUND,
+}  # 29 network calls where there is a caption
+COSTLY = ("gradient_mask", "noise_optimisation", "pfami")  # never on the null condition
 
 
 def split(name: str) -> tuple[str, str]:
@@ -128,13 +135,24 @@ def plan(passes: Iterable[str]) -> Plan:
     return Plan(names, tuple(sorted(wanted)))
 
 
-def standard(conditions: Iterable[str]) -> frozenset[str]:
-    """Return the passes of a standard run for a model that offers ``conditions`` (``ModelInfo.conditions``)."""
-    offered = {"text": ("conditional", *REDUCED), "null": ("null",), "audio": ("audio",)}
-    can = {c for name in conditions for c in offered[name]}
+def possible(conditions: Iterable[str], *, tail: bool = True) -> frozenset[str]:
+    """Return the passes that a model can run, given what it can be told (``ModelInfo.conditions``)."""
+    can = _streams(conditions)
     found = {f"grid/{c}" for c in can}
     for probe, rules in PROBES.items():
-        streams = [c for c in STREAMS if c in can and not (probe in COSTLY and c == "null")]
-        if not rules.tail:
-            found |= {f"{probe}/{c}" for c in streams}
+        streams = SOUND if probe in COSTLY else STREAMS
+        if tail or not rules.tail:
+            found |= {f"{probe}/{c}" for c in streams if c in can}
     return frozenset(found)
+
+
+def standard(conditions: Iterable[str]) -> frozenset[str]:
+    """Return the cheap passes that run when nothing is asked for by name (``attacks="all"``)."""
+    can = _streams(conditions)
+    return frozenset(f"{probe}/{c}" for probe, streams in STANDARD.items() for c in streams if c in can)
+
+
+def _streams(conditions: Iterable[str]) -> set[str]:
+    """Return the plan's conditions behind the model's."""
+    offered = {"text": ("conditional", *REDUCED), "null": ("null",), "audio": ("audio",)}
+    return {c for name in conditions for c in offered[name]}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from earwitness.attacks import cost, resolve
+from earwitness.attacks import AttackSpec, cost, resolve
 from earwitness.audio import AudioSpec, Segment, prepare
 from earwitness.errors import InputError
 from earwitness.extractors import blind, diffusion, passes, plan, token
@@ -28,15 +29,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def specs_asked(attacks: str | Sequence[str], info: ModelInfo) -> list[AttackSpec]:
+    """Return the attacks that a name, a pattern or a list of them means for this model.
+
+    For a diffusion model ``"all"`` means those that the cheap passes suffice for, a pattern all but the tail.
+    """
+    if info.family == "token":
+        return resolve(attacks)
+    specs = []
+    for wanted in [attacks] if isinstance(attacks, str) else attacks:
+        pattern = any(c in wanted for c in "*?[")
+        offered = plan.standard if wanted == "all" else partial(plan.possible, tail=not pattern)
+        specs += resolve(wanted, passes={"blind", *offered(info.conditions)})
+    return specs
+
+
 def passes_asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ...]:
     """Return the passes to run: for a token model those beyond the two standard ones, for diffusion all of them."""
+    needed = cost(specs_asked(attacks, info))
     if info.family == "token":
-        return tuple(name for name in cost(resolve(attacks)) if name in passes.EXTRA_PASSES)
-    offered = plan.standard(info.conditions)
-    asked = tuple(name for name in cost(resolve(attacks, passes={"blind", *offered})) if name in plan.PASSES)
-    streams = {name.partition("/")[2] for name in offered}
+        return tuple(name for name in needed if name in passes.EXTRA_PASSES)
+    asked, can = tuple(name for name in needed if name in plan.PASSES), plan.possible(info.conditions)
     for name in asked:
-        if name.partition("/")[2] not in streams:
+        if name not in can:
             raise InputError(f"{info.name} cannot run {name!r}: it can be conditioned on {', '.join(info.conditions)}")
     if not asked:
         raise InputError(f"{info.name} is a diffusion model and none of the attacks asked for is one on diffusion")

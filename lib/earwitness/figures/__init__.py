@@ -9,13 +9,14 @@ page* explains each kind of figure.
 
 from earwitness.figures.audits import ladder, levels, lines, rule
 from earwitness.figures.curves import densities, roc, tracks_needed
-from earwitness.figures.forest import answer, artist_forest, auc_forest
+from earwitness.figures.forest import ablation, answer, artist_forest, auc_forest
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
 __all__ = [
     "COLOURS",
     "Figure",
+    "ablation",
     "answer",
     "artist_forest",
     "auc_forest",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from earwitness.figures.style import COLOURS, NARROW, STYLE, Figure, canvas_axes, finish, need
 
@@ -113,6 +113,39 @@ def artist_forest(
     found = {headings[g]: f"{(block['verdict'] == 'evidence').sum()} of {len(block)}" for g, block in blocks.items()}
     spoken = "; ".join(f"{heading}: {count} with evidence" for heading, count in found.items())
     return finish(canvas, f"Effect per artist. {spoken}.", source)
+
+
+@rc_context(STYLE)
+def ablation(table: pd.DataFrame, *, source: str = "") -> Figure:
+    """Draw the test's power with each group of features alone and without it, and with all as a dashed line.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``group``, ``features`` (*all*, *alone*, *without*) and ``power`` in [0, 1].
+    source : str
+        Where the table lies.
+    """
+    need(table, "group", "features", "power")
+    whole = float(table.loc[table["features"] == "all", "power"].iloc[0])
+    wide = table[table["features"] != "all"].pivot_table(index="group", columns="features", values="power")
+    wide = wide.sort_values("alone")
+    y = np.arange(len(wide), dtype=float)
+    canvas, axes = canvas_axes(height=0.4 * len(wide) + 1.2)
+    axes.axvline(whole, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for column, colour, marker in (("without", "neutral", "s"), ("alone", "member", "o")):
+        label = f"{column}" if column == "alone" else "all others, without it"
+        axes.plot(wide[column], y, marker, color=COLOURS[colour], markersize=7, mew=0, label=label)
+    axes.set_yticks(y, wide.index.to_list())
+    axes.set(
+        xlim=(-0.02, 1.02), ylim=(-0.6, len(wide) - 0.4), xlabel="power of the test    (dashed: all groups together)"
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y", visible=False)
+    canvas.legend(loc="outside lower right", ncols=2, frameon=False, handletextpad=0.1, columnspacing=1.2)
+    best = wide.index[-1]
+    spoken = f"All groups together: {whole:.0%}. The strongest alone, {best}: {wide['alone'].iloc[-1]:.0%}."
+    return finish(canvas, f"Power by group of features. {spoken}", source)
 
 
 @rc_context(STYLE)

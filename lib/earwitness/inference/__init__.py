@@ -3,7 +3,8 @@
 Rooms: ``procedure`` (the whole audit), ``inputs`` (tables to arrays), ``features`` (the frozen list), ``primary`` (the
 test), ``gate`` (blind features), ``verdict`` (the rule and its constants), ``result``; ``reference`` (an artist among
 artists), ``sequential`` (e-values), ``multiplicity`` (many questions), ``power``; ``calibration`` (null audits),
-``shift`` (sides that differ in kind), ``peers`` (published recipes) and ``comparison`` (power at equal level).
+``shift`` (sides that differ in kind), ``peers`` (published recipes), ``comparison`` (power at equal level) and
+``ablation`` (what each group of features is worth).
 """
 
 from earwitness.inference.procedure import infer

@@ -38,10 +38,15 @@ def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = N
 @app.command()
 def train(only: Annotated[str | None, typer.Option(help="one model, for example musicgen-a")] = None) -> None:
     """Train the pocket models and save them as package data."""
-    from earwitness.pocket.train import train_all
+    from earwitness.pocket import train as token
+    from earwitness.pocket import train_ldm as diffusion
 
-    for folder in train_all(only=only):
-        typer.echo(folder)
+    families = (token.TARGETS, token.train_all), (diffusion.TWINS, diffusion.train_twins)
+    wanted = {m.name for m in token.pick([m for models, _ in families for m in models], only)}
+    for models, run in families:
+        if wanted & {m.name for m in models}:
+            for folder in run(only=only):
+                typer.echo(folder)
 
 
 if __name__ == "__main__":

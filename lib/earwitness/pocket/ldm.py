@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earwitness.audio import AudioSpec, load
+from earwitness.audio import AudioSpec, prepare
 from earwitness.models.mel import MelSpec, log_mel, normalise
 from earwitness.pocket import style
 from earwitness.pocket.codec import OUTSIDE_SEED, spectral_distance
@@ -37,11 +37,10 @@ class FrontRecipe:
 
     seed: int = 0
     channels: int = 16
-    kl: float = 1e-4
     steps: int = 700
     batch: int = 8
     crop: int = 64
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     vocoder_steps: int = 500
     vocoder_crop: int = 40
     vocoder_learning_rate: float = 2e-3
@@ -51,26 +50,24 @@ class FrontRecipe:
 class LdmRecipe:
     """Everything that fixes a twin, given autoencoder and tracks.
 
-    ``epochs`` passes over the tracks, each with another one of ``windows`` random windows per track; ``null`` is the
-    probability with which a caption is replaced by the empty one.
+    ``epochs`` passes over the tracks, each with one of a track's cuts at random; ``null`` is the probability with which
+    a caption is replaced by the empty one.
     """
 
     seed: int = 0
-    widths: tuple[int, ...] = (48, 80)
+    widths: tuple[int, ...] = (48, 72)
     text_width: int = 32
-    windows: int = 16
-    epochs: int = 80
+    epochs: int = 165
     batch: int = 16
     learning_rate: float = 2e-3
-    weight_decay: float = 0.01
     null: float = 0.1
 
 
-def one_cycle(parameters: list[Any], rate: float, steps: int, decay: float = 0.0) -> Iterator[Any]:
+def one_cycle(parameters: list[Any], rate: float, steps: int) -> Iterator[Any]:
     """Yield a step function ``steps`` times: call it with the loss. AdamW, one cycle, clipped gradients."""
     import torch
 
-    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
 
     def step(loss: Tensor) -> None:
@@ -97,7 +94,11 @@ def mels(audio: np.ndarray) -> Tensor:
 
 
 def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
-    """Train the autoencoder on random crops of ``audio`` ``[tracks, samples]``; its latents have variance 1."""
+    """Train the autoencoder on random crops of ``audio`` ``[tracks, samples]``, then make its channels white.
+
+    Residual branches start at zero: begun at random, an encoder this deep lets two numbers a patch through. The mean of
+    the posterior is all that is ever used, so its spread is not trained.
+    """
     import torch
     from diffusers import AutoencoderKL
 
@@ -113,17 +114,41 @@ def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
+    for name, layer in vae.named_modules():
+        if name.endswith(".conv2"):
+            torch.nn.init.zeros_(layer.weight)
     heard, rng = mels(audio), np.random.default_rng([recipe.seed, 40])
     for step in one_cycle(list(vae.parameters()), recipe.learning_rate, recipe.steps):
         batch = crops(heard, recipe.batch, recipe.crop, rng)[0][:, None]
-        posterior = vae.encode(batch).latent_dist
-        made = vae.decode(posterior.sample()).sample
-        step((made - batch).abs().mean() + recipe.kl * posterior.kl().mean() / batch[0].numel() * 100)
+        step((vae.decode(vae.encode(batch).latent_dist.mean).sample - batch).abs().mean())
+    windows = heard[::4, None, : LATENT_FRAMES * FACTOR]
+    whiten(vae, windows)
     vae = halve(vae)
     with torch.no_grad():
-        sample = vae.encode(heard[::4, None, : LATENT_FRAMES * FACTOR]).latent_dist.mean
+        sample = vae.encode(windows).latent_dist.mean
     vae.register_to_config(scaling_factor=round(float(1 / sample.std()), 4))
     return vae
+
+
+def whiten(vae: AutoencoderKL, windows: Tensor) -> None:
+    """Turn the latents so that over ``windows`` ``[n, 1, frames, 64]`` their channels are white: mean 0, covariance 1.
+
+    The turn is written into the 1 x 1 convolutions around the latents and the decoder undoes it. Without it a few loud
+    channels hold nearly all the variance, noise drowns the rest, and what is drowned nobody can memorise.
+    """
+    import torch
+
+    with torch.no_grad():
+        latents = vae.encode(windows).latent_dist.mean.transpose(0, 1).flatten(1)  # [channels, positions]
+        count, centre = len(latents), latents.mean(dim=1)
+        size, axes = torch.linalg.eigh(torch.cov(latents.double()))
+        there, back = (axes / size.sqrt()).T.float(), (axes * size.sqrt()).float()
+        before, after = vae.quant_conv, vae.post_quant_conv
+        before.weight[:count] = (there @ before.weight[:count, :, 0, 0])[..., None, None]
+        before.bias[:count] = there @ (before.bias[:count] - centre)
+        before.weight[count:], before.bias[count:] = 0.0, -20.0  # the logarithm of the variance: none
+        after.bias += after.weight[..., 0, 0] @ centre
+        after.weight[:] = (after.weight[..., 0, 0] @ back)[..., None, None]
 
 
 def crops(heard: Tensor, count: int, length: int, rng: np.random.Generator) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -220,22 +245,19 @@ def build_tokenizer(folder: Path) -> Any:
     return RobertaTokenizer.from_pretrained(str(folder), model_max_length=48)
 
 
-def encode_windows(vae: AutoencoderKL, paths: Sequence[Path], windows: int, seed: int) -> Tensor:
-    """Encode random windows of audio files, heard exactly as in scoring.
+def encode_cuts(vae: AutoencoderKL, paths: Sequence[Path]) -> Tensor:
+    """Encode audio files, cut and heard exactly as in scoring.
 
     Returns
     -------
     Tensor
-        Scaled latents, float32, ``[tracks, windows, channels, 16, 4]``.
+        Scaled latents, float32, ``[tracks, cuts, channels, 16, 4]``.
     """
     import torch
 
     found = []
-    for number, path in enumerate(paths):
-        audio = load(path, SPEC)[0]
-        rng = np.random.default_rng([seed, 42, number])
-        starts = rng.integers(len(audio) - SPEC.segment_samples + 1, size=windows)
-        heard = mels(np.stack([audio[s : s + SPEC.segment_samples] for s in starts]))
+    for path in paths:
+        heard = mels(np.concatenate([segment.audio for segment in prepare(path, SPEC)]))
         with torch.no_grad():
             found.append(vae.encode(heard[:, None]).latent_dist.mean * vae.config.scaling_factor)
     return torch.stack(found)
@@ -244,7 +266,7 @@ def encode_windows(vae: AutoencoderKL, paths: Sequence[Path], windows: int, seed
 def train_ldm(
     unet: UNet2DConditionModel, text: Any, tokenizer: Any, latents: Tensor, captions: Sequence[str], recipe: LdmRecipe
 ) -> list[float]:
-    """Train UNet and text half on ``latents`` ``[tracks, windows, channels, 16, 4]``; return each epoch's mean loss."""
+    """Train UNet and text half on ``latents`` ``[tracks, cuts, channels, 16, 4]``; return each epoch's mean loss."""
     import torch
     from diffusers import DDPMScheduler
 
@@ -252,9 +274,8 @@ def train_ldm(
     rng = np.random.default_rng([recipe.seed, 43])
     generator = torch.Generator().manual_seed(recipe.seed)
     per_epoch = -(-len(latents) // recipe.batch)
-    steps = one_cycle(
-        [*unet.parameters(), *text.parameters()], recipe.learning_rate, recipe.epochs * per_epoch, recipe.weight_decay
-    )
+    parameters = [*unet.parameters(), *text.parameters()]
+    steps = one_cycle(parameters, recipe.learning_rate, recipe.epochs * per_epoch)
     losses = []
     for _ in range(recipe.epochs):
         order, found = rng.permutation(len(latents)), []

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from earwitness.errors import ModelError, nearest
 from earwitness.pocket import corpus
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from transformers import EncodecModel
 
 WEIGHTS = Path(__file__).parent / "weights"
-LIBRARIES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "soundfile", "sentencepiece")
+LIBRARIES = ("torch", "transformers", "diffusers", "numpy", "scipy", "scikit-learn", "soundfile", "sentencepiece")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,28 @@ TARGETS = (
 CODEC = CodecRecipe()
 
 
+def pick(models: Sequence[Named], only: str | None) -> list[Named]:
+    """Return the models to train: all, or the one called ``only``; raise ModelError where none is."""
+    names = [m.name for m in models]
+    if only is not None and only not in names:
+        raise ModelError(f"no pocket model {only!r}; there are {', '.join(names)}{nearest(only, names)}")
+    return [m for m in models if only in (None, m.name)]
+
+
+def described(model: Any, splits: Sequence[str], entries: Sequence[corpus.Entry]) -> dict[str, Any]:
+    """Return what every ``training.json`` says: the model's name and recipe, its tracks, the libraries."""
+    return {
+        "name": model.name,
+        "splits": list(splits),
+        "tracks": len(entries),
+        "artists": len({e.artist.name for e in entries}),
+        "corpus_version": corpus.VERSION,
+        "optimiser": "AdamW, one cycle",
+        "recipe": asdict(model.recipe),
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+    }
+
+
 def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     """Train the shipped models and save them as ``weights/<name>``.
 
@@ -74,9 +105,7 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     """
     from joblib import Parallel, cpu_count, delayed
 
-    names = [t.name for t in TARGETS]
-    if only is not None and only not in names:
-        raise ModelError(f"no pocket model {only!r}; there are {', '.join(names)}{nearest(only, names)}")
+    chosen = pick(TARGETS, only)
     root = corpus.ensure_corpus()
     with tempfile.TemporaryDirectory() as scratch:
         front, whole = Path(scratch) / "front", Path(scratch) / "codec"
@@ -86,7 +115,6 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
             jobs.append(delayed(_finish_codec)(front, whole, *heard))
         else:
             _shipped_codec(weights / TARGETS[0].name).save_pretrained(front)
-        chosen = [t for t in TARGETS if only in (None, t.name)]
         jobs += [delayed(train_target)(t, front, root, Path(scratch) / t.name) for t in chosen]
         Parallel(n_jobs=min(len(jobs), cpu_count()))(jobs)  # one thread each
         return [_assemble(Path(scratch) / t.name, whole if only is None else front, weights / t.name) for t in chosen]
@@ -153,20 +181,8 @@ def train_target(target: Target, codec_folder: Path, root: Path, folder: Path) -
     tokenizer = build_tokenizer(folder)
     model = build_model(target.recipe, codec, len(tokenizer))
     steps = train_lm(model, tokenizer, codes, [e.caption for e in entries], target.recipe)
-    record = {
-        "name": target.name,
-        "splits": target.splits,
-        "tracks": len(entries),
-        "artists": len({e.artist.name for e in entries}),
-        "corpus_version": corpus.VERSION,
-        "optimiser": "AdamW, one cycle",
-        "steps": steps,
-        "recipe": asdict(target.recipe),
-        "codec_recipe": asdict(CODEC),
-        "libraries": {name: library_version(name) for name in LIBRARIES},
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    save_model(model, tokenizer, folder, record)
+    record = described(target, target.splits, entries) | {"steps": steps, "codec_recipe": asdict(CODEC)}
+    save_model(model, tokenizer, folder, record | {"seconds": round(time.perf_counter() - start, 1)})
 
 
 def _assemble(trained: Path, codec_folder: Path, folder: Path) -> Path:

@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
-from earwitness.errors import ModelError, nearest
 from earwitness.pocket import corpus
 from earwitness.pocket.codec import CodecRecipe, outside_audio
 from earwitness.pocket.ldm import (
@@ -27,12 +25,12 @@ from earwitness.pocket.ldm import (
     build_text,
     build_tokenizer,
     build_unet,
-    encode_windows,
+    encode_cuts,
     train_autoencoder,
     train_ldm,
     train_vocoder,
 )
-from earwitness.pocket.train import LIBRARIES, WEIGHTS
+from earwitness.pocket.train import WEIGHTS, described, pick
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,7 @@ def train_twins(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     """
     from joblib import Parallel, cpu_count, delayed
 
-    names = [t.name for t in TWINS]
-    if only is not None and only not in names:
-        raise ModelError(f"no pocket model {only!r}; there are {', '.join(names)}{nearest(only, names)}")
-    root = corpus.ensure_corpus()
-    chosen = [t for t in TWINS if only in (None, t.name)]
+    chosen, root = pick(TWINS, only), corpus.ensure_corpus()
     with tempfile.TemporaryDirectory() as scratch:
         front = Path(scratch)
         if only is None:
@@ -121,27 +115,19 @@ def train_twin(twin: Twin, front: Path, root: Path, folder: Path) -> None:
     quiet()
     start = time.perf_counter()
     vae = AutoencoderKL.from_pretrained(front / "vae", torch_dtype=torch.float32).eval()
-    vocoder = SpeechT5HifiGan.from_pretrained(front / "vocoder", dtype=torch.float32)
     entries = [e for e in corpus.plan() if e.split == twin.split]
-    latents = encode_windows(vae, [root / e.path for e in entries], twin.recipe.windows, twin.recipe.seed)
+    latents = encode_cuts(vae, [root / e.path for e in entries])
     tokenizer = build_tokenizer(folder / "tokenizer")
     torch.manual_seed(twin.recipe.seed)
     text, unet = build_text(twin.recipe, len(tokenizer)), build_unet(twin.recipe, vae.config.latent_channels)
     losses = train_ldm(unet, text, tokenizer, latents, [e.caption for e in entries], twin.recipe)
-    record = {
-        "name": twin.name,
-        "splits": [twin.split],
-        "tracks": len(entries),
-        "artists": len({e.artist.name for e in entries}),
-        "corpus_version": corpus.VERSION,
-        "optimiser": "AdamW, one cycle",
+    record = described(twin, [twin.split], entries) | {
         "objective": "epsilon, uniform timesteps",
         "final_loss": round(sum(losses[-5:]) / len(losses[-5:]), 5),
-        "recipe": asdict(twin.recipe),
         "front_recipe": asdict(FRONT),
-        "libraries": {name: library_version(name) for name in (*LIBRARIES, "diffusers")},
         "seconds": round(time.perf_counter() - start, 1),
     }
+    vocoder = SpeechT5HifiGan.from_pretrained(front / "vocoder", dtype=torch.float32)
     save_twin({"unet": unet, "vae": vae, "vocoder": vocoder, "text_encoder": text}, tokenizer, folder, record)
 
 
