@@ -7,6 +7,8 @@ unknown parameters are errors that name the nearest known one. The book page *Au
 from __future__ import annotations
 
 import ast
+import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +37,18 @@ class ScoreRun(_Strict):
     splits: tuple[str, ...] = ()
     attacks: str = "all"
     shards: Annotated[int, Field(ge=1, le=10_000)] = 2
+
+    @property
+    def name(self) -> str:
+        """A file name for the run: readable, and different for different runs."""
+        words = "-".join([self.model, Path(self.manifest).stem, *self.splits])
+        digest = hashlib.sha256(self.model_dump_json(exclude={"shards"}).encode()).hexdigest()[:8]
+        return f"{re.sub(r'[^A-Za-z0-9]+', '-', words).strip('-')[:100]}-{digest}"
+
+    @property
+    def done_files(self) -> list[str]:
+        """What each shard writes when it is finished, relative to the results folder."""
+        return [f"scored/{self.name}/{i}-of-{self.shards}.json" for i in range(1, self.shards + 1)]
 
 
 class Page(_Strict):
@@ -66,6 +80,22 @@ class Registry(_Strict):
     """All experiments, in the order of the table of contents."""
 
     pages: tuple[Page, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_others(cls, raw: Any) -> Any:
+        """Spell out ``needs: all``: every other page that is built along with this one."""
+        pages = raw.get("pages") if isinstance(raw, dict) else None
+        if not isinstance(pages, list) or not all(isinstance(page, dict) for page in pages):
+            return raw
+
+        def others(page: dict[str, Any]) -> list[Any]:
+            tier = page.get("tier", "book")
+            along = [o for o in pages if tier == "full" or o.get("tier", "book") == "book"]
+            return [o.get("id") for o in along if o.get("needs") != "all"]
+
+        spelled = [page | {"needs": others(page)} if page.get("needs") == "all" else page for page in pages]
+        return raw | {"pages": spelled}
 
     @model_validator(mode="after")
     def _consistent(self) -> Registry:
