@@ -33,14 +33,14 @@ def _stereo(path: Path, seconds: float, rate: int, offset: float = 0.01) -> Path
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 22_050, 8_000, 11_025])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("seconds", [2.9, 5.0, 7.013])
-def test_blocks_joined_are_the_whole_to_the_bit(tmp_path: Path, rate: int, channels: int, seconds: float) -> None:
+def testblocks_joined_are_the_whole_to_the_bit(tmp_path: Path, rate: int, channels: int, seconds: float) -> None:
     path = _stereo(tmp_path / "long.wav", seconds, rate)
     spec = AudioSpec(16_000, channels, 0.5)
     decoded = sf.read(path, dtype="float32", always_2d=True)[0].T
     mixed = audio._remix(decoded, channels)
     common = np.gcd(rate, 16_000)
     whole = mixed if rate == 16_000 else audio.resample_poly(mixed, 16_000 // common, rate // common, axis=1)
-    np.testing.assert_array_equal(np.concatenate(list(windows._blocks(path, spec)), axis=1), whole)
+    np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), whole)
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])

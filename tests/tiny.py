@@ -78,3 +78,22 @@ def recording(path: Path, seconds: float = 2.0, seed: int = 0, rate: int = RATE,
     audio = np.repeat(tune(seconds * rate / RATE, seed)[:, None], channels, axis=1)
     sf.write(path, audio, rate)
     return path
+
+
+def container(
+    path: Path, audio: np.ndarray, *, codec: str = "aac", layout: str | None = None, rate: int = RATE
+) -> Path:
+    """Write audio ``[samples]`` or ``[2, samples]`` through PyAV: M4A by default, ``layout="adts"`` for bare AAC."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = np.atleast_2d(audio).astype(np.float32)
+    with av.open(str(path), "w", format=layout) as file:
+        stream = file.add_stream(codec, rate=RATE, layout="mono" if len(sound) == 1 else "stereo")
+        frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout=stream.layout.name)
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout=stream.layout, rate=RATE)
+        for piece in [*resampler.resample(frame), None]:
+            for packet in stream.encode(piece):
+                file.mux(packet)
+    return path

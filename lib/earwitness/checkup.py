@@ -16,25 +16,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from earwitness.imbalance import SIDES
-from earwitness.inference.power import smallest_detectable_auc, units_needed
-from earwitness.inference.verdict import MAX_DETECTABLE_AUC, MIN_UNITS, POWER
+from earwitness.inference.power import smallest_detectable_auc
+from earwitness.inference.verdict import MIN_UNITS, POWER
 from earwitness.intake import Intake
+from earwitness.planning import SIDES as ROLES_OF_SIDES
+from earwitness.planning import refusals
 from earwitness.text import plain
 
 
 def enough(intake: Intake) -> tuple[bool, str]:
     """Say whether the number of usable tracks can be tested at all, and with what power."""
-    counts = intake.counts()
-    sides = [counts.get("suspect", 0) + counts.get("member", 0), counts.get("held_out", 0) + counts.get("nonmember", 0)]
     if intake.straddling:
         pairs = len(intake.straddling)
         return pairs >= MIN_UNITS, f"{pairs} works have takes on both sides: the paired test counts works, not tracks"
-    detectable = smallest_detectable_auc(*sides) if min(sides) else 1.0
-    sizes = f"{sides[0]} v {sides[1]} tracks"
-    if min(sides) < MIN_UNITS or detectable > MAX_DETECTABLE_AUC:
-        needed = units_needed(MAX_DETECTABLE_AUC)
-        return False, f"not testable: {sizes}; at least {needed} of each are needed"
-    return True, f"{sizes}: an AUC of {detectable:.2f} or more would be seen with {POWER:.0%} power"
+    problems = refusals(intake.tracks) if intake.tracks else ["no recording can be used"]
+    if problems:
+        return False, f"not testable: {'; '.join(problems)}"
+    sides = [sum(track.role in roles for track in intake.tracks) for roles in ROLES_OF_SIDES.values()]
+    seen = f"an AUC of {smallest_detectable_auc(*sides):.2f} or more would be seen with {POWER:.0%} power"
+    return True, f"{sides[0]} v {sides[1]} tracks: {seen}"
 
 
 def as_dict(intake: Intake) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def check(
     from earwitness.checkup import as_dict, show
     from earwitness.gather import gather
     from earwitness.intake import examine, record_path, write_manifest
-    from earwitness.models import describe
+    from earwitness.planning import identity
 
-    describe(model)  # a mistyped name should fail before a thousand files are read
+    identity(model, allow_download=False)  # a mistyped name should fail before a thousand files are read
     target = record_path(write) if write else None
     found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model)
     intake = examine(found.tracks, model, workers=workers, found=found)

@@ -55,7 +55,7 @@ class StoreError(EarwitnessError):
     exit_code = 5
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
     """Suggest the closest of ``choices`` as a clause to append to a message, or an empty string."""
-    match = get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    match = get_close_matches(name, list(choices), n=1, cutoff=cutoff)
     return f"; did you mean {match[0]!r}?" if match else ""

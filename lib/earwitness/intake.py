@@ -24,8 +24,8 @@ from earwitness.audio import AudioSpec
 from earwitness.errors import InputError, ManifestError
 from earwitness.gather import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.manifest import Track
-from earwitness.models import describe
 from earwitness.paths import project_root, reason_of
+from earwitness.planning import identity
 from earwitness.text import write_csv
 
 FILE_COLUMNS = (
@@ -94,7 +94,7 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
     """
     if not tracks and (found is None or found.refused.empty):
         raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
-    info = describe(model)
+    info, _ = identity(model, allow_download=False)
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds)
     answers = sandbox.inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):

@@ -100,7 +100,7 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     return own, sum({**standard, **{name: n for name, n in cost(resolve(attacks)).items() if name in asked}}.values())
 
 
-def _identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
+def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
     """Return a model's description, from its card alone where its files are not here and may not be fetched."""
     from earwitness.models.cards import read_cards
 
@@ -170,7 +170,7 @@ def forecast(
     """
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
-    info, notes = _identity(model, allow_download=allow_download)
+    info, notes = identity(model, allow_download=allow_download)
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
     own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)

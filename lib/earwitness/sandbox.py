@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile as sf
+from scipy.signal import welch
 
-from earwitness.audio import AudioSpec, condition, cut, decode, level_dbfs, probe
-from earwitness.errors import EarwitnessError, StoppedError
+from earwitness.audio import AudioSpec, condition, decode, probe
+from earwitness.errors import AudioError, EarwitnessError
 from earwitness.paths import reason_of
 from earwitness.prints import SPEC, words
 from earwitness.text import plain
+from earwitness.windows import blocks, is_long, segments
 
 MEMORY_GIB = 8  # address space of a worker
 SECONDS, SECONDS_PER_GB = 60.0, 300.0  # time for one file: a base, and more for larger ones
@@ -41,6 +44,7 @@ BANDWIDTH_DB = -60.0  # relative to the strongest frequency
 COMMAND = [sys.executable, "-m", "earwitness.sandbox"]
 
 _idle: list[_Worker] = []
+_busy: set[_Worker] = set()
 _lock = threading.Lock()
 
 
@@ -65,18 +69,19 @@ def inspect(paths: Sequence[Path], spec: AudioSpec, *, workers: int = 2) -> list
 
     Raises
     ------
-    StoppedError
-        Interrupted from the keyboard.
     EarwitnessError
         Workers cannot be started at all.
     """
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         return list(pool.map(lambda path: _one(path, spec), paths))
-    except KeyboardInterrupt:
-        raise StoppedError("interrupted while looking at the files; nothing was written, run it again") from None
-    finally:
+    except BaseException:  # interrupted: nobody waits for a file that takes minutes
         pool.shutdown(wait=False, cancel_futures=True)
+        for worker in list(_busy):
+            worker.end()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _one(path: Path, spec: AudioSpec) -> dict[str, Any]:
@@ -94,9 +99,11 @@ def _one(path: Path, spec: AudioSpec) -> dict[str, Any]:
         worker = _idle.pop() if _idle else None
     if worker is None or worker.process.poll() is not None:
         worker = _Worker()
+    _busy.add(worker)
     found |= worker.ask({"path": str(path), "spec": asdict(spec)}, SECONDS + SECONDS_PER_GB * size / 1e9)
-    if worker.process.poll() is None:
-        with _lock:
+    with _lock:
+        _busy.discard(worker)
+        if worker.process.poll() is None:
             _idle.append(worker)
     return found | {"reason": plain(found["reason"])}
 
@@ -108,10 +115,16 @@ class _Worker:
         threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            COMMAND, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=os.environ | threads, bufsize=0
+            COMMAND,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | threads,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C at the terminal is for the process that started this one
         )
         if self._line(START_SECONDS) != b"ready":
-            self._end()
+            self.end()
             raise EarwitnessError("the process that decodes files did not start; is the installation complete?")
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -124,10 +137,10 @@ class _Worker:
             if "words" in answer:
                 answer["words"] = np.frombuffer(base64.b64decode(answer["words"]), np.uint32)
         except TimeoutError:
-            self._end()
+            self.end()
             return {"reason": f"decoding took longer than {seconds:.0f} s; export it again as WAV or FLAC"}
         except (OSError, ValueError):
-            self._end()
+            self.end()
             return {"reason": "the decoder crashed on it; export it again as WAV or FLAC, from a program you trust"}
         return answer
 
@@ -145,7 +158,8 @@ class _Worker:
             held += more
         return held.strip()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
         self.process.kill()
         self.process.wait()
 
@@ -155,18 +169,10 @@ def look(path: Path, spec: AudioSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"reason": ""}
     try:
         found |= asdict(probe(path))
-        audio, rate = decode(path)
-        found["duration_s"] = audio.shape[1] / rate
-        level = level_dbfs(audio) if audio.size else -math.inf
-        found["level_dbfs"] = level if math.isfinite(level) else None
-        heard = condition(audio, rate, SPEC, path.name)
-        found["bandwidth_hz"] = _bandwidth(audio, rate)
-        found["words"] = base64.b64encode(words(heard[0]).tobytes()).decode()
-        try:
-            found["segments"] = len(cut(condition(audio, rate, spec, path.name), spec))
-        except EarwitnessError as error:
-            found["reason"] = str(error).removeprefix(f"{path.name}: ")
-    except EarwitnessError as error:
+        heard = _long(path, found) if is_long(path) else _whole(path, found)
+        found["words"] = base64.b64encode(words(heard).tobytes()).decode()
+        found["segments"] = sum(1 for _ in segments(path, spec))
+    except AudioError as error:
         found["reason"] = str(error).removeprefix(f"{path.name}: ")
     except MemoryError:
         found["reason"] = f"needs more than {MEMORY_GIB} GiB to decode; split it into works first"
@@ -176,13 +182,35 @@ def look(path: Path, spec: AudioSpec) -> dict[str, Any]:
     return found
 
 
-def _bandwidth(audio: np.ndarray, rate: int) -> float:
-    """Return the highest frequency (Hz) less than 60 dB under the strongest; lossy codecs cut it off."""
-    from scipy.signal import welch
+def _whole(path: Path, found: dict[str, Any]) -> np.ndarray:
+    """Measure a recording that fits into memory and return it as the fingerprint hears it, ``[samples]``."""
+    audio, rate = decode(path)
+    found["duration_s"] = audio.shape[1] / rate
+    found |= _measures(float(np.mean(np.square(audio, dtype=np.float64))) if audio.size else 0.0, audio, rate)
+    mono: np.ndarray = condition(audio, rate, SPEC, path.name)[0]
+    return mono
 
-    middle = audio.mean(axis=0)[max(0, audio.shape[1] // 2 - 30 * rate) :][: 60 * rate]
-    frequency, power = welch(middle, rate, nperseg=min(2048, len(middle)))
-    return float(frequency[power >= power.max() * 10 ** (BANDWIDTH_DB / 10)][-1])
+
+def _long(path: Path, found: dict[str, Any]) -> np.ndarray:
+    """Do the same by window; of the bandwidth only the middle minute is asked."""
+    power = samples = 0.0
+    with sf.SoundFile(path) as file:
+        for block in file.blocks(1 << 20, dtype="float32"):
+            power += float(np.square(block, dtype=np.float64).sum())
+            samples += block.size
+        file.seek(max(0, file.frames // 2 - 30 * file.samplerate))
+        middle = file.read(60 * file.samplerate, dtype="float32", always_2d=True).T
+        found |= _measures(power / max(1.0, samples), middle, file.samplerate)
+    return np.concatenate(list(blocks(path, SPEC)), axis=1)[0]
+
+
+def _measures(power: float, audio: np.ndarray, rate: int) -> dict[str, float]:
+    """Return level and bandwidth: the highest frequency less than 60 dB under the strongest, where it can be told."""
+    if not math.isfinite(power) or power <= 0:
+        return {}
+    frequency, density = welch(audio.mean(axis=0), rate, nperseg=min(2048, audio.shape[1]))
+    strong = frequency[density >= density.max() * 10 ** (BANDWIDTH_DB / 10)]
+    return {"level_dbfs": 10 * math.log10(power), "bandwidth_hz": float(strong[-1])}
 
 
 def _confine() -> None:

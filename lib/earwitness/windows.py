@@ -28,7 +28,7 @@ WINDOW_SECONDS = 60.0  # of audio decoded at a time
 
 def segments(path: Path, spec: AudioSpec) -> Iterator[Segment]:
     """Yield the segments of a recording in time order, as ``audio.prepare`` cuts them; ``AudioError`` as it raises."""
-    if not _long(path):
+    if not is_long(path):
         yield from audio.prepare(path, spec)
         return
     try:
@@ -42,7 +42,7 @@ def segments(path: Path, spec: AudioSpec) -> Iterator[Segment]:
         raise AudioError(f"{path.name}: not readable as audio ({error}); export it again as WAV or FLAC") from None
 
 
-def _long(path: Path) -> bool:
+def is_long(path: Path) -> bool:
     """Say whether a recording is to be read by window; what libsndfile does not know is left to ``audio``."""
     try:
         info = sf.info(path)
@@ -62,7 +62,7 @@ class _Survey:
     peak: float
 
 
-def _blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
+def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
     """Yield float32 ``[C, samples]`` at the model's rate and channels: joined, they are the whole recording's."""
     with sf.SoundFile(path) as file:
         common = gcd(file.samplerate, spec.sample_rate)
@@ -99,7 +99,7 @@ def _survey(path: Path, spec: AudioSpec) -> _Survey:
     content, samples = hashlib.sha256(), 0
     total, squares = np.zeros(spec.channels), np.zeros(spec.channels)
     low, high = np.full(spec.channels, np.inf), np.full(spec.channels, -np.inf)
-    for block in _blocks(path, spec):
+    for block in blocks(path, spec):
         content.update(np.ascontiguousarray(block).data)
         samples += block.shape[1]
         total += block.sum(axis=1, dtype=np.float64)
@@ -120,7 +120,7 @@ def _survey(path: Path, spec: AudioSpec) -> _Survey:
 def _pieces(path: Path, spec: AudioSpec, found: _Survey, starts: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Decode again and yield (start, ``[C, samples]``) at the common level."""
     held, position, waiting = np.zeros((spec.channels, 0), np.float32), 0, list(starts)
-    for block in _blocks(path, spec):
+    for block in blocks(path, spec):
         held = np.concatenate([held, block], axis=1)
         while waiting and waiting[0] + spec.segment_samples <= position + held.shape[1]:
             start = waiting.pop(0)

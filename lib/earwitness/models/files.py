@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.errors import ModelError, nearest
+from earwitness.paths import reason_of
 
 CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
 TENSORS = {".safetensors", ".bin", ".th"}
 TEXTS = {".json", ".model", ".txt"}  # configurations and tokenizers
-CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "riffusion"}
+CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "aiva", "boomy", "soundraw"}
+OPEN_DESPITE_THEIR_OWNER = {"suno/bark", "suno/bark-small"}
+INSTEAD = (
+    "What can be done instead: look for verbatim copies in what it produces, ask in law for its training data, keep "
+    "unreleased takes for the day its weights can be read; see the page Limits"
+)
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -48,14 +54,27 @@ def locate(name: str, *, allow_download: bool = True) -> Path:
         if name not in pocket_names():
             raise ModelError(f"no pocket model {name!r}; there are {', '.join(pocket_names())}{_hint(name)}")
         return Path(str(files("earwitness"))) / "pocket" / "weights" / name.removeprefix("pocket/")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name.lower().split("/")[0].split("-")[0] in CLOSED_SERVICES:
-        raise ModelError(f"{name!r} is a closed service that gives out no weights, so it cannot be tested; see Limits")
-    if not HUB_NAME.fullmatch(name):
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+        if name and folder.exists():
+            raise ModelError(f"{name!r} is a file; a model is the folder that holds its weights and configuration")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{name!r}: cannot be read ({reason_of(error)}); check the name of the model") from None
+    if _closed(name):
+        raise ModelError(
+            f"{name!r} is a closed service that gives out no weights, and without them nothing can be tested. {INSTEAD}"
+        )
+    if not HUB_NAME.fullmatch(name) or nearest(name.partition("/")[0], ["pocket"], cutoff=0.85):
         raise ModelError(f"{name!r} is neither a pocket model, a folder nor a hub name (owner/model){_hint(name)}")
     return _from_hub(name, allow_download=allow_download)
+
+
+def _closed(name: str) -> bool:
+    """Say whether a name is that of a service without published weights: ``Suno v5``, ``udio.com``."""
+    words = set(re.split(r"[^a-z0-9]+", name.lower().partition("/")[0])) | {re.sub(r"[^a-z]", "", name.lower())}
+    return bool(words & CLOSED_SERVICES) and name.lower() not in OPEN_DESPITE_THEIR_OWNER
 
 
 def locate_part(folder: Path, name: str, *, allow_download: bool = False) -> Path:
