@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from earwitness import cli
+from earwitness import cli, sandbox
 from tests.tiny import RATE, container, recording, tune
 
 MODEL = "pocket/musicgen-a"
@@ -36,11 +38,14 @@ def _run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """Run the command line in this process as ``main`` does; return the exit code and everything printed."""
     monkeypatch.setattr(sys, "argv", ["earwitness", *arguments])
     monkeypatch.setenv("COLUMNS", "500")
-    code = 0
+    code, handlers = 0, {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         cli.main()
     except SystemExit as stopped:
         code = int(stopped.code or 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     out, err = capsys.readouterr()
     for line in (out + err).splitlines():
         assert line.isprintable(), f"not printable: {line!r}"
@@ -434,6 +439,34 @@ def test_a_manifest_without_held_out_is_not_testable(
     assert code == 0
     assert "not testable: there is no held-out track" in text
     assert re.search(r"gone\.wav +expected an audio file, found no such file", text)
+
+
+@pytest.mark.timeout(60)
+def test_an_interruption_has_its_own_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sandbox, "_idle", [])
+    monkeypatch.setattr(sandbox, "COMMAND", [sys.executable, "-c", "print('ready', flush=True); input(); input()"])
+    arguments = _two_folders(tmp_path)
+    before = _everything(tmp_path)
+    threading.Timer(2.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+    code, text = _run(["check", f"--model={MODEL}", *arguments], monkeypatch, capsys)
+    assert code == 4
+    assert "interrupted" in text
+    assert _everything(tmp_path) == before
+
+
+def test_a_disk_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "[x]\n.csv"))
+
+    monkeypatch.setattr("earwitness.intake.project_root", lambda: tmp_path / "project")
+    monkeypatch.setattr("earwitness.intake.write_csv", full)
+    code, text = _run(["check", f"--model={MODEL}", *_two_folders(tmp_path), "--write=x"], monkeypatch, capsys)
+    assert code == 2
+    assert "no space left on device" in text
 
 
 def test_a_record_is_written_whole_and_never_over_another(

@@ -244,7 +244,8 @@ def test_a_hub_name_fetches_safetensors_and_else_audiocrafts_files(
     ("name", "message"),
     [
         ("pocket/musicgen-z", "no pocket model 'pocket/musicgen-z'"),
-        ("poket/musicgen", "not in the local cache and not downloaded"),
+        ("poket/musicgen", "did you mean 'pocket/musicgen"),
+        ("lab/musicgen", "not in the local cache and not downloaded"),
         ("not a name", "neither a pocket model, a folder nor a hub name"),
         ("suno/v5", "closed service"),
         ("udio", "closed service"),

@@ -15,7 +15,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from earwitness.errors import EarwitnessError, StoppedError
+from earwitness.errors import EarwitnessError, InputError, StoppedError
+from earwitness.paths import reason_of
 from earwitness.text import plain
 
 ABOUT = "Did this audio model train on these recordings?"
@@ -181,6 +182,10 @@ def main() -> None:
     except EarwitnessError as error:
         typer.echo(f"earwitness: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a disk that is full, a folder that cannot be written to
+        place = error.filename or "reading or writing"
+        typer.echo(plain(f"earwitness: {place}: {reason_of(error)}; mend it and run the same command again"), err=True)
+        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":
