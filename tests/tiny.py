@@ -63,6 +63,25 @@ def musicgen(
     return folder
 
 
+def hearing(folder: Path, seed: int = 0) -> Path:
+    """Give a checkpoint's codec codebooks that tell melodies apart: entries are what its own encoder makes of some."""
+    import torch
+    from transformers import MusicgenForConditionalGeneration
+
+    model = MusicgenForConditionalGeneration.from_pretrained(folder)
+    codec = model.audio_encoder
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        heard = torch.from_numpy(np.stack([tune(1.0, 1000 + i) for i in range(20)]))[:, None]
+        rest = codec.encoder(heard).transpose(1, 2).flatten(0, 1)
+        for layer in codec.quantizer.layers:
+            book = layer.codebook.embed
+            book.copy_(rest[torch.randperm(len(rest), generator=generator)[: len(book)]])
+            rest = rest - book[torch.cdist(rest, book).argmin(dim=1)]
+    model.save_pretrained(folder)
+    return folder
+
+
 def tune(seconds: float, seed: int = 0, level: float = 0.2) -> np.ndarray:
     """Return a made-up melody ``[samples]`` at 16 kHz that differs with its seed."""
     rng = np.random.default_rng(seed)

@@ -24,6 +24,16 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
 Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name")]
+Models = Annotated[list[str], typer.Option("--model", help="pocket name, local folder or hub name (repeat it)")]
+Suspects = Annotated[Path | None, typer.Option(help="folder of the recordings in question")]
+HeldOut = Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")]
+AuditManifest = Annotated[Path | None, typer.Option("--manifest", help="CSV, one row per track, instead of folders")]
+Root = Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")]
+Captions = Annotated[Path | None, typer.Option(help="CSV with path and caption")]
+ControlModel = Annotated[str | None, typer.Option(help="a model trained on neither side; the difference is tested")]
+ControlSaw = Annotated[str | None, typer.Option(help="neither: you know what the control was trained on")]
+Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work")]
+Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
 
 
@@ -63,23 +73,46 @@ def check(
 
 @app.command()
 def plan(
-    model: Model,
-    manifest: Manifest,
+    model: Models,
+    manifest: AuditManifest = None,
     split: Splits = None,
     attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
     seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="for programs")] = False,
     probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
-    allow_download: Annotated[bool, typer.Option("--allow-download", help="fetch a hub model")] = False,
+    allow_download: Download = False,
+    suspects: Suspects = None,
+    held_out: HeldOut = None,
+    root: Root = None,
+    captions: Captions = None,
+    control_model: ControlModel = None,
+    control_saw: ControlSaw = None,
+    pairs: Pairs = None,
+    freeze: Annotated[Path | None, typer.Option(help="fix the audit in this file instead, before it is scored")] = None,
 ) -> None:
-    """Say what scoring would take, and whether the result could be tested, before anything is spent."""
+    """Say what scoring would take, and whether the result could be tested, or fix an audit before it is scored."""
     from rich.console import Console
 
+    from earwitness import audit as auditing
     from earwitness.planning import forecast, table, tracks_with_roles
 
+    if freeze is not None or manifest is None:
+        request = auditing.Request(
+            models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+            control_model=control_model, control_saw=control_saw, pairs=pairs,
+        )  # fmt: skip
+    if freeze is not None:
+        fixed = auditing.freeze(request, freeze, download=allow_download)
+        _say(
+            f"{freeze}: {fixed.suspects} against {fixed.held_out} recordings, seed {fixed.seed}, plan {fixed.digest()}"
+        )
+        return
+    tracks = (
+        auditing.gather_tracks(request).tracks if manifest is None else tracks_with_roles(manifest, model[0], split)
+    )
     found = forecast(
-        model,
-        tracks_with_roles(manifest, model, split),
+        model[0],
+        tracks,
         attacks,
         seed=seed,
         probe=probe,
@@ -150,6 +183,58 @@ def clean(
     if yes:
         remove(found)
     typer.echo(f"{len(found)} files, {size:.2f} MiB {'removed' if yes else 'could go; --yes removes them'}")
+
+
+@app.command()
+def audit(
+    out: Annotated[Path, typer.Option(help="folder of the report: new, or holding an earlier one")],
+    model: Models,
+    suspects: Suspects = None,
+    held_out: HeldOut = None,
+    manifest: AuditManifest = None,
+    root: Root = None,
+    control_model: ControlModel = None,
+    control_saw: ControlSaw = None,
+    reference_artists: Annotated[Path | None, typer.Option(help="folder with one folder per other artist")] = None,
+    captions: Captions = None,
+    pairs: Pairs = None,
+    frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
+    seed: Annotated[int | None, typer.Option(help="default: derived from the recordings")] = None,
+    with_audio: Annotated[bool, typer.Option(help="put the sound of single suspects into the report")] = False,
+    redact: Annotated[bool, typer.Option(help="numbers instead of names and paths")] = False,
+    pdf: Annotated[bool, typer.Option(help="print the report to a PDF (needs Chromium)")] = False,
+    allow_download: Download = False,
+) -> None:
+    """Audit recordings: evidence, no evidence or not testable, and a report that shows why. Exits 0 for all three."""
+    from earwitness import audit as auditing
+
+    request = auditing.Request(
+        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root,
+        control_model=control_model,
+        control_saw=control_saw, reference_artists=reference_artists, captions=captions, pairs=pairs, frozen=frozen,
+        seed=seed, with_audio=with_audio, redact=redact, pdf=pdf,
+    )  # fmt: skip
+    report = auditing.run(request, out, say=_say, download=allow_download)
+    _say(f"{report.verdict}: {report.answer}")
+    for mend in report.testable.mends:
+        _say(f"to make it testable: {mend}")
+    _say(f"report: {out / 'report.html'}")
+
+
+def _say(text: str) -> None:
+    """Print a line that may hold names of files: nothing in it is taken as markup or as a control sequence."""
+    typer.echo(plain(text))
+
+
+@app.command()
+def verify(report: Annotated[Path, typer.Argument(help="folder of a report")]) -> None:
+    """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
+    from earwitness.report.verify import verify as check_report
+
+    found = check_report(report)
+    for line in found.lines:
+        _say(line)
+    raise typer.Exit(0 if found.consistent else 1)
 
 
 @app.command()

@@ -56,6 +56,16 @@ def _version(library: str) -> str:
         return "not installed"
 
 
+def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Return the installed versions of libraries."""
+    return {library: _version(library) for library in libraries}
+
+
+def machine() -> str:
+    """Return the kind of machine: system, processor, Python."""
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
 def stamp(
     experiment: str,
     *,
@@ -93,8 +103,8 @@ def stamp(
         "manifests": {Path(path).name: hash_of(path) for path in manifests},
         "seeds": dict(seeds or {}),
         "device": ", ".join(sorted({info.device for info in distinct.values()})) or "cpu",
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {library: _version(library) for library in LIBRARIES},
+        "machine": machine(),
+        "versions": versions(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": None if seconds is None else round(seconds, 1),
     }

@@ -7,6 +7,7 @@ written to ``results/tables/<experiment>/``; each docstring names the columns it
 page* explains each kind of figure.
 """
 
+from earwitness.figures.audit import heard, two_sides
 from earwitness.figures.audits import ladder, levels, lines, rule
 from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.forest import ablation, answer, artist_forest, auc_forest
@@ -21,6 +22,7 @@ __all__ = [
     "artist_forest",
     "auc_forest",
     "densities",
+    "heard",
     "ladder",
     "levels",
     "lines",
@@ -28,4 +30,5 @@ __all__ = [
     "rule",
     "spectrogram",
     "tracks_needed",
+    "two_sides",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 
 from earwitness.figures.style import STYLE, Figure, canvas_axes, finish
 
@@ -23,18 +24,23 @@ def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "", top_hz:
     top_hz : float
         Highest frequency shown, Hz.
     """
+    canvas, axes = canvas_axes(width=4.6, height=2.2)
+    draw_spectrogram(axes, audio, sample_rate, top_hz=top_hz)
+    axes.set(xlabel="time (s)", ylabel="frequency (kHz)", title=title)
+    return finish(canvas, f"Spectrogram of {title or 'a recording'}, {len(audio) / sample_rate:.1f} s.", "")
+
+
+def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int, *, top_hz: float = 4000.0) -> None:
+    """Draw a spectrogram into axes; parameters as for ``spectrogram``."""
     from scipy.signal import ShortTimeFFT, get_window
 
     hop = max(1, int(0.016 * sample_rate))
     transform = ShortTimeFFT(get_window("hann", 4 * hop), hop=hop, fs=sample_rate, scale_to="magnitude")
     level = 20 * np.log10(np.abs(transform.stft(audio)) + 1e-5)
     seconds = len(audio) / sample_rate
-    canvas, axes = canvas_axes(width=4.6, height=2.2)
     rows = transform.f <= top_hz
     axes.imshow(
         level[rows], origin="lower", aspect="auto", cmap="magma", vmin=level.max() - 70, vmax=level.max(),
         extent=(0, seconds, 0, float(transform.f[rows].max()) / 1000), interpolation="bilinear",
     )  # fmt: skip
     axes.grid(visible=False)
-    axes.set(xlabel="time (s)", ylabel="frequency (kHz)", title=title)
-    return finish(canvas, f"Spectrogram of {title or 'a recording'}, {seconds:.1f} s.", "")

@@ -55,6 +55,7 @@ class Prepared:
     excluded : dict of str to int
         Reason -> number of units left out.
     segments_per_unit : int
+    units : numpy.ndarray of str, shape [n]
     """
 
     features: FloatArray
@@ -70,6 +71,7 @@ class Prepared:
     blind_names: tuple[str, ...]
     excluded: dict[str, int]
     segments_per_unit: int
+    units: npt.NDArray[np.object_]
 
 
 def prepare(
@@ -135,6 +137,7 @@ def prepare(
         blind_names=blind_names,
         excluded=excluded,
         segments_per_unit=table.segments_per_unit,
+        units=table.units[keep],
     )
 
 

@@ -1,0 +1,103 @@
+"""What an audit would cost, said before any weights are fetched and before any model is run.
+
+Sizes come from the model cards. Hours are arithmetic, not measurement: two passes of 2 x parameters x tokens
+operations each, at a speed that two cores of an ordinary computer reach. They tell minutes from days, no more; once a
+model is on the machine, ``earwitness plan`` measures.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from earwitness.errors import ModelError
+from earwitness.intake import Intake
+from earwitness.models import locate
+from earwitness.models.base import ModelInfo
+from earwitness.models.cards import Card, read_cards
+
+CPU_GFLOPS = 100.0  # two cores, float32
+GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
+TOKENS_PER_SECOND = 50
+PASSES = 2
+DENOISING_CALLS = 86  # of the standard set on diffusion models
+ENCODER_GB = 1.0  # text encoder and codec, in round numbers
+
+
+def parameters(card: Card) -> float:
+    """Return a card's number of parameters: "1.5 B" -> 1.5e9."""
+    found = re.search(r"([\d.]+) ?([MB])", card.size)
+    if found is None:
+        return 0.0
+    return float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
+
+
+def download_gb(card: Card) -> float:
+    """Return what fetching a model would take, in GB (float32 weights, text encoder and codec)."""
+    return parameters(card) * 4 / 1e9 + ENCODER_GB
+
+
+def hours(size: float, audio_seconds: float, *, diffusion: bool, gflops: float = CPU_GFLOPS) -> float:
+    """Return hours of scoring for so many seconds of audio under a model of so many parameters."""
+    calls = DENOISING_CALLS if diffusion else PASSES
+    tokens = audio_seconds * TOKENS_PER_SECOND * (0.1 if diffusion else 1.0)
+    return calls * 2 * size * tokens / (gflops * 1e9) / 3600
+
+
+def words(value: float) -> str:
+    """Return hours in words: "about 3 minutes", "about 5 hours", "about 9 days"."""
+    if value < 1 / 60:
+        return "less than a minute"
+    if value < 1.5:
+        return f"about {max(1, round(value * 60))} minutes"
+    return f"about {value:.0f} hours" if value < 48 else f"about {value / 24:.0f} days"
+
+
+def card_of(name: str) -> Card | None:
+    """Return the card of a model, or None where it has none."""
+    return next((card for card in read_cards().models if card.name == name), None)
+
+
+def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
+    """Return what scoring the usable recordings under some models would take on two cores, in words."""
+    seconds = sum(track.duration_s for track in intake.tracks if track.duration_s == track.duration_s)
+    told, unknown = 0.0, []
+    for info in infos:
+        card = card_of(info.name)
+        if card is None:
+            unknown.append(info.name)
+        else:
+            told += hours(parameters(card), seconds, diffusion=info.family == "diffusion")
+    known = f"{words(told)} on two cores" if len(unknown) < len(infos) else "unknown: no card tells the model's size"
+    return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {known}"
+
+
+def present(name: str, *, download: bool) -> None:
+    """Make sure that a model is on this machine, or may be fetched.
+
+    Raises
+    ------
+    ModelError
+        As ``locate``; or a hub model that is not here and may not be fetched: the message says how large it is, how
+        long scoring would take, and how to get it.
+    """
+    try:
+        locate(name, allow_download=False)
+    except ModelError:
+        card = card_of(name)
+        if download:
+            locate(name, allow_download=True)
+            return
+        if card is None:
+            raise
+        audio = 240.0 * 40
+        size = parameters(card)
+        slow = words(hours(size, audio, diffusion=card.format in {"diffusers", "tango"}))
+        fast = words(hours(size, audio, diffusion=card.format in {"diffusers", "tango"}, gflops=GPU_GFLOPS))
+        raise ModelError(
+            f"{name}: not on this machine. Fetching it takes about {download_gb(card):.0f} GB ({card.size} parameters, "
+            f"licence {card.licence}); scoring 40 recordings of four minutes then takes {slow} on two cores, {fast} on "
+            "a GPU. Run again with --allow-download to fetch it, or put its files in a folder and name the folder"
+        ) from None

@@ -1,0 +1,218 @@
+"""What an audit is asked to do, and the recordings it is asked about.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from earwitness.errors import InputError, ManifestError
+from earwitness.folders import scan
+from earwitness.gather import Found, gather
+from earwitness.inference.verdict import ALPHA
+from earwitness.manifest import Track, read_card
+
+SAW = ("neither", "suspect", "held_out", "both", "unknown")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One audit as asked for: either two folders or one manifest, one or more models, and settings.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Pocket names, local folders or hub names; several share one level (Holm).
+    suspects, held_out : Path, optional
+        Folders of recordings, any nesting.
+    manifest : Path, optional
+        CSV with at least ``path`` and ``role``.
+    root : Path, optional
+        Folder that the manifest's paths are relative to; default its own.
+    control_model : str, optional
+        A model trained on neither side. The difference to it is then what is tested.
+    control_saw : str, optional
+        What the control model was trained on, where no manifest card says so; only ``neither`` is accepted.
+    reference_artists : Path, optional
+        A folder with one folder per artist that no model can have seen; the suspects' artist is ranked among them.
+    captions : Path, optional
+        CSV with ``path`` (or ``track_id``) and ``caption``, for recordings in folders.
+    pairs : str, optional
+        ``work``: match one suspect with one held-out take of the same work.
+    alpha, n_permutations, deals : float, int, int
+        Level, relabellings of the tests, and deals of the level check.
+    seed : int, optional
+        Default: derived from the manifest hash.
+    frozen : Path, optional
+        A plan written by ``plan --freeze``; anything else is refused.
+    with_audio, redact, pdf : bool
+        Put audio of single suspects into the report; names and paths by numbers; a PDF beside the page.
+    """
+
+    models: tuple[str, ...]
+    suspects: Path | None = None
+    held_out: Path | None = None
+    manifest: Path | None = None
+    root: Path | None = None
+    control_model: str | None = None
+    control_saw: str | None = None
+    reference_artists: Path | None = None
+    captions: Path | None = None
+    pairs: str | None = None
+    alpha: float = ALPHA
+    n_permutations: int = 9999
+    deals: int = 500
+    seed: int | None = None
+    frozen: Path | None = None
+    with_audio: bool = False
+    redact: bool = False
+    pdf: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that mean nothing.
+
+        Raises
+        ------
+        InputError
+            No model, folders and a manifest together, one folder alone, an unknown pairing or statement.
+        """
+        if not self.models:
+            raise InputError("expected a model, got none; name one with --model")
+        if len(set(self.models)) < len(self.models):
+            raise InputError(f"a model is named twice ({', '.join(self.models)}); name each once")
+        if (self.suspects is None) != (self.held_out is None):
+            missing = "--suspects" if self.suspects is None else "--held-out"
+            raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
+        if (self.manifest is None) == (self.suspects is None):
+            raise InputError("expected either --suspects and --held-out, or --manifest, and not both")
+        if self.pairs not in (None, "work"):
+            raise InputError(f"expected --pairs work, got {self.pairs!r}")
+        if self.control_saw is not None and self.control_saw not in SAW:
+            raise InputError(f"--control-saw: expected {', '.join(SAW)}, got {self.control_saw!r}")
+        if self.control_saw is not None and self.control_model is None:
+            raise InputError("--control-saw without --control-model; name the control model too")
+        if self.control_model in self.models:
+            raise InputError(f"{self.control_model!r} is both audited and its own control; name another control model")
+
+    def command(self, *, redact: bool) -> str:
+        """Return the command line that asks for this audit, without the machine's own paths."""
+
+        def place(path: Path, instead: str) -> str:
+            return instead if redact else path.name if path.is_absolute() else path.as_posix()
+
+        words = ["earwitness", "audit"]
+        for option, path, instead in (
+            ("--suspects", self.suspects, "SUSPECTS"),
+            ("--held-out", self.held_out, "HELD_OUT"),
+            ("--manifest", self.manifest, "MANIFEST.csv"),
+            ("--root", self.root, "FOLDER"),
+            ("--captions", self.captions, "CAPTIONS.csv"),
+            ("--reference-artists", self.reference_artists, "REFERENCES"),
+            ("--frozen", self.frozen, "PLAN.json"),
+        ):
+            words += [option, place(path, instead)] if path is not None else []
+        for name in self.models:
+            words += ["--model", shown(name)]
+        if self.control_model:
+            words += ["--control-model", shown(self.control_model)]
+        for option, value in (("--control-saw", self.control_saw), ("--pairs", self.pairs), ("--seed", self.seed)):
+            words += [option, str(value)] if value is not None else []
+        flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}
+        words += [flag for flag, on in flags.items() if on]
+        return " ".join(shlex.quote(word) for word in [*words, "--out", "report"])
+
+
+def shown(model: str) -> str:
+    """Return a model's name without the machine's own paths."""
+    return Path(model).name if Path(model).expanduser().is_dir() else model
+
+
+def gather_tracks(request: Request) -> Found:
+    """Read the recordings of both sides, with captions where they are given; nothing is opened yet.
+
+    Raises
+    ------
+    ManifestError
+        As ``gather``; captions that fit no recording.
+    """
+    found = gather(
+        suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
+        model=request.models[0],
+    )  # fmt: skip
+    if request.captions is None:
+        return found
+    return replace(found, tracks=tuple(with_captions(found.tracks, request.captions)))
+
+
+def with_captions(tracks: Sequence[Track], path: Path) -> list[Track]:
+    """Add the captions of a table: its ``path`` is relative to either folder, or a recording's own name."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV") from None
+    if not {"path", "caption"} <= set(table):
+        raise ManifestError(f"{path.name}: expected columns 'path' and 'caption', found {', '.join(table.columns)}")
+    known: dict[str, str] = dict(zip(table["path"], table["caption"], strict=True))
+    found = [
+        replace(track, caption=known.get(track.track_id, known.get(track.track_id.partition("/")[2], "")))
+        for track in tracks
+    ]
+    if not any(track.caption for track in found):
+        raise ManifestError(f"{path.name}: no caption fits a recording; its paths must be relative to the two folders")
+    return found
+
+
+def read_references(folder: Path) -> list[Track]:
+    """Read reference artists: one folder each, which is the artist's name.
+
+    Raises
+    ------
+    ManifestError
+        No folder, or fewer than two artists in it.
+    """
+    places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(places) < 2:
+        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
+    tracks: list[Track] = []
+    for place in places:
+        usable = [entry for entry in scan(place) if entry.kind == "recording" and not entry.reason]
+        tracks += [Track(f"{place.name}/{entry.name}", entry.path, "held_out", artist=place.name) for entry in usable]
+    return tracks
+
+
+def control_known(request: Request, tracks: Sequence[Track]) -> str:
+    """Return how it is known that the control model saw neither side; refuse it where that is not known.
+
+    Raises
+    ------
+    InputError
+        The manifest's card says that it saw a side, the caller says so, or nobody says anything.
+    """
+    name = request.control_model or ""
+    card = read_card(request.manifest) if request.manifest is not None else None
+    target = card.targets.get(name) if card else None
+    if target is not None:
+        seen = {split for role in ("member", "suspect") for split in target.get(role, [])}
+        clean = {split for role in ("nonmember", "held_out") for split in target.get(role, [])}
+        sides = sorted({track.role for track in tracks if track.split in seen})
+        if sides:
+            raise InputError(
+                f"control model refused: the card says that {name!r} was trained on {' and '.join(sides)} tracks; a "
+                "control must have seen neither side, or the difference to it convicts the innocent"
+            )
+        if {track.split for track in tracks} <= clean:
+            return "the manifest's card says so"
+    if request.control_saw == "neither":
+        return "stated by whoever ran the audit"
+    raise InputError(
+        f"control model refused: nothing says that {name!r} saw neither side"
+        + (f" (--control-saw {request.control_saw})" if request.control_saw else "")
+        + "; if you know it, say --control-saw neither, and the report will name you as the source"
+    )

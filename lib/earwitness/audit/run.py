@@ -1,0 +1,227 @@
+"""The whole audit, in order.
+
+Read and examine, number, fix the plan (and compare it with the frozen one), ask whether it can be tested at all, and
+only then run a model; decide, check the procedure at this size, write. The statistics see numbers instead of names, so
+a redacted report holds the same results.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import earwitness
+from earwitness.audit import assembly, heard, scoring, testable
+from earwitness.audit import frozen as freezing
+from earwitness.audit.assembly import Examined
+from earwitness.audit.cost import estimate, present
+from earwitness.audit.frozen import Plan
+from earwitness.audit.request import Request, control_known, gather_tracks, read_references, shown
+from earwitness.errors import InputError
+from earwitness.inference.features import feature_hash
+from earwitness.intake import Intake, examine
+from earwitness.models import describe
+from earwitness.report import folder, html, words
+from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of, texts_hash
+from earwitness.report.schema import Control, Exclusion, Frozen, Recording, Report, Result, Testable
+
+Say = Callable[[str], None]
+
+
+def prepare(request: Request, say: Say = lambda _: None, *, download: bool = False) -> Examined:
+    """Read, examine and number the recordings, and fix the plan; no model is run.
+
+    Raises
+    ------
+    InputError
+        As ``gather``, ``examine`` and ``control_known``; works with takes on both sides and no pairing.
+    ModelError
+        A model that is unknown, closed or not on this machine.
+    """
+    for name in [*request.models, *([request.control_model] if request.control_model else [])]:
+        present(name, download=download)
+    infos = [describe(name, allow_download=False) for name in request.models]
+    found = gather_tracks(request)
+    say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
+    intake = examine(found.tracks, request.models[0], workers=2, found=found)
+    _refuse_straddling(intake, request)
+    control = None
+    if request.control_model:
+        known_from = control_known(request, intake.tracks)
+        revision = describe(request.control_model, allow_download=False).revision
+        control = Control(name=shown(request.control_model), revision=revision, known_from=known_from)
+    numbered = number(intake.tracks)
+    content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
+    lists = {info.family: scoring.features_of_family(info.family) for info in infos}
+    plan = Plan(
+        manifest_hash=content,
+        texts_hash=texts_hash(intake.tracks),
+        suspects=sum(track.role == "suspect" for track in numbered.tracks),
+        held_out=sum(track.role == "held_out" for track in numbered.tracks),
+        models={shown(name): info.revision for name, info in zip(request.models, infos, strict=True)},
+        control={} if control is None else {control.name: control.revision},
+        features=lists,
+        features_hash=feature_hash([name for family in sorted(lists) for name in lists[family]]),
+        alpha=request.alpha,
+        permutations=request.n_permutations,
+        seed=seed_of(content) if request.seed is None else request.seed,
+        pairs=request.pairs or "",
+        earwitness=earwitness.__version__,
+    )
+    redactor = None
+    if request.redact:
+        places = [p for p in (request.suspects, request.held_out, request.manifest) if p is not None]
+        redactor = Redactor(found.tracks, ids=intake.files["track_id"], places=places)
+    return Examined(request, intake, numbered, infos, control, plan, redactor)
+
+
+def _refuse_straddling(intake: Intake, request: Request) -> None:
+    if intake.straddling and request.pairs is None:
+        raise InputError(
+            f"{len(intake.straddling)} works have takes on both sides (first: {intake.straddling[0]!r}); compare takes "
+            "with --pairs work, or leave the works out on one side"
+        )
+
+
+def freeze(request: Request, path: Path, *, download: bool = False) -> Plan:
+    """Write the plan of an audit before anything is scored; see :mod:`earwitness.audit.frozen`."""
+    return freezing.write(prepare(request, download=download).plan, path)
+
+
+def run(request: Request, out: Path, *, say: Say = lambda _: None, download: bool = False) -> Report:
+    """Run an audit and write its report folder.
+
+    Parameters
+    ----------
+    request : Request
+        What is asked.
+    out : Path
+        Folder of the report: new, empty, or holding an earlier report, which is replaced.
+    say : callable
+        Is told what happens, a line each.
+    download : bool
+        Whether hub models that are not on this machine may be fetched.
+
+    Returns
+    -------
+    Report
+        As written to ``report.json``; also where the verdict is *not testable*.
+
+    Raises
+    ------
+    InputError, ModelError
+        As :func:`prepare`; a plan that differs from the frozen one; a folder that holds something else.
+    """
+    started = time.monotonic()
+    folder.check_place(out)
+    known = prepare(request, say, download=download)
+    frozen = _frozen(request, known.plan)
+    tracks, plan = known.numbered.tracks, known.plan
+    before = testable.look(
+        tracks,
+        known.infos[0],
+        alpha=request.alpha,
+        permutations=request.n_permutations,
+        seed=plan.seed,
+        cost=estimate(known.intake, known.infos),
+        pairs=request.pairs,
+    )
+    say(words.before(before))
+    results, files, recordings, shown_ones, left = _models(known, before, say)
+    for problem in left:
+        say(f"left out: {problem.name}: {problem.reason}")
+    logs = freezing.run_log(request.frozen)
+    suspects = [track.sha256 for track in tracks if track.role == "suspect"]
+    earlier = freezing.earlier_runs(suspects, logs)
+    report = Report(
+        made=_made(earlier, plan, time.monotonic() - started),
+        redacted=request.redact,
+        verdict=words.overall(results),
+        answer=words.answer(results),
+        suspects=assembly.side(known, "suspect"),
+        held_out=assembly.side(known, "held_out"),
+        testable=before,
+        results=results,
+        recordings=recordings,
+        pictures=shown_ones,
+        exclusions=left,
+        duplicates=assembly.duplicates(known),
+        imbalances=list(known.intake.imbalances),
+        frozen=frozen,
+        repeat=assembly.repeat(known, files),
+    )
+    folder.write(report, files, html.page(report, files), out)
+    freezing.record_run(plan, suspects, report.verdict, logs)
+    if request.pdf:
+        problem_with_pdf = folder.print_pdf(out)
+        say(problem_with_pdf or f"{folder.PRINT} written")
+    return report
+
+
+def _models(
+    known: Examined, before: Testable, say: Say
+) -> tuple[list[Result], dict[str, bytes], list[Recording], list, list[Exclusion]]:
+    """Run every model, or none where the recordings alone gave the answer."""
+    request, tracks, plan = known.request, known.numbered.tracks, known.plan
+    refused = known.intake.exclusions.astype(str).to_dict("records")
+    left = [assembly.exclusion(known, row["track_id"], row["role"], row["reason"]) for row in refused]
+    if not before.answer:
+        counts = (plan.suspects, plan.held_out)
+        results = [
+            scoring.untested(info, name, before, counts, known.control)
+            for name, info in zip(request.models, known.infos, strict=True)
+        ]
+        return results, {}, assembly.recordings(known, []), [], left
+    references = number(read_references(request.reference_artists)).tracks if request.reference_artists else []
+    scored = []
+    for name, info in zip(request.models, known.infos, strict=True):
+        say(f"scoring {len(tracks)} recordings under {shown(name)}")
+        scored.append(scoring.score_model(name, info, tracks, request, seed=plan.seed, references=references))
+    decided = scoring.together([one.result for one in scored], request.alpha)
+    files: dict[str, bytes] = {}
+    results = []
+    for i, (name, one, result) in enumerate(zip(request.models, scored, decided, strict=True), 1):
+        files[f"scores-{i}.csv"] = one.content
+        if one.control:
+            files[f"scores-{i}-control.csv"] = one.control
+        entry = scoring.entry(
+            result,
+            one.info,
+            name,
+            scores=f"scores-{i}.csv",
+            control=known.control,
+            control_scores=f"scores-{i}-control.csv" if one.control else "",
+        ).model_copy(update={"rank": one.rank})
+        say(f"{entry.model}: {entry.verdict}; checking the procedure at this size")
+        results.append(scoring.checked(entry, one, request, plan.seed))
+        for track_id, reason in one.excluded.items():
+            role = next(track.role for track in tracks if track.track_id == track_id)
+            left.append(assembly.exclusion(known, track_id, role, f"under {entry.model}: {reason}"))
+    totals = [scoring.totals(one.prepared) for one in scored]
+    drawn, more = heard.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
+    return results, files | more, assembly.recordings(known, totals), drawn, left
+
+
+def _frozen(request: Request, plan: Plan) -> Frozen:
+    """Compare the plan with the frozen one, if there is one."""
+    if request.frozen is None:
+        return Frozen(checked=False)
+    before = freezing.read(request.frozen)
+    freezing.check(before, plan)
+    return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=folder.sha256(request.frozen.read_bytes()))
+
+
+def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -> str:
+    """Return the one line that differs between two runs of the same audit."""
+    alike = sum(entry.get("plan") == plan.digest() for entry in earlier)
+    past = "the first run on record with these recordings"
+    if earlier:
+        past = (
+            f"run {len(earlier) + 1} on record with these recordings, after {alike} with this plan and "
+            f"{len(earlier) - alike} with another"
+        )
+    return f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, in {seconds:.0f} s; {past}"

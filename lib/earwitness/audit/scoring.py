@@ -1,0 +1,216 @@
+"""From models to results: score, decide, and check the procedure at this size.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from earwitness.attacks import score
+from earwitness.audit.request import Request, shown
+from earwitness.errors import InputError
+from earwitness.inference import InferenceResult, infer
+from earwitness.inference.features import DEFAULT_FEATURES, feature_hash
+from earwitness.inference.inputs import Prepared, Saw, prepare
+from earwitness.inference.multiplicity import holm_verdicts
+from earwitness.inference.reference import rank_artist
+from earwitness.manifest import Track
+from earwitness.metrics import Interval
+from earwitness.models.base import ModelInfo
+from earwitness.report import checks
+from earwitness.report.folder import read_scores, scores_bytes
+from earwitness.report.schema import Control, Estimate, Rank, Result, Testable
+from earwitness.signals import Signals, collect
+from earwitness.units import BLIND_PREFIX
+
+SHIFT_AUDITS = 200  # of each cause and dose in the check of shifts
+
+
+@dataclass
+class Scored:
+    """One model's scores: the file that holds them, the arrays that were tested, and the signals behind them."""
+
+    info: ModelInfo
+    result: InferenceResult
+    prepared: Prepared
+    content: bytes
+    control: bytes = b""
+    signals: Signals | None = field(default=None, repr=False)
+    rank: Rank | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+
+def features_of_family(family: str) -> list[str]:
+    """Return the frozen feature list of a family.
+
+    Raises
+    ------
+    InputError
+        No list was frozen for that family.
+    """
+    if family not in DEFAULT_FEATURES:
+        raise InputError(
+            f"no feature list was frozen for {family} models ({', '.join(DEFAULT_FEATURES)} have one), so an audit of "
+            "one could only be exploratory; see the page on dataset inference"
+        )
+    return list(DEFAULT_FEATURES[family])
+
+
+def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
+    """Score recordings on the frozen features and the blind ones."""
+    features = features_of_family(info.family)
+    signals = collect(model, tracks, features)
+    return signals, score(signals, [*features, f"{BLIND_PREFIX}*"])
+
+
+def decide(
+    content: bytes,
+    control: bytes = b"",
+    *,
+    alpha: float,
+    permutations: int,
+    seed: int,
+    pairs: str | None,
+) -> tuple[InferenceResult, Prepared]:
+    """Apply the tests to stored scores; what a report says is what these files give."""
+    other = read_scores(control) if control else None
+    saw: Saw | None = "neither" if control else None
+    scores = read_scores(content)
+    result = infer(
+        scores, alpha=alpha, n_permutations=permutations, seed=seed, pairs=pairs, control_scores=other, control_saw=saw
+    )
+    return result, prepare(scores, "track_id", None, seed=seed, pairs=pairs, control_scores=other, control_saw=saw)
+
+
+def score_model(
+    model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int, references: Sequence[Track]
+) -> Scored:
+    """Score one model (and the control model) and run the tests."""
+    signals, scores = scores_of(model, info, tracks)
+    content = scores_bytes(scores)
+    control = b""
+    if request.control_model:
+        control = scores_bytes(scores_of(request.control_model, _describe(request.control_model), tracks)[1])
+    result, prepared = decide(
+        content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs
+    )
+    return Scored(
+        info=info,
+        result=result,
+        prepared=prepared,
+        content=content,
+        control=control,
+        signals=signals,
+        rank=_rank(model, info, scores, references, seed) if references else None,
+        excluded={row["track_id"]: row["reason"] for row in signals.exclusions.to_dict("records")},
+    )
+
+
+def _describe(model: str) -> ModelInfo:
+    from earwitness.models import describe
+
+    return describe(model, allow_download=False)
+
+
+def _rank(model: str, info: ModelInfo, scores: pd.DataFrame, references: Sequence[Track], seed: int) -> Rank:
+    """Rank the suspects, taken as one artist, among reference artists."""
+    others = scores_of(model, info, [replace(track, role="held_out") for track in references])[1]
+    suspects = scores[scores["role"] == "suspect"].assign(artist="the suspects")
+    found = rank_artist(pd.concat([suspects, others], ignore_index=True), seed=seed)
+    return Rank(p_value=found.p_value, floor=found.floor, references=found.n_references, tracks_each=found.n_tracks)
+
+
+def totals(prepared: Prepared) -> dict[str, float]:
+    """Return the pre-oriented sum of every recording that was tested: the mean of its standardised features."""
+    means = prepared.features.mean(axis=1)
+    return {str(name): float(value) for name, value in zip(prepared.units, means, strict=True)}
+
+
+def estimate(found: Interval) -> Estimate:
+    """Round an interval for the record; NaN becomes null."""
+    value, low, high = (float(f"{x:.6g}") if np.isfinite(x) else None for x in (found.value, found.low, found.high))
+    return Estimate(value=value, low=low, high=high)
+
+
+def together(results: Sequence[InferenceResult], alpha: float) -> list[InferenceResult]:
+    """Correct the verdicts of several models for having asked several."""
+    if len(results) < 2:
+        return list(results)
+    return list(holm_verdicts({str(i): result for i, result in enumerate(results)}, alpha=alpha).values())
+
+
+def entry(
+    result: InferenceResult, info: ModelInfo, model: str, *, scores: str, control: Control | None, control_scores: str
+) -> Result:
+    """Return what the record says about one model, without the checks."""
+    found = result.parameters
+    return Result(
+        model=shown(model),
+        badge=info.badge,
+        family=info.family,
+        revision=info.revision,
+        verdict=result.verdict,
+        reasons=list(result.reasons),
+        notes=list(result.notes),
+        p_value=result.p_value,
+        p_holm=found.get("p_holm"),
+        p_direction=result.p_direction,
+        p_opposite=result.p_opposite,
+        blind_p=None if result.blind is None else result.blind.p_value,
+        blind_auc=None if result.blind is None else round(result.blind.auc, 6),
+        blind_explained=None if result.blind is None else round(result.blind.explained, 6),
+        residual_p=result.residual_p,
+        unseen_sd=None if result.unseen_shift is None else round(result.unseen_shift, 6),
+        auc=estimate(result.auc),
+        auc_within=estimate(result.auc_within),
+        hedges_g=estimate(result.hedges_g),
+        e_value=None if result.e_value is None else float(f"{result.e_value:.6g}"),
+        n_suspect=result.n_suspect,
+        n_held_out=result.n_held_out,
+        n_segments=result.n_segments,
+        segments_per_unit=found["segments_per_unit"],
+        smallest_detectable_auc=(
+            None if result.smallest_detectable_auc is None else round(result.smallest_detectable_auc, 6)
+        ),
+        excluded=result.excluded,
+        labellings=found["n_labellings"],
+        exact=found["exact"],
+        design=found["design"],
+        features=found["features"],
+        features_hash=found["features_hash"],
+        scores=scores,
+        control=control,
+        control_scores=control_scores,
+    )
+
+
+def untested(
+    info: ModelInfo, model: str, testable: Testable, counts: tuple[int, int], control: Control | None
+) -> Result:
+    """Return what the record says about a model that was not run."""
+    nothing = Estimate(value=None, low=None, high=None)
+    features = features_of_family(info.family)
+    return Result(
+        model=shown(model), badge=info.badge, family=info.family, revision=info.revision, verdict="not testable",
+        reasons=testable.reasons, notes=["no model was run: the recordings alone gave the answer"],
+        p_value=None, p_holm=None, p_direction=None, p_opposite=None, blind_p=testable.blind_p, blind_auc=None,
+        blind_explained=None, residual_p=None, unseen_sd=None, auc=nothing, auc_within=nothing, hedges_g=nothing,
+        e_value=None, n_suspect=counts[0], n_held_out=counts[1], n_segments=0, segments_per_unit=0,
+        smallest_detectable_auc=testable.smallest_detectable_auc, excluded={}, labellings=None, exact=None,
+        design="not run", features=features, features_hash=feature_hash(features), scores="", control=control,
+    )  # fmt: skip
+
+
+def checked(result: Result, scored: Scored, request: Request, seed: int) -> Result:
+    """Add how the procedure behaves at this size, where there was a test."""
+    if result.p_value is None or not scored.prepared.blind.shape[1]:
+        return result
+    known = checks.shifts(scored.prepared, alpha=request.alpha, audits=min(SHIFT_AUDITS, request.deals), seed=seed)
+    paired = request.pairs is not None
+    dealt = None if paired else checks.level(scored.prepared, alpha=request.alpha, deals=request.deals, seed=seed)
+    return result.model_copy(update={"level": dealt, "shifts": known})

@@ -1,0 +1,135 @@
+"""Can this be tested at all? Answered from the recordings alone, before any model is run.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from earwitness.attacks import score
+from earwitness.audio import AudioSpec, prepare
+from earwitness.errors import AudioError
+from earwitness.extractors import blind
+from earwitness.extractors.blind import BlindSignals
+from earwitness.inference.power import smallest_detectable_auc, units_needed
+from earwitness.inference.primary import primary_test, rank_standardise, unusable_features
+from earwitness.inference.relabel import comparable, strata_of
+from earwitness.inference.verdict import MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
+from earwitness.manifest import Track
+from earwitness.models.base import ModelInfo
+from earwitness.report.schema import Testable
+from earwitness.report.words import mends
+from earwitness.units import BLIND_PREFIX, unit_table
+
+ROLES = ("suspect", "held_out")
+CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and closer, once the model has been heard
+
+
+class Unheard:
+    """The blind signals of some recordings, in the form that ``score`` reads; no model is involved."""
+
+    def __init__(self, tracks: Sequence[Track], spec: AudioSpec) -> None:
+        self._tracks, self._spec = tracks, spec
+
+    def items(self, family: str) -> Iterator[tuple[Mapping[str, Any], BlindSignals]]:
+        """Yield (row, signal) per segment; recordings that cannot be cut are passed over (scoring counts them)."""
+        for track in self._tracks if family == "blind" else ():
+            try:
+                segments = prepare(track.path, self._spec)
+            except AudioError:
+                continue
+            for segment in segments:
+                names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
+                unseen = blind.extract(segment.audio, self._spec.sample_rate, track.path, track.caption)
+                yield {**names, "segment_id": segment.segment_id}, unseen
+
+
+def look(
+    tracks: Sequence[Track],
+    info: ModelInfo,
+    *,
+    alpha: float,
+    permutations: int,
+    seed: int,
+    cost: str,
+    pairs: str | None = None,
+) -> Testable:
+    """Say whether the rule could answer at all: enough recordings, and sides that blind features do not tell apart.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        Recordings of both sides that can be used.
+    info : ModelInfo
+        The model whose window decides how they are cut.
+    alpha, permutations, seed
+        As for ``infer``.
+    cost : str
+        What scoring would take, in words.
+    pairs : str, optional
+        ``work``: matched takes are counted, and the gate waits until they are scored.
+    """
+    counts = [sum(track.role == role for track in tracks) for role in ROLES]
+    artists = [{track.artist for track in tracks if track.role == role} for role in ROLES]
+    apart = not artists[0] & artists[1]
+    if pairs is not None:
+        takes = [track for track in tracks if track.work]
+        works = [{(track.work, track.artist) for track in takes if track.role == role} for role in ROLES]
+        counts = [len(works[0] & works[1])] * 2
+    detectable = smallest_detectable_auc(*counts, alpha=alpha) if min(counts) >= 2 else None
+    needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
+    blind_p: float | None = None
+    if min(counts) >= MIN_UNITS and pairs is None and not apart:
+        blind_p = _gate(tracks, AudioSpec(info.sample_rate, info.channels, info.segment_seconds), permutations, seed)
+    word, reasons = decide(
+        Findings(
+            n_suspect=counts[0],
+            n_held_out=counts[1],
+            units_needed=needed,
+            p_value=1.0,  # as if the test had found nothing: only what does not depend on it can speak
+            p_direction=None,
+            p_opposite=None,
+            blind_p=blind_p if blind_p is not None and blind_p <= CLEARLY else 1.0,
+            residual_p=None,
+            detectable_auc=detectable,
+            alpha=alpha,
+            apart=apart,
+        )
+    )
+    stopped = word == "not testable"
+    return Testable(
+        answer=not stopped,
+        smallest_detectable_auc=None if detectable is None else round(detectable, 6),
+        units_needed=needed,
+        blind_p=blind_p,
+        cost=cost,
+        reasons=list(reasons) if stopped else [],
+        mends=mends(reasons, needed) if stopped else [],
+    )
+
+
+def _gate(tracks: Sequence[Track], spec: AudioSpec, permutations: int, seed: int) -> float | None:
+    """Return the p-value of the blind features alone; None where there is no usable one."""
+    scored: pd.DataFrame = score(Unheard(tracks, spec), f"{BLIND_PREFIX}*")
+    if scored["role"].nunique() < 2:
+        return None
+    table = unit_table(scored, seed=seed)
+    keep = comparable(table.positive, strata_of(table.artists))
+    values, positive, strata = table.means[keep], table.positive[keep], strata_of(table.artists[keep])
+    reasons = unusable_features(values)
+    usable = [j for j in range(values.shape[1]) if j not in reasons]
+    if not usable or min(positive.sum(), (~positive).sum()) < MIN_UNITS:
+        return None
+    found = primary_test(
+        rank_standardise(values[:, usable], strata),
+        positive,
+        strata=strata,
+        oriented=False,
+        n_permutations=permutations,
+        seed=seed,
+    )
+    return float(found.p_value)

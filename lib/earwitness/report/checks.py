@@ -1,0 +1,176 @@
+"""How this procedure behaves on material like this, measured on every audit and shown beside its verdict.
+
+Two questions, always answered together. *Level*: the recordings of the audit itself are dealt to the two sides by lot,
+again and again; how often does the whole rule say evidence? *Shift*: nothing was trained on and the two sides differ
+in kind, up to differences built so that the blind features cannot show them; how often then? The first says nothing
+about the second.
+
+The material of the second is the audit's own held-out recordings where there are enough, else the pocket reference:
+``reference.parquet``, unit means of recordings that trained nothing (``python -m earwitness.report.checks`` writes it).
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from earwitness.inference.calibration import Pool, Scenario, null_audits
+from earwitness.inference.gate import residualise
+from earwitness.inference.inputs import Prepared
+from earwitness.inference.primary import rank_standardise
+from earwitness.inference.shift import shift_curve, smallest_gate_shift
+from earwitness.metrics import rate
+from earwitness.report.schema import Estimate, Level, Shift, Shifts
+
+REFERENCE = "reference.parquet"
+DOSES = (1.0, 2.0, 3.0)
+OWN = 3  # own held-out recordings are enough where there are so many times more than an audit takes
+PERMUTATIONS = 199  # of each audit of a check: the smallest p is then 1/200, below every level used
+MAX_UNITS = 100  # of a side in the checks of shifts: beyond, more of the same at more cost
+HIDDEN = "built so that no measured property shows it"
+ARTIST = "their artists, unnamed"
+
+
+def level(prepared: Prepared, *, alpha: float, deals: int, seed: int) -> Level:
+    """Deal the audit's own recordings to its two sides by lot, and apply the rule to each deal.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The audit's arrays, as ``infer`` tested them; who is a suspect is not used.
+    alpha : float
+        Level of the rule.
+    deals : int
+        How many.
+    seed : int
+        Fixes the deals.
+    """
+    n_suspect, n_held_out = int(prepared.positive.sum()), int((~prepared.positive).sum())
+    pool = Pool(prepared.features, prepared.blind, _artists(prepared, prepared.artists))
+    scenario = Scenario("own recordings, dealt by lot", n_suspect, n_held_out, tests=("primary", "verdict"))
+    table = null_audits(
+        pool, scenario, n_audits=deals, n_permutations=PERMUTATIONS, alpha=alpha, seed=seed, batch=_batch(pool)
+    )
+    said = int((table["verdict"] == "evidence").sum())
+    rejected = int((table["primary"] <= alpha).sum())
+    return Level(deals=deals, evidence=said, rejected=rejected, rate=_rate(said, deals), alpha=alpha)
+
+
+def shifts(prepared: Prepared, *, alpha: float, audits: int, seed: int) -> Shifts:
+    """Draw audits without membership whose sides differ in kind, and apply the rule to each.
+
+    Parameters are those of :func:`level`; ``audits`` counts those of each cause and dose.
+    """
+    n_suspect, n_held_out = int(prepared.positive.sum()), int((~prepared.positive).sum())
+    own = len(prepared.positive) - n_suspect >= OWN * 2 * n_suspect
+    if own:
+        rows = ~prepared.positive
+        pool = Pool(prepared.features[rows], prepared.blind[rows], _artists(prepared, prepared.artists[rows]))
+        known = _causes(pool, prepared.artists[rows])
+        n_held_out = n_suspect
+    else:
+        pool, known = reference()
+        pool = replace(pool, artists=_artists(prepared, pool.artists))
+    if prepared.strata is not None or any(prepared.artists):
+        known.pop(ARTIST, None)  # artists are named: labels move within each, or there is only one
+    n_suspect, n_held_out = min(n_suspect, MAX_UNITS), min(n_held_out, MAX_UNITS)
+    found = []
+    for name, cause in known.items():
+        curve = shift_curve(
+            pool, cause, DOSES, n_suspect=n_suspect, n_held_out=n_held_out, n_audits=audits,
+            n_permutations=PERMUTATIONS, alpha=alpha, seed=seed, batch=_batch(pool, n_suspect + n_held_out),
+        )  # fmt: skip
+        worst = curve.iloc[int(curve["evidence"].to_numpy().argmax())]
+        count = round(float(worst["evidence"]) * audits)
+        found.append(
+            Shift(
+                cause=name,
+                hidden=name == HIDDEN,
+                sd=round(float(worst["shift"]), 3),
+                evidence=_rate(count, audits),
+                noticed=round(float(worst["not_testable"]), 6),
+            )
+        )
+    gate = smallest_gate_shift(
+        pool.blind, n_suspect, n_held_out, n_audits=min(audits, 100), n_permutations=PERMUTATIONS, seed=seed
+    )
+    return Shifts(
+        material="own" if own else "pocket",
+        n_suspect=n_suspect,
+        n_held_out=n_held_out,
+        audits=audits,
+        gate_sd=round(gate, 3) if np.isfinite(gate) else None,
+        rows=found,
+    )
+
+
+def _batch(pool: Pool, n: int | None = None) -> int:
+    """Audits handled at once: as many as keep the arrays of a batch near 30 MB."""
+    wide = max(pool.attacks.shape[1] + pool.blind.shape[1], PERMUTATIONS)
+    return int(np.clip(4_000_000 // ((n or len(pool.artists)) * wide), 10, 200))
+
+
+def _rate(count: int, of: int) -> Estimate:
+    """A rate with its Clopper-Pearson limits."""
+    found = rate(count, of)
+    return Estimate(value=round(found.value, 6), low=round(found.low, 6), high=round(found.high, 6))
+
+
+def _artists(prepared: Prepared, names: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """Return artists where the audit itself compares within them, else one for all."""
+    return names if prepared.strata is not None else np.full(len(names), "", dtype=object)
+
+
+def _causes(pool: Pool, artists: npt.NDArray[np.object_]) -> dict[str, npt.NDArray[np.float64]]:
+    """Ways in which two sides may differ without training, one value per unit of a pool."""
+    ranked = rank_standardise(pool.attacks)
+    total = pd.Series(ranked.mean(axis=1))
+    artist = total.groupby(artists).transform("mean").to_numpy()
+    causes = {} if np.ptp(artist) == 0 else {ARTIST: artist}
+    return causes | {HIDDEN: residualise(ranked, rank_standardise(pool.blind)).mean(axis=1)}
+
+
+def reference() -> tuple[Pool, dict[str, npt.NDArray[np.float64]]]:
+    """Return the pocket reference, as a pool and its causes."""
+    table = pd.read_parquet(str(files("earwitness") / "report" / REFERENCE))
+    columns = {kind: [c for c in table if str(c).startswith(f"{kind}:")] for kind in ("attack", "blind")}
+    attacks, blind = (table[names].to_numpy(dtype=np.float64) for names in columns.values())
+    pool = Pool(attacks, blind, table["artist"].to_numpy(dtype=object))
+    lossy = table["blind:blind/format_mp3"] + table["blind:blind/format_ogg"]
+    return pool, {"lossy or lossless files": lossy.to_numpy(dtype=np.float64)} | _causes(pool, pool.artists)
+
+
+def write_reference(path: Path) -> None:
+    """Write the pocket reference: non-members of the second twin as unit means of the default and blind features."""
+    import earwitness as ew
+    from earwitness.inference.features import DEFAULT_FEATURES
+    from earwitness.inference.primary import unusable_features
+    from earwitness.paths import project_root
+    from earwitness.units import BLIND_PREFIX, unit_table
+
+    roles = {"suspect": ["never-1"], "held_out": ["never-2", "neither"]}
+    tracks = ew.read_manifest(project_root() / "data_manifests" / "pocket.csv", roles=roles)
+    wanted = [*DEFAULT_FEATURES["token"], f"{BLIND_PREFIX}*"]
+    units = unit_table(ew.score(ew.collect("pocket/musicgen-b", tracks), wanted))
+    unusable = unusable_features(units.means)
+    table = pd.DataFrame(
+        {
+            f"{'blind' if name.startswith(BLIND_PREFIX) else 'attack'}:{name}": units.means[:, j].astype(np.float32)
+            for j, name in enumerate(units.attacks)
+            if j not in unusable
+        }
+    )
+    table.insert(0, "artist", units.artists)
+    table.to_parquet(path, index=False, compression="zstd")
+
+
+if __name__ == "__main__":
+    write_reference(Path(sys.argv[1]))

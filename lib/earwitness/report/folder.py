@@ -1,0 +1,139 @@
+"""The files of a report: scores as a table, everything hashed, written whole.
+
+``scores-<i>.csv`` holds one row per segment and one column per attack, recordings by number; numbers are written so
+that they read back exactly. Nothing in it comes from a name or a caption, so no cell can be a formula.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from earwitness.errors import InputError
+from earwitness.report.schema import Report
+
+RECORD, PAGE, PRINT = "report.json", "report.html", "report.pdf"
+KEYS = ["track_id", "segment_id", "artist", "work", "role"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def scores_bytes(scores: pd.DataFrame) -> bytes:
+    """Return a tidy score table as the bytes of its file."""
+    order = list(dict.fromkeys(scores["attack"]))
+    wide = scores.set_index([*KEYS, "attack"])["score"].unstack().sort_index()  # noqa: PD010 (refuses duplicates)
+    return wide[order].reset_index().to_csv(index=False).encode()
+
+
+def read_scores(content: bytes) -> pd.DataFrame:
+    """Return the tidy score table that a file of scores holds, exactly as written."""
+    wide = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    values = wide.columns.difference(KEYS, sort=False)
+    wide = wide[KEYS].join(wide[values].replace("", "nan").astype(np.float64))
+    return wide.melt(id_vars=KEYS, var_name="attack", value_name="score")
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder that holds something else than an earlier report.
+
+    Raises
+    ------
+    InputError
+        The folder is not empty and holds no report, or cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
+    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise InputError(f"{out.name}: not empty and no report; choose a new folder, nothing of yours is written over")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{out.name}: cannot be written to ({str(error.strerror).lower()}); choose another folder"
+        ) from None
+
+
+def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> None:
+    """Write a report with its files; what an earlier report left and this one does not have is removed."""
+    wanted = {RECORD: record(report), PAGE: page.encode(), **files}
+    for name, content in wanted.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_bytes(content)
+        part.replace(path)
+    old = [*out.glob("scores-*.csv"), *out.glob("pictures/T*"), *out.glob("audio/T*"), out / PRINT]
+    for path in old:
+        if path.relative_to(out).as_posix() not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def record(report: Report) -> bytes:
+    """Return a report as the bytes of its JSON file."""
+    return (report.model_dump_json(indent=1) + "\n").encode()
+
+
+def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
+    """Read a report and the files it names (those that are there).
+
+    Raises
+    ------
+    InputError
+        No report, one that is damaged, or one of another version.
+    """
+    try:
+        report = Report.model_validate_json((folder / RECORD).read_bytes())
+    except OSError as error:
+        reason = str(error.strerror).lower()
+        raise InputError(f"{folder.name}: expected a report folder with {RECORD}, {reason}; check the path") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{folder.name}/{RECORD}: {where}: {first['msg']}; it was changed or is of another version"
+        ) from None
+    files = {}
+    for name in report.repeat.files:
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{folder.name}/{RECORD}: names a file outside the report; it was changed")
+        if path.is_file():
+            files[name] = path.read_bytes()
+    return report, files
+
+
+def print_pdf(out: Path) -> str:
+    """Print ``report.html`` to ``report.pdf`` with a headless Chromium; return why not, or an empty string."""
+    browser = next(filter(None, map(which, BROWSERS)), None)
+    if browser is None:
+        return "no PDF: no Chromium on this machine; open report.html and print it"
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless", *root, "--disable-gpu", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--no-pdf-header-footer",
+            f"--print-to-pdf={(out / PRINT).resolve()}", (out / PAGE).resolve().as_uri(),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return "no PDF: Chromium did not finish; open report.html and print it"
+    return "" if done.returncode == 0 and (out / PRINT).is_file() else "no PDF: Chromium failed; print report.html"

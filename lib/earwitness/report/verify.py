@@ -1,0 +1,188 @@
+"""Does a report agree with itself? Hashes are compared and the statistics are computed again from the stored scores.
+
+This is consistency, not authenticity: whoever can change the scores can change the report to match. It shows that
+nothing was changed afterwards in one place only, and that the words follow from the numbers. Compare the hash of
+``report.json`` with one that was noted elsewhere, and run the audit again from the recordings, to know more.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import earwitness
+from earwitness.audit.scoring import decide, entry, features_of_family, together, totals
+from earwitness.inference.features import feature_hash
+from earwitness.manifest import file_hash
+from earwitness.models.base import ModelInfo
+from earwitness.report import folder, html, words
+from earwitness.report.numbers import manifest_hash, seed_of
+from earwitness.report.schema import Report, Result
+
+TOLERANCE = 1e-6  # relative: numbers are written to six digits
+TESTED = (  # everything in a result that the tests give
+    "verdict", "reasons", "p_value", "p_holm", "p_direction", "p_opposite", "blind_p", "blind_auc", "blind_explained",
+    "residual_p", "unseen_sd", "auc",
+    "auc_within", "hedges_g", "e_value", "n_suspect", "n_held_out", "n_segments", "segments_per_unit", "excluded",
+    "smallest_detectable_auc", "labellings", "exact", "features", "features_hash", "design",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether everything agrees, and a line per question."""
+
+    consistent: bool
+    lines: tuple[str, ...]
+
+
+def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification:
+    """Compare a report with its own files.
+
+    Parameters
+    ----------
+    report_folder : Path
+        What ``earwitness audit`` wrote.
+    recordings : iterable of Path
+        Recordings whose hashes are compared as well, whatever their names.
+
+    Raises
+    ------
+    InputError
+        No report, or a record that cannot be read.
+    """
+    report, files = folder.read(report_folder)
+    problems = [*_hashes(report, files), *_identity(report), *_recordings(report, recordings)]
+    if not problems:  # scores that were changed have been named; computing with them would only repeat it
+        problems += [*_statistics(report, files), *_page(report, files, report_folder)]
+    seal = folder.sha256((report_folder / folder.RECORD).read_bytes())
+    head = (
+        "consistent: hashes, statistics, words and page agree with the stored scores"
+        if not problems
+        else f"not consistent: {len(problems)} disagreements"
+    )
+    tail = (
+        "this is consistency, not authenticity: a report can be made up whole; compare the next line with a copy noted "
+        "elsewhere, or run the audit again",
+        f"SHA-256 of {folder.RECORD}: {seal}",
+    )
+    return Verification(not problems, (head, *problems, *tail))
+
+
+def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
+    """Files of the folder against the hashes in the record."""
+    needed = [name for result in report.results for name in (result.scores, result.control_scores) if name]
+    for name in sorted({*needed, *report.repeat.files}):
+        if name not in report.repeat.files:
+            yield f"{name}: the record gives no hash for it"
+        elif name not in files:
+            yield f"{name}: is missing"
+        elif folder.sha256(files[name]) != report.repeat.files[name]:
+            yield f"{name}: was changed after the report was made"
+
+
+def _identity(report: Report) -> Iterator[str]:
+    """Hashes that follow from other parts of the record."""
+    repeat = report.repeat
+    found = manifest_hash((row.sha256, row.role) for row in report.recordings)
+    if found != repeat.manifest_hash:
+        yield "the hash of the recordings and sides does not follow from the list of recordings"
+    if repeat.seed_from == "manifest" and repeat.seed != seed_of(repeat.manifest_hash):
+        yield "the seed does not follow from the hash of the recordings"
+    for result in report.results:
+        if feature_hash(result.features) != result.features_hash:
+            yield f"{result.model}: the hash of the features does not follow from their list"
+        if result.features != features_of_family(result.family):
+            yield f"{result.model}: the features are not this version's frozen list"
+    if report.verdict != words.overall(report.results) or report.answer != words.answer(report.results):
+        yield "the answer does not follow from the verdicts"
+    sides = {role: sum(row.role == role for row in report.recordings) for role in ("suspect", "held_out")}
+    if (report.suspects.tracks, report.held_out.tracks) != tuple(sides.values()):
+        yield "the number of recordings on a side differs from the list"
+    if not report.testable.answer and any(result.verdict != "not testable" for result in report.results):
+        yield "what could not be tested has a verdict"
+
+
+def _recordings(report: Report, recordings: Iterable[Path]) -> Iterator[str]:
+    """Recordings at hand against the hashes in the record."""
+    known = {row.sha256 for row in report.recordings}
+    given = list(recordings)
+    if not given:
+        return
+    found = {file_hash(path) for path in given}
+    if lost := known - found:
+        numbers = sorted(row.number for row in report.recordings if row.sha256 in lost)
+        first = ", ".join(numbers[:10])
+        yield f"{len(lost)} recordings of the report are not among those given, or were changed: {first}"
+
+
+def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
+    """The tests, run again on the stored scores."""
+    repeat = report.repeat
+    tested = [result for result in report.results if result.scores]
+    again = [
+        decide(
+            files[result.scores],
+            files[result.control_scores] if result.control_scores else b"",
+            alpha=repeat.alpha,
+            permutations=repeat.permutations,
+            seed=repeat.seed,
+            pairs=repeat.pairs or None,
+        )
+        for result in tested
+    ]
+    decided = together([one for one, _ in again], repeat.alpha) if again else []
+    roles = {row.number: row.role for row in report.recordings}
+    for i, (result, one, (_, prepared)) in enumerate(zip(tested, decided, again, strict=True)):
+        yield from _differences(result, one)
+        sides = dict(zip(map(str, prepared.units), prepared.positive, strict=True))
+        if any(roles.get(name) != ("suspect" if positive else "held_out") for name, positive in sides.items()):
+            yield f"{result.model}: sides in the stored scores differ from those in the list of recordings"
+        means = totals(prepared)
+        if any(not _same(row.scores[i], means.get(row.number)) for row in report.recordings):
+            yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"
+
+
+def _differences(result: Result, again: Any) -> Iterator[str]:
+    """Name each part of a result that does not follow from the scores."""
+    found = _entry(result, again)
+    for name in TESTED:
+        old, new = getattr(result, name), getattr(found, name)
+        if hasattr(old, "model_dump"):
+            same = all(_same(x, y) for x, y in zip(old.model_dump().values(), new.model_dump().values(), strict=True))
+        else:
+            same = _same(old, new)
+        if not same:
+            yield f"{result.model}: {name} is {old!r}, the stored scores give {new!r}"
+
+
+def _entry(result: Result, again: Any) -> Result:
+    """Return the entry that a result computed again would have been written as."""
+    info = ModelInfo(result.model, result.family, result.revision, 1, 1, 1.0, "", "", result.badge)
+    return entry(
+        again, info, result.model, scores=result.scores, control=result.control, control_scores=result.control_scores
+    )
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Compare two values of a record; numbers up to rounding."""
+    if isinstance(old, float) or isinstance(new, float):
+        return old is not None and new is not None and bool(np.isclose(old, new, rtol=TOLERANCE, atol=TOLERANCE))
+    return bool(old == new)
+
+
+def _page(report: Report, files: Mapping[str, bytes], report_folder: Path) -> Iterator[str]:
+    """The page, drawn again from the record."""
+    path = report_folder / folder.PAGE
+    if not path.is_file():
+        yield f"{folder.PAGE}: is missing"
+    elif path.read_text(encoding="utf-8") != html.page(report, files):
+        same = report.repeat.versions.get("earwitness") == earwitness.__version__
+        why = "" if same else f" (made by version {report.repeat.versions.get('earwitness')}, drawn again by this one)"
+        yield f"{folder.PAGE}: is not what the record gives{why}"

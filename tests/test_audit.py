@@ -1,0 +1,555 @@
+"""The audit from recordings to a report folder: end to end on toy recordings and a toy checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from earwitness import audit
+from earwitness.audit import Request, cost, frozen, scoring
+from earwitness.audit.run import prepare
+from earwitness.errors import InputError, ModelError
+from earwitness.inference.features import DEFAULT_FEATURES
+from earwitness.inference.multiplicity import adjust
+from earwitness.report import checks, folder
+from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of
+from earwitness.report.schema import Report, schema_text
+from earwitness.report.verify import verify
+from tests.tiny import hearing, musicgen, recording
+
+SIDE = 11
+HOSTILE = [
+    "<img src=x onerror=alert(1)>.wav",
+    "=HYPERLINK(cmd).wav",
+    "{{ 7 * 7 }}.wav",
+    "a' \" onload=alert(2) .wav",
+    "[bold]markup[-bold].wav",
+]
+ARTIST, CAPTION, WORK = "Zanzibarista", "xylophonic gloom", "Quixotica"
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Two folders of recordings with names of all kinds, a manifest of the same, and a toy checkpoint."""
+    root = tmp_path_factory.mktemp("zebrafolder")
+    rows = ["path,role,artist,caption,work"]
+    for side, role in enumerate(("suspect", "held_out")):
+        names = [*HOSTILE[side * 3 : side * 3 + 3], *(f"wombat-{side}-{i}.wav" for i in range(SIDE))][:SIDE]
+        for i, name in enumerate(names):
+            recording(root / role / name, 1.6, seed=100 * side + i)
+            quoted = f"{role}/{name}".replace('"', '""')
+            rows.append(f'"{quoted}",{role},{ARTIST},{CAPTION},{WORK}-{side}-{i}')
+    (root / "walrus.csv").write_text("\n".join(rows) + "\n")
+    hearing(musicgen(root / "model"))
+    hearing(musicgen(root / "other", seed=1))
+    return root
+
+
+@pytest.fixture(scope="session")
+def request_of(home):
+    """The small audit of the two folders, with some settings changed."""
+
+    def make(**changes):
+        fields = {"suspects": home / "suspect", "held_out": home / "held_out"}
+        if "manifest" in changes:
+            fields = {}
+        given = {"models": (str(home / "model"),), "n_permutations": 199, "deals": 20} | fields | changes
+        return Request(**given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(autouse=True)
+def _own_results(results, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(results))
+
+
+@pytest.fixture(scope="session")
+def report(request_of, tmp_path_factory, results):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EARWITNESS_RESULTS", str(results))
+        out = tmp_path_factory.mktemp("out") / "report"
+        audit.run(request_of(), out)
+    return out
+
+
+def copied(folder_, tmp_path):
+    return Path(shutil.copytree(folder_, tmp_path / "copy"))
+
+
+def contents(out):
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+# ---- end to end
+
+
+def test_the_report_is_whole(report):
+    found, files = folder.read(report)
+    assert found.verdict in {"evidence", "no evidence", "not testable"}
+    assert found.results[0].p_value is not None
+    assert found.suspects.tracks == found.held_out.tracks == SIDE
+    assert set(files) == set(found.repeat.files) == set(contents(report)) - {folder.RECORD, folder.PAGE}
+    assert found.results[0].level.deals == 20
+    assert {row.hidden for row in found.results[0].shifts.rows} == {True, False}
+    assert all(row.scores[0] is not None for row in found.recordings)
+    assert found.repeat.seed == seed_of(found.repeat.manifest_hash)
+    for text in (found.answer, "It does not cover a real difference between the two sets", found.repeat.manifest_hash):
+        assert text in (report / folder.PAGE).read_text()
+
+
+def test_equal_inputs_give_equal_bytes_but_for_one_line(report, request_of, tmp_path):
+    audit.run(request_of(), tmp_path / "again")
+    first, second = contents(report), contents(tmp_path / "again")
+    assert first.keys() == second.keys()
+    for name in first:
+        pairs = zip(first[name].splitlines(), second[name].splitlines(), strict=True)
+        different = [(a, b) for a, b in pairs if a != b]
+        assert all(b"ade" in a and b"UTC" in a for a, b in different), name
+        assert len(different) == (name in {folder.RECORD, folder.PAGE}), name
+
+
+def test_the_page_is_self_contained_and_forbids_the_rest(report):
+    text = (report / folder.PAGE).read_text()
+    assert re.search(r'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;;', text)
+    assert "script" not in re.sub(r"description|transcript", "", text)
+    assert re.findall(r"(?:https?:)?//(?!www\.w3\.org)[\w.]+\.\w+", text) == []
+    assert all(value.startswith("data:") for value in re.findall(r'(?:src|href)="([^"#]*)', text) if value)
+
+
+def test_hostile_names_are_inert(report):
+    text = (report / folder.PAGE).read_text()
+    assert "<img" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert not re.search(r"<[^>]*onload", text)
+    for name, content in contents(report).items():
+        if name.endswith(".csv"):
+            assert not re.search(rb"(?m)(?:^|,)[\"']?[=+@]", content)
+            assert b"HYPERLINK" not in content
+
+
+def test_a_redacted_report_names_nothing_and_says_the_same(report, home, request_of, tmp_path):
+    shutil.copytree(home, tmp_path / "zebrafolder")
+    recording(tmp_path / "zebrafolder" / "suspect" / "hippogriff.wav", 0.3)
+    manifest = tmp_path / "zebrafolder" / "walrus.csv"
+    manifest.write_text(manifest.read_text() + f"suspect/hippogriff.wav,suspect,{ARTIST},,\n")
+    out = tmp_path / "out"
+    found = audit.run(request_of(manifest=manifest, redact=True, with_audio=True), out)
+    assert found.results[0].p_value is not None
+    assert any("shorter" in row.reason for row in found.exclusions)
+    everything = b"\n".join(content + name.encode() for name, content in contents(out).items())
+    secret = [
+        ARTIST,
+        CAPTION,
+        WORK,
+        "walrus",
+        "wombat",
+        "hippogriff",
+        "zebrafolder",
+        str(tmp_path),
+        "HYPERLINK",
+        "onload",
+    ]
+    assert [word for word in secret if word.encode() in everything] == []
+    assert {p.stem for p in (out / "audio").iterdir()} == {p.stem for p in (out / "pictures").iterdir()}
+    sides = {row.number: row.role for row in found.recordings}
+    assert {sides[item.number] for item in found.pictures} == {"suspect"}
+    assert all(item.audio for item in found.pictures)
+    assert "data:audio/mpeg;base64," in (out / folder.PAGE).read_text()
+    assert verify(out).consistent
+
+
+def test_names_and_order_do_not_change_the_numbers(report, home, request_of, tmp_path):
+    for role in ("suspect", "held_out"):
+        (tmp_path / role).mkdir()
+        for i, path in enumerate(sorted((home / role).iterdir(), reverse=True)):
+            shutil.copy(path, tmp_path / role / f"{i}.wav")
+    found = audit.run(request_of(suspects=tmp_path / "suspect", held_out=tmp_path / "held_out"), tmp_path / "out")
+    before = folder.read(report)[0]
+    assert found.results == before.results
+    assert [row.scores for row in found.recordings] == [row.scores for row in before.recordings]
+
+
+# ---- can it be tested?
+
+
+def test_too_few_recordings_end_politely_and_no_model_is_run(home, request_of, tmp_path, monkeypatch):
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted((home / "suspect").iterdir())[:5]:
+        shutil.copy(path, few)
+    monkeypatch.setattr(scoring, "collect", lambda *_, **__: pytest.fail("a model was run"))
+    found = audit.run(request_of(suspects=few), tmp_path / "out")
+    assert found.verdict == "not testable"
+    assert "too few" in found.testable.reasons[0]
+    assert "at least 9" in found.testable.mends[0]
+    assert "Add recordings" in (tmp_path / "out" / folder.PAGE).read_text()
+    assert verify(tmp_path / "out").consistent
+
+
+def test_sides_that_differ_in_themselves_stop_before_a_model_is_run(home, request_of, tmp_path, monkeypatch):
+    import soundfile
+
+    for path in (home / "suspect").iterdir():
+        audio, rate = soundfile.read(path)
+        (tmp_path / "flac").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "flac" / f"{len(path.name)}-{path.stem[-1]}.flac", audio * 0.9, rate)
+    monkeypatch.setattr(scoring, "collect", lambda *_, **__: pytest.fail("a model was run"))
+    found = audit.run(request_of(suspects=tmp_path / "flac"), tmp_path / "out")
+    assert found.verdict == "not testable"
+    assert found.testable.blind_p <= 0.05
+    assert "never touch the model" in found.testable.reasons[0]
+    assert found.testable.mends
+    assert verify(tmp_path / "out").consistent
+
+
+# ---- several models, control
+
+
+def test_several_models_share_one_level(home, request_of, tmp_path):
+    found = audit.run(request_of(models=(str(home / "model"), str(home / "other"))), tmp_path / "out")
+    p_values = [result.p_value for result in found.results]
+    assert [result.p_holm for result in found.results] == pytest.approx(list(adjust(p_values)))
+    assert len(found.recordings[0].scores) == 2
+    assert "Holm" in (tmp_path / "out" / folder.PAGE).read_text()
+    assert verify(tmp_path / "out").consistent
+
+
+CARD = """title: t
+version: 1
+licence: none
+citation: none
+membership: by lot
+targets:
+  {name}:
+    {seen}: [one]
+    nonmember: [two]
+"""
+
+
+def with_card(home, tmp_path, name, seen):
+    """The manifest with splits ``one`` (suspects) and ``two``, and a card that says what a model saw."""
+    lines = (home / "walrus.csv").read_text().splitlines()
+    rows = [line + (",one" if ",suspect," in line else ",two") for line in lines[1:]]
+    path = home / f"{tmp_path.name}.csv"
+    path.write_text("\n".join([lines[0] + ",split", *rows]) + "\n")
+    path.with_suffix(".card.yml").write_text(CARD.format(name=name, seen=seen))
+    return path
+
+
+def test_a_control_that_saw_a_side_is_refused_whatever_is_stated(home, request_of, tmp_path):
+    control = str(home / "other")
+    manifest = with_card(home, tmp_path, control, "member")
+    with pytest.raises(InputError, match="the card says that .* was trained on suspect tracks"):
+        audit.run(request_of(manifest=manifest, control_model=control, control_saw="neither"), tmp_path / "out")
+
+
+def test_a_control_that_nobody_vouches_for_is_refused(home, request_of, tmp_path):
+    for saw in (None, "unknown"):
+        with pytest.raises(InputError, match="nothing says that .* saw neither side"):
+            audit.run(request_of(control_model=str(home / "other"), control_saw=saw), tmp_path / "out")
+
+
+def test_a_control_that_saw_neither_is_what_is_tested(home, request_of, tmp_path):
+    control = str(home / "other")
+    manifest = with_card(home, tmp_path, control, "nonmember")
+    manifest.with_suffix(".card.yml").write_text(
+        CARD.format(name=control, seen="nonmember").replace("[one]\n    nonmember: [two]", "[one, two]")
+    )
+    found = audit.run(request_of(manifest=manifest, control_model=control), tmp_path / "out")
+    assert found.results[0].design == "difference to control"
+    assert "card" in found.results[0].control.known_from
+    assert verify(tmp_path / "out").consistent
+    stated = audit.run(request_of(control_model=control, control_saw="neither"), tmp_path / "out")
+    assert "whoever ran the audit" in stated.results[0].control.known_from
+
+
+# ---- frozen plans and the count of runs
+
+
+def test_a_frozen_plan_is_checked_and_runs_are_counted(home, request_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    plan = tmp_path / "plan.json"
+    written = audit.freeze(request_of(), plan)
+    assert (written.suspects, written.held_out) == (SIDE, SIDE)
+    with pytest.raises(InputError, match="never written over"):
+        audit.freeze(request_of(), plan)
+    few = tmp_path / "held"
+    shutil.copytree(home / "held_out", few)
+    found = audit.run(request_of(frozen=plan, held_out=few), tmp_path / "a")
+    assert found.frozen.checked
+    assert "first run on record" in found.made
+    assert "was checked against it before anything was scored" in (tmp_path / "a" / folder.PAGE).read_text()
+    next(few.iterdir()).unlink()
+    with pytest.raises(InputError, match="not the audit that was frozen .* the recordings or their sides"):
+        audit.run(request_of(frozen=plan, held_out=few), tmp_path / "b")
+    again = audit.run(request_of(held_out=few), tmp_path / "b")
+    assert "run 2 on record with these recordings, after 0 with this plan and 1 with another" in again.made
+    beside = tmp_path / "plan.json.runs.jsonl"
+    assert len(beside.read_text().splitlines()) == 1
+    shutil.rmtree(tmp_path / "results")
+    assert "run 2 on record" in audit.run(request_of(frozen=plan), tmp_path / "c").made
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 3}, "the seed"),
+        ({"alpha": 0.05}, "the level"),
+        ({"n_permutations": 99}, "the number of relabellings"),
+        ({"models": ("other",)}, "the models or their weights"),
+    ],
+)
+def test_whatever_was_frozen_may_not_change(home, request_of, tmp_path, change, named):
+    before = prepare(request_of()).plan
+    if "models" in change:
+        change = {"models": (str(home / "other"),)}
+    with pytest.raises(InputError, match=named):
+        frozen.check(before, prepare(request_of(**change)).plan)
+
+
+def test_a_file_that_is_no_plan(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match="not a frozen plan"):
+        frozen.read(tmp_path / "x.json")
+    with pytest.raises(InputError, match="no such file"):
+        frozen.read(tmp_path / "y.json")
+
+
+# ---- verify
+
+
+def edit(out, change):
+    data = json.loads((out / folder.RECORD).read_text())
+    change(data)
+    (out / folder.RECORD).write_text(json.dumps(data, indent=1) + "\n")
+
+
+def set_in(key, value):
+    return lambda data: data["results"][0].update({key: value})
+
+
+def score_changed(out):
+    path = out / "scores-1.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[5] = "1.5"
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+
+
+def score_changed_and_hashed(out):
+    score_changed(out)
+    sealed = folder.sha256((out / "scores-1.csv").read_bytes())
+    edit(out, lambda data: data["repeat"]["files"].update({"scores-1.csv": sealed}))
+
+
+def verdict_changed(out):
+    def change(data):
+        data["verdict"] = data["results"][0]["verdict"] = "evidence"
+
+    edit(out, change)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "named"),
+    [
+        (score_changed, r"scores-1\.csv: was changed"),
+        (score_changed_and_hashed, "do not follow from the stored scores|the stored scores give"),
+        (verdict_changed, "the answer does not follow"),
+        (lambda out: edit(out, set_in("p_value", 0.0001)), "p_value is 0.0001, the stored scores give"),
+        (lambda out: edit(out, set_in("reasons", ["because"])), "reasons is"),
+        (lambda out: edit(out, lambda d: d["recordings"][0].update(sha256="0" * 64)), "hash of the recordings"),
+        (lambda out: edit(out, lambda d: d["recordings"][0].update(scores=[9.0])), "scores in the list of recordings"),
+        (lambda out: edit(out, lambda d: d["repeat"].update(seed=1)), "the seed does not follow"),
+        (lambda out: edit(out, set_in("features", ["loss/null"])), "features"),
+        (lambda out: edit(out, lambda d: d.update(made="yesterday")), r"report\.html: is not what the record gives"),
+        (lambda out: (out / "scores-1.csv").unlink(), "is missing"),
+        (lambda out: (out / folder.PAGE).unlink(), r"report\.html: is missing"),
+        (
+            lambda out: (out / folder.PAGE).write_text(
+                (out / folder.PAGE).read_text().replace("no evidence", "evidence")
+            ),
+            r"report\.html: is not what the record gives",
+        ),
+    ],
+)
+def test_verify_finds_what_was_changed(report, tmp_path, tamper, named):
+    out = copied(report, tmp_path)
+    assert verify(out).consistent
+    tamper(out)
+    found = verify(out)
+    assert not found.consistent
+    assert re.search(named, "\n".join(found.lines[1:]))
+    assert "not authenticity" in found.lines[-2]
+
+
+def test_verify_compares_recordings_at_hand(report, home, tmp_path):
+    files = [path for role in ("suspect", "held_out") for path in (home / role).iterdir()]
+    assert verify(report, files).consistent
+    assert "1 recordings of the report are not among" in verify(report, files[1:]).lines[1]
+
+
+def test_verify_refuses_what_is_no_report(report, tmp_path):
+    with pytest.raises(InputError, match="expected a report folder"):
+        verify(tmp_path)
+    out = copied(report, tmp_path)
+    edit(out, lambda data: data.update(extra=1))
+    with pytest.raises(InputError, match="extra"):
+        verify(out)
+    edit(out, lambda data: (data.pop("extra"), data["repeat"]["files"].update({"../x": "0"})))
+    with pytest.raises(InputError, match="outside the report"):
+        verify(out)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ()}, "expected a model"),
+        ({"models": ("a", "a")}, "named twice"),
+        ({"held_out": None}, "--held-out is missing"),
+        ({"suspects": None, "held_out": None}, "either --suspects and --held-out, or --manifest"),
+        ({"pairs": "artist"}, "expected --pairs work"),
+        ({"control_saw": "nothing", "control_model": "b"}, "expected neither"),
+        ({"control_saw": "neither"}, "without --control-model"),
+        ({"models": ("a",), "control_model": "a"}, "its own control"),
+    ],
+)
+def test_requests_that_mean_nothing(request_of, changes, message):
+    with pytest.raises(InputError, match=message):
+        request_of(**changes)
+
+
+def test_places_that_hold_something_else_are_not_written_to(request_of, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="not empty and no report"):
+        audit.run(request_of(), tmp_path)
+    with pytest.raises(InputError, match="found a file"):
+        audit.run(request_of(), tmp_path / "mine.txt")
+
+
+def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
+    text = (home / "walrus.csv").read_text()
+    path = home / f"{tmp_path.name}-takes.csv"
+    path.write_text(re.sub(rf"{WORK}-\d-", f"{WORK}-", text))
+    with pytest.raises(InputError, match="takes on both sides"):
+        audit.run(request_of(manifest=path), tmp_path / "out")
+    found = audit.run(request_of(manifest=path, pairs="work"), tmp_path / "out")
+    assert found.results[0].design == "paired levels"
+    assert found.results[0].level is None
+    assert verify(tmp_path / "out").consistent
+
+
+def test_captions_of_folders(home, request_of, tmp_path):
+    table = tmp_path / "captions.csv"
+    table.write_text(f"path,caption\nwombat-0-0.wav,{CAPTION}\n")
+    plan = prepare(request_of(captions=table)).plan
+    assert plan.texts_hash != prepare(request_of()).plan.texts_hash
+    table.write_text("path,caption\nnone.wav,x\n")
+    with pytest.raises(InputError, match="no caption fits"):
+        prepare(request_of(captions=table))
+
+
+def test_a_hub_model_that_is_not_here_says_what_it_takes():
+    with pytest.raises(ModelError, match=r"not on this machine.*GB.*on two cores.*--allow-download"):
+        cost.present("facebook/musicgen-small", download=False)
+    with pytest.raises(ModelError, match="closed service"):
+        cost.present("suno/v4", download=False)
+    with pytest.raises(ModelError, match="not in the local cache"):
+        cost.present("nobody/nothing", download=False)
+
+
+def test_hours_of_scoring():
+    small, large = (cost.card_of(f"facebook/musicgen-{size}") for size in ("small", "large"))
+    assert cost.parameters(small) == 3e8
+    assert cost.parameters(large) == 3.3e9
+    # 2 passes x 2 x 3e8 x 50 tokens/s x 3600 s / 1e11 per second
+    assert cost.hours(3e8, 3600, diffusion=False) == pytest.approx(2 * 2 * 3e8 * 50 / 1e11)
+    assert [cost.words(h) for h in (0.001, 0.5, 5, 100)] == [
+        "less than a minute", "about 30 minutes", "about 5 hours", "about 4 days",
+    ]  # fmt: skip
+
+
+# ---- parts
+
+
+def test_the_published_schema_is_the_one_in_use(root):
+    assert (root / "book" / "_static" / "report.schema.json").read_text() == schema_text()
+
+
+def test_the_pocket_reference_fits_the_frozen_features():
+    from importlib.resources import files
+
+    import pandas as pd
+
+    table = pd.read_parquet(str(files("earwitness") / "report" / checks.REFERENCE))
+    named = [c.partition(":")[2] for c in table if c.startswith("attack:")]
+    assert named == list(DEFAULT_FEATURES["token"]), "write it again: python -m earwitness.report.checks"
+    pool, causes = checks.reference()
+    assert len(pool.artists) >= 1000
+    assert list(causes)[-1] == checks.HIDDEN
+
+
+def test_scores_read_back_exactly():
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        [
+            {"track_id": f"T{i:03d}", "segment_id": f"00{i}", "artist": "", "work": "", "role": "suspect", "attack": a,
+             "score": np.nan if a == "x" and i == 2 else rng.normal() * 10.0 ** rng.integers(-9, 9)}
+            for i in range(5) for a in ("zz", "x")
+        ]
+    )  # fmt: skip
+    back = folder.read_scores(folder.scores_bytes(table))
+    joined = table.merge(back, on=[*folder.KEYS, "attack"])
+    assert len(joined) == len(table)
+    assert joined["score_x"].equals(joined["score_y"])
+    assert list(dict.fromkeys(back["attack"])) == ["zz", "x"]
+
+
+def test_the_manifest_hash_depends_on_content_and_side_only():
+    pairs = [("aa", "suspect"), ("bb", "held_out")]
+    assert manifest_hash(pairs) == manifest_hash(pairs[::-1])
+    assert manifest_hash(pairs) != manifest_hash([("aa", "held_out"), ("bb", "suspect")])
+
+
+def test_numbers_do_not_follow_roles_or_names(home, request_of):
+    tracks = prepare(request_of()).intake.tracks
+    renamed = [replace(t, track_id=f"x{i}", role="suspect") for i, t in enumerate(reversed(tracks))]
+    first, second = ({t.sha256: t.track_id for t in number(given).tracks} for given in (tracks, renamed))
+    assert first == second
+
+
+def test_the_redactor_leaves_other_words_alone(home, request_of):
+    tracks = prepare(request_of()).intake.tracks
+    redact = Redactor(tracks, ids=["suspect/gone.wav"])
+    assert redact("suspect/gone.wav: expected 2 channels") == "[a recording]: expected 2 channels"
+    assert redact(f"{tracks[0].path}: broken") == "[a recording]: broken"
+    assert redact("the suspect is recorded") == "the suspect is recorded"
+
+
+def test_a_report_of_another_version_is_refused(report):
+    data = json.loads((report / folder.RECORD).read_text()) | {"schema_version": 2}
+    with pytest.raises(ValueError, match="schema_version"):
+        Report.model_validate(data)
+
+
+def test_the_log_survives_a_line_cut_short(tmp_path):
+    log = tmp_path / "runs.jsonl"
+    log.write_text('{"id": "1", "suspects": ["aa"]}\n{"id": "2", "susp\n[]\n{"id": "3", "suspects": ["bb"]}\n')
+    assert [entry["id"] for entry in frozen.earlier_runs(["aa"], [log, tmp_path / "none"])] == ["1"]
