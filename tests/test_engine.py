@@ -81,10 +81,20 @@ def needing(page_id):
     return found
 
 
+def reading(source):
+    """What a changed manifest or model reaches: its scoring runs, pages that read them, and those that need these."""
+    pages = experiments.load_registry().tier("book")
+    readers = [page.id for page in pages if any(source in (run.model, run.manifest) for run in page.scores)]
+    return {"scoring", "building the book"}.union(*map(needing, readers))
+
+
 @pytest.mark.parametrize(
     ("path", "add", "expected"),
     [
-        ("notebooks/catalogue.ipynb", "\n", {"attack-catalogue", "building the book"}),
+        ("notebooks/catalogue.ipynb", "\n", needing("attack-catalogue") | {"building the book"}),
+        ("data_manifests/pocket.card.yml", "\n# more\n", reading("data_manifests/pocket.csv")),
+        ("data_manifests/pocket-ladder.csv", "\n", reading("data_manifests/pocket-ladder.csv")),
+        ("lib/earwitness/pocket/weights/musicgen-10/config.json", "\n", reading("pocket/musicgen-10")),
         ("notebooks/di_artist.ipynb", "\n", needing("di-artist") | {"building the book"}),
         ("book/limits.md", "\nMore.\n", {"building the book"}),
         ("lib/earwitness/cli.py", "\n# more\n", set()),
@@ -111,6 +121,6 @@ def test_a_changed_parameter_reaches_its_page(plan, copy):
     before = file.read_text()
     try:
         file.write_text(before.replace("title: Attack catalogue", "title: The attack catalogue"))
-        assert plan() == {"attack-catalogue", "building the book"}
+        assert plan() == needing("attack-catalogue") | {"building the book"}
     finally:
         file.write_text(before)

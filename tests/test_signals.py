@@ -19,7 +19,7 @@ from earwitness import store as storage
 from earwitness.errors import InputError, ModelError
 from earwitness.manifest import Track, file_hash
 from earwitness.shards import parse_shard
-from earwitness.signals import Signals, collect, summary, usable
+from earwitness.signals import Signals, collect, summary
 from tests.tiny import musicgen, recording
 
 
@@ -175,9 +175,6 @@ def test_bad_recordings_are_counted_and_the_rest_goes_on(folder: str, audio: lis
     assert "not readable" in reasons["text"]
     assert "differ from the manifest's sha256" in reasons["changed"]
     assert signals.provenance["tracks_scored_now"] == 1
-    counts, excluded = usable([*bad, good], folder)
-    assert counts.to_dict() == {good.track_id: 2}
-    assert set(excluded["track_id"]) == {"gone", "text", "changed"}
     with pytest.raises(InputError, match="none of 3 tracks can be scored; first reason: gone.wav"):
         collect(folder, bad)
 

@@ -25,6 +25,7 @@ import yaml
 from earwitness.errors import EarwitnessError
 from earwitness.experiments import Page, check_parameters, load_registry
 from earwitness.paths import project_root, results_dir
+from earwitness.provenance import KEPT
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
 SURROUNDINGS = {
@@ -118,7 +119,8 @@ def execute(
     """
     check_parameters(template, parameters)
     root, part, failed = project_root(), output.with_suffix(".part.ipynb"), output.with_suffix(".failed.ipynb")
-    for stale in (output, part, failed):
+    stamp = output.with_suffix(".stamp.json")
+    for stale in (output, part, failed, stamp):
         stale.unlink(missing_ok=True)
     state = {"page": output.stem, "state": "running", "cell": 0, "line": "", "reason": "", "parameters": parameters}
     _write(status, json.dumps(state))
@@ -133,7 +135,7 @@ def execute(
             stdout=log,
             stderr=log,
             cwd=root,
-            env=os.environ | SURROUNDINGS,
+            env=os.environ | SURROUNDINGS | {KEPT: str(stamp.resolve())},
         )
         timed_out = False
         try:

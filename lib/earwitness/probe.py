@@ -26,6 +26,7 @@ class Probe:
     """What a few segments took on this machine: seconds, MiB and bytes, all per process."""
 
     segments: int
+    tracks: int
     device: str
     prepare_s_per_track: float
     score_s_per_segment: float
@@ -62,4 +63,6 @@ def measure(
 
         gpu = torch.cuda.max_memory_allocated() / 2**20
     size = len(encode(rows, {})) / len(rows)
-    return Probe(len(cuts), network.info.device, prepared, elapsed / len(cuts), peak, gpu, size)
+    return Probe(
+        len(cuts), len({key for key, *_ in cuts}), network.info.device, prepared, elapsed / len(cuts), peak, gpu, size
+    )

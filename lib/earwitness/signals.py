@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -43,6 +43,8 @@ SIGNALS: dict[str, Any] = {"token": TokenSignals, "diffusion": DenoisingSignals,
 
 CHUNK_SEGMENTS = 64  # segments in memory at once; whole batches, whatever their size up to this
 WAIT_SECONDS = 0.5  # between looks at a part that another process holds
+
+USE = Counter[str]()  # tracks this process asked for, and those of them that had to be scored: for provenance
 
 Part = list[tuple[str, Track]]
 
@@ -78,25 +80,6 @@ class Signals:
             records: list[Any] = rows.to_dict("records")
             for row in records:
                 yield row, SIGNALS[family].from_arrays(stored[row["row"]])
-
-
-def usable(tracks: Sequence[Track], model: str) -> tuple[pd.Series, pd.DataFrame]:
-    """Decode and cut every track without running a model.
-
-    Returns
-    -------
-    Series, DataFrame
-        Segments per usable track_id; and the exclusions (track_id, role, reason).
-    """
-    info = describe(model)
-    keyed, excluded = key_tracks(tracks)
-    failed: dict[str, str] = {}
-    with Stream(AudioSpec(info.sample_rate, info.channels, info.segment_seconds)) as stream:
-        stream.ask(keyed)
-        names = [track.track_id for key, track, _ in stream.take(keyed, failed)]
-    counts = pd.Series(names, dtype=str).value_counts(sort=False)
-    excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
-    return counts, pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS)
 
 
 def summary(signals: Signals) -> dict[str, Any]:
@@ -253,9 +236,11 @@ def collect(
         with Progress(info.name, sum(map(len, missing)), show=progress) as bar:
             work.run(missing, _default_workers() if workers is None else workers, bar)
     failed = work.failed
+    USE.update(asked=len(keyed), scored=sum(map(len, missing)))
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
-    found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(store.index(), on="track_key")
+    index = store.index({key for key, _ in keyed})
+    found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(index, on="track_key")
     if found.empty and shard[1] == 1:
         raise InputError(f"none of {len(tracks)} tracks can be scored; first reason: {excluded[0]['reason']}")
     return Signals(

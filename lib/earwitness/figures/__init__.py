@@ -9,6 +9,7 @@ page* explains each kind of figure.
 
 from earwitness.figures.audit import heard, two_sides
 from earwitness.figures.audits import ladder, levels, lines, rule
+from earwitness.figures.costs import hours
 from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.forest import ablation, answer, artist_forest, auc_forest
 from earwitness.figures.sound import spectrogram
@@ -23,6 +24,7 @@ __all__ = [
     "auc_forest",
     "densities",
     "heard",
+    "hours",
     "ladder",
     "levels",
     "lines",
