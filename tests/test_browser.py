@@ -205,3 +205,16 @@ def test_pictures_of_the_main_pages_are_kept(visit, width, theme):
         tab = visit(name, width, theme)
         tab.screenshot(path=kept, full_page=True)
         assert kept.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_dial_answers(visit, width):
+    tab = visit("pages/how-many-tracks", width)
+    box = tab.locator("figure.ew-dial").first
+    before = box.locator("p").first.inner_text()
+    assert box.locator("select").first.is_visible()
+    box.locator("input[type=range]").first.press("ArrowRight")
+    after = box.locator("p").first.inner_text()
+    assert before != after
+    box.locator("select").last.select_option(index=0)
+    assert box.locator("p").first.inner_text() != after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -251,3 +252,32 @@ def test_the_catalogue_shows_each_attack_with_its_formula():
     html = present.catalogue(every).html
     assert html.count("<dt>") == html.count(r"\[") == len(every)
     assert "arXiv 2310.16789" in html
+
+
+def grid():
+    rows = [(auc, share, round(10 / (auc - 0.4) / share)) for auc in np.linspace(0.5, 0.9, 9) for share in (0.5, 1.0)]
+    return pd.DataFrame(rows, columns=["auc", "share", "units"]).sample(frac=1, random_state=0)
+
+
+def test_a_dial_holds_every_answer_and_speaks_without_javascript():
+    formats = {"auc": ".2f", "share": lambda s: f"{s:.0%} <x>"}
+    axes, start = {"auc": "AUC", "share": "trained"}, {"auc": 0.7, "share": 1.0}
+    made = figures.dial(grid(), axes, "<b>{units}</b> at {auc}, {share}", start=start, formats=formats, meter="units")
+    assert made.alt.startswith("<b>33</b> at 0.70")
+    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', made.html)[1])
+    assert [len(axis["text"]) for axis in data["axes"]] == [9, 2]
+    assert data["columns"]["units"] == [str(u) for u in grid().sort_values(["auc", "share"])["units"]]
+    assert (min(data["meter"]), max(data["meter"])) == (0, 100)
+    assert made.html.count('type="range"') == made.html.count("<select>") == 1
+    assert "<x>" not in made.html
+    assert not re.search(r"https?://|\bsrc=", made.html)
+
+
+def test_a_dial_refuses_a_table_with_holes():
+    axes = {"auc": "AUC", "share": "trained"}
+    with pytest.raises(InputError, match="every combination of auc, share exactly once: 18 rows, got 17"):
+        figures.dial(grid().iloc[1:], axes, "{units}")
+    with pytest.raises(InputError, match="exactly once"):
+        figures.dial(pd.concat([grid().iloc[1:], grid().iloc[[1]]]), axes, "{units}")
+    with pytest.raises(InputError, match="cannot start at share = 0.7"):
+        figures.dial(grid(), axes, "{units}", start={"share": 0.7})

@@ -14,6 +14,7 @@ from earwitness.inference.sequential import (
     e_path,
     e_value,
     expected_savings,
+    measured_savings,
     pair_by_lot,
     pairs_to_decide,
     sequential_audit,
@@ -154,6 +155,22 @@ def test_expected_savings_match_the_dossier():
         if median:
             assert found["median_pairs"] == pytest.approx(median, abs=5)
             assert found["saved"] > 0.8
+
+
+def test_measured_savings_are_those_of_coins_with_the_same_odds():
+    """Scores whose suspects win seven pairs in ten, drawn from many units, stop when coins of .7 do."""
+    rng = np.random.default_rng(0)
+    positive = np.arange(4000) < 2000
+    scores = rng.normal(size=4000) + 0.7416 * positive  # AUC .7
+    strata = np.arange(4000) % 3
+    real = measured_savings(scores, positive, 150, strata=strata, n_audits=300)
+    coins = expected_savings(0.7, 150)
+    assert real["mean_pairs"] == pytest.approx(coins["mean_pairs"], rel=0.1)
+    assert real["saved"] == pytest.approx(1 - real["mean_pairs"] / 150)
+    nothing = measured_savings(rng.normal(size=4000), positive, 150, strata=strata, n_audits=300)
+    assert nothing["decided"] <= 0.03
+    with pytest.raises(InputError, match="audits of 30 pairs need as many pairs of units, these give 20"):
+        measured_savings(scores[1980:2020], positive[1980:2020], 30)
 
 
 def test_pairs_are_drawn_by_lot_without_repeats():

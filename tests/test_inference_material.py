@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,9 @@ import pytest
 
 from earwitness import figures
 from earwitness.errors import InputError
-from earwitness.inference.calibration import level_table
+from earwitness.inference.calibration import SEGMENTS_AS_UNITS, Scenario, level_table, null_audits
 from earwitness.inference.features import DEFAULT_FEATURES
-from earwitness.inference.material import PEER_SCENARIOS, SCENARIOS, audit_scenarios, causes, pool
+from earwitness.inference.material import PEER_SCENARIOS, SCENARIOS, audit_scenarios, causes, lengthened, pool
 from earwitness.inference.peers import PEERS
 from earwitness.inference.shift import shift_curve
 from earwitness.inference.verdict import RULE
@@ -54,6 +55,30 @@ def test_a_pool_holds_means_of_units_of_the_side_asked_for(scores):
     sides = [pool(scores, FEATURES, side=side) for side in ("suspect", "held_out")]
     assert [len(side.artists) for side in sides] == [N_TRACKS // 3, N_TRACKS * 2 // 3]
     assert set(both.artists) == {"artist 0", "artist 1", "artist 2"}
+
+
+def test_a_pool_holds_the_segments_behind_its_means(scores):
+    shuffled = scores.sample(frac=1, random_state=0)
+    for held in (pool(scores, FEATURES), pool(shuffled, FEATURES, side="held_out")):
+        assert held.segments.shape == (len(held.artists), 2, 2)
+        assert held.segments.mean(axis=1) == pytest.approx(held.attacks)
+
+
+def test_counting_segments_rejects_where_counting_tracks_does_not(scores):
+    scenario = Scenario("clustered", 15, 15, one_artist=True, tests=("primary", SEGMENTS_AS_UNITS))
+    found = null_audits(pool(scores, FEATURES), scenario, n_audits=300, n_permutations=99)
+    rates = (found <= 0.05).mean()
+    assert rates["primary"] <= 0.09
+    assert rates[SEGMENTS_AS_UNITS] > 0.1
+    held = lengthened(pool(scores, FEATURES), 10)
+    assert held.segments.shape == (N_TRACKS, 10, 2)
+    assert held.segments.mean(axis=1) == pytest.approx(held.attacks)
+    assert (null_audits(held, scenario, n_audits=300, n_permutations=99)[SEGMENTS_AS_UNITS] <= 0.05).mean() > 0.25
+    one = replace(held, segments=held.segments[:, :1])
+    with pytest.raises(InputError, match="two segments or more"):
+        lengthened(one, 10)
+    with pytest.raises(InputError, match="needs the pool's segments"):
+        null_audits(replace(pool(scores, FEATURES), segments=None), scenario, n_audits=2)
 
 
 def test_a_feature_that_cannot_score_every_unit_is_refused(scores):

@@ -60,7 +60,7 @@ def test_closed_forms_agree_with_one_another():
 def test_large_audits_have_a_smallest_effect_too():
     found = [smallest_detectable_auc(n, n) for n in (20, 100, 200, 220, 240, 300, 1000, 5000)]
     assert np.all(np.diff(found) < 0)
-    assert found[4] == pytest.approx(0.588, abs=0.003)
+    assert found[4] == pytest.approx(0.584, abs=0.003)
 
 
 def test_a_share_of_members_costs_its_square():
@@ -212,24 +212,48 @@ def test_peers_need_finite_scores_and_have_caveats():
 # --- comparison ---
 
 
+def twelve_artists(seed, per_artist, gain=0.0):
+    artists = np.repeat([f"a{i:02d}" for i in range(12)], per_artist).astype(object)
+    return Pool(correlated(seed, 12 * per_artist, 6) + gain, np.empty((12 * per_artist, 0)), artists)
+
+
 def test_equal_level_comparison():
-    members, nonmembers = correlated(12, 120, 6) + 0.8, correlated(13, 200, 6)
+    members, nonmembers = twelve_artists(12, 10, gain=0.8), twelve_artists(13, 20)
     few = {name: RECIPES[name] for name in (OURS, "CDI", "IAR")}
-    p_values = audit_p_values(members, nonmembers, (8, 16, 32), recipes=few, n_audits=150)
+    p_values = audit_p_values(members, nonmembers, (8, 16, 30), recipes=few, n_audits=150)
     assert len(p_values) == 3 * 3 * 2 * 150
     table = power_at_equal_level(p_values, alpha=0.05)
     for _, row in table.iterrows():
         null = p_values.query("recipe == @row.recipe and n == @row.n and null")["p_value"]
         assert (null < row.threshold).mean() <= 0.05
-    assert table.set_index(["recipe", "n"]).loc[(OURS, 32), "power"] > 0.9
+    assert table.set_index(["recipe", "n"]).loc[(OURS, 30), "power"] > 0.9
     needed = tracks_needed(p_values, alpha=0.05, n_resamples=50).set_index("recipe")
-    assert 8 <= needed.loc[OURS, "units"] <= 32
+    assert 8 <= needed.loc[OURS, "units"] <= 30
     assert needed.loc[OURS, "ratio"] == 1
     assert needed.loc["CDI", "ratio"] < 1
     assert (needed["units_low"] <= needed["units"]).all()
     assert (needed["units"] <= needed["units_high"]).all()
 
 
+def test_audits_of_several_artists_are_compared_within_them():
+    """Artists that differ widely cost ours nothing; a t-test over everybody hardly ever rejects a true null there."""
+    members = twelve_artists(14, 10, gain=0.9)
+    nonmembers = twelve_artists(15, 20)
+    levels = 4 * np.random.default_rng(0).normal(size=12)
+    members, nonmembers = (
+        Pool(p.attacks + levels.repeat(k)[:, None], p.blind, p.artists) for p, k in ((members, 10), (nonmembers, 20))
+    )
+    few = {name: RECIPES[name] for name in (OURS, "IAR")}
+    power = power_at_equal_level(audit_p_values(members, nonmembers, (40,), recipes=few, n_audits=100), alpha=0.05)
+    power = power.set_index("recipe")
+    assert power.loc[OURS, "power"] > 0.9
+    assert power.loc["IAR", "level"] <= 0.01
+    assert power.loc[OURS, "level"] <= 0.15
+
+
 def test_comparison_needs_enough_units():
-    with pytest.raises(InputError, match="need 50 members and 100 non-members, got 60 and 90"):
-        audit_p_values(np.zeros((60, 2)), np.zeros((90, 2)), (10, 50))
+    members, nonmembers = twelve_artists(16, 10), twelve_artists(17, 18)
+    with pytest.raises(InputError, match="need 2 artists with 10 members and twice as many non-members each, got 0"):
+        audit_p_values(members, nonmembers, (9, 20))
+    with pytest.raises(InputError, match="audits of 11 units a side need 2 artists with 5.5 members"):
+        audit_p_values(members, nonmembers, (11,))

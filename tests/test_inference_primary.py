@@ -12,6 +12,7 @@ from scipy.stats import binom, permutation_test, ttest_ind
 from earwitness.inference import primary
 from earwitness.inference.primary import (
     FOLDS,
+    LEARNED,
     RIDGE,
     fold_fits,
     folds_of,
@@ -107,7 +108,8 @@ def test_p_value_equals_that_of_the_slow_twin():
     labels, observed, _ = labellings(positive, 99, np.random.default_rng((4, 1)))
     learned, oriented = slow_statistics(features, labels, folds_of(20, 4), centre=True)
     shares = [np.array([(t >= v - 1e-9).mean() for v in t]) for t in (learned, oriented)]
-    combined = sum(1 / np.tan(np.pi * (s - 0.5 / len(s))) for s in shares)
+    weights = (LEARNED, 1 - LEARNED)
+    combined = sum(w / np.tan(np.pi * (s - 0.5 / len(s))) for w, s in zip(weights, shares, strict=True))
     assert float(outcome.p_value) == pytest.approx((combined >= combined[observed] - 1e-9).mean())
     assert float(outcome.p_direction) == pytest.approx(shares[1][observed])
     assert outcome.n_labellings == 100

@@ -11,18 +11,21 @@ from earwitness.figures.audit import heard, two_sides
 from earwitness.figures.audits import ladder, levels, lines, rule
 from earwitness.figures.costs import hours
 from earwitness.figures.curves import densities, roc, tracks_needed
+from earwitness.figures.dial import Dial, dial
 from earwitness.figures.forest import ablation, answer, artist_forest, auc_forest
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
 __all__ = [
     "COLOURS",
+    "Dial",
     "Figure",
     "ablation",
     "answer",
     "artist_forest",
     "auc_forest",
     "densities",
+    "dial",
     "heard",
     "hours",
     "ladder",

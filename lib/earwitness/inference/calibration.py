@@ -31,6 +31,7 @@ from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER, Findi
 FloatArray = npt.NDArray[np.float64]
 
 BAND = 0.999
+SEGMENTS_AS_UNITS = "segments as units"  # not offered: run to show what counting segments would do
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Pool:
     artists : numpy.ndarray of str, shape [n]
     control : numpy.ndarray, shape [n, p], or None
         The same units on a control model.
+    segments : numpy.ndarray, shape [n, m, p], or None
+        The scores of m segments of each unit.
     """
 
     attacks: FloatArray
     blind: FloatArray
     artists: npt.NDArray[np.object_]
     control: FloatArray | None = None
+    segments: FloatArray | None = None
 
     def strata(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Return the artists of ``rows`` by number, in the shape of ``rows``; None where one stratum is enough."""
@@ -64,7 +68,7 @@ class Scenario:
 
     ``one_artist`` draws both sides of an audit from a single artist; ``heavy_tails`` cubes the scores (after
     centring), which leaves ranks alone but not the peers; ``tests`` names what is run (``primary``, ``gate``,
-    ``residual``, ``paired``, ``difference``, ``verdict`` and the peers).
+    ``residual``, ``paired``, ``difference``, ``verdict``, the peers, and :data:`SEGMENTS_AS_UNITS`).
     """
 
     name: str
@@ -192,6 +196,12 @@ def _audit(
                 raise InputError("the difference test needs the pool's scores on a control model")
             difference = features_of([raw, pool.control[rows]], strata)
             found[test] = primary_test(difference, positive, **options).p_value
+        elif test == SEGMENTS_AS_UNITS:
+            if pool.segments is None:
+                raise InputError("counting segments as units needs the pool's segments")
+            flat = rank_standardise(pool.segments[rows].reshape(len(rows), -1, raw.shape[-1]))
+            each = np.repeat(positive, pool.segments.shape[1])
+            found[test] = primary_test(flat, each, n_permutations=n_permutations, seed=seed).p_value
         elif test == "primary" and test not in found:
             found[test] = primary_test(features, positive, **options).p_value
     return {test: found[test] for test in scenario.tests}

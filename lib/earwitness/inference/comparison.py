@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError
+from earwitness.inference.calibration import Pool
 from earwitness.inference.peers import PEERS
 from earwitness.inference.primary import primary_test, rank_standardise
 from earwitness.inference.verdict import ALPHA, POWER
@@ -26,21 +27,35 @@ Recipe = Callable[..., FloatArray]
 OURS = "Earwitness"
 
 
-def ours(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0, n_permutations: int = 999) -> FloatArray:
-    """Run the primary test with a peer's signature: raw [..., n, p] and [..., k, p] to p-values [...]."""
+def ours(
+    suspect: FloatArray,
+    held_out: FloatArray,
+    *,
+    seed: int = 0,
+    strata: npt.NDArray[np.int64] | None = None,
+    n_permutations: int = 999,
+) -> FloatArray:
+    """Run the primary test with a peer's signature: raw [..., n, p] and [..., k, p] to p-values [...].
+
+    ``strata`` [n + k] are artists by number, suspects first.
+    """
     positive = np.arange(suspect.shape[-2] + held_out.shape[-2]) < suspect.shape[-2]
-    features = rank_standardise(np.concatenate((suspect, held_out), axis=-2))
-    return primary_test(features, positive, n_permutations=n_permutations, seed=seed).p_value
+    features = np.concatenate((suspect, held_out), axis=-2)
+    if strata is not None:
+        strata = np.broadcast_to(strata, features.shape[:-1])
+    ranked = rank_standardise(features, strata)
+    return primary_test(ranked, positive, strata=strata, n_permutations=n_permutations, seed=seed).p_value
 
 
 RECIPES: dict[str, Recipe] = {OURS: ours, **PEERS}
 
 
 def audit_p_values(
-    members: FloatArray,
-    nonmembers: FloatArray,
+    members: Pool,
+    nonmembers: Pool,
     sizes: Sequence[int],
     *,
+    per_artist: int = 10,
     recipes: dict[str, Recipe] = RECIPES,
     n_audits: int = 500,
     seed: int = 0,
@@ -48,37 +63,66 @@ def audit_p_values(
 ) -> pd.DataFrame:
     """Run every recipe on audits with members and on null audits, both drawn by lot.
 
+    An audit takes as few artists as its size allows, at most ``per_artist`` tracks of each on each side, equally many.
+
     Parameters
     ----------
-    members, nonmembers : numpy.ndarray, shapes [n, p], [k, p]
-        Raw unit scores; k must be at least twice the largest size, because null audits split non-members.
+    members, nonmembers : Pool
+        Units of the same artists; null audits split an artist's non-members, so it needs twice as many of them.
     sizes : sequence of int
-        Units per side.
+        Units per side; above ``per_artist``, multiples of the number of artists.
 
     Returns
     -------
     pandas.DataFrame
         ``recipe, n, null, p_value``: one row per audit, ``null`` true where no suspect is a member.
+
+    Raises
+    ------
+    InputError
+        A size that does not divide among its artists, or too few artists with enough units.
     """
-    if max(sizes) > len(members) or 2 * max(sizes) > len(nonmembers):
-        raise InputError(
-            f"audits of {max(sizes)} units a side need {max(sizes)} members and {2 * max(sizes)} non-members, got "
-            f"{len(members)} and {len(nonmembers)}"
-        )
     frames: list[pd.DataFrame] = []
     for n in sizes:
         rng = np.random.default_rng((seed, 8, n))
+        n_artists = -(-n // per_artist)
+        each = n // n_artists
+        artists = _artists_with(members, each) & _artists_with(nonmembers, 2 * each)
+        if each * n_artists != n or len(artists) < n_artists:
+            raise InputError(
+                f"audits of {n} units a side need {n_artists} artists with {n / n_artists:g} members and twice as many "
+                f"non-members each, got {len(artists)}"
+            )
+        strata = np.tile(np.repeat(np.arange(n_artists), each), 2)
         for start in range(0, n_audits, batch):
-            count = min(batch, n_audits - start)
-            split = np.stack([rng.permutation(len(nonmembers))[: 2 * n] for _ in range(count)])
-            chosen = np.stack([rng.permutation(len(members))[:n] for _ in range(count)])
-            held_out = nonmembers[split[:, n:]]
+            chosen, split = [], []
+            for _ in range(min(batch, n_audits - start)):
+                drawn = rng.permutation(sorted(artists))[:n_artists]
+                chosen.append(_draw(members, drawn, each, rng)[:, 0].ravel())
+                split.append(_draw(nonmembers, drawn, each, rng, sides=2))
+            held_out = nonmembers.attacks[np.stack([s[:, 1].ravel() for s in split])]
+            null_suspects = nonmembers.attacks[np.stack([s[:, 0].ravel() for s in split])]
+            suspects = members.attacks[np.stack(chosen)]
             child = int(rng.integers(2**31))
             for name, recipe in recipes.items():
-                for null, suspects in ((True, nonmembers[split[:, :n]]), (False, members[chosen])):
-                    p_value = recipe(suspects, held_out, seed=child)
+                own = {"strata": strata} if recipe is ours and n_artists > 1 else {}
+                for null, sample in ((True, null_suspects), (False, suspects)):
+                    p_value = recipe(sample, held_out, seed=child, **own)
                     frames.append(pd.DataFrame({"recipe": name, "n": n, "null": null, "p_value": p_value}))
     return pd.concat(frames, ignore_index=True)
+
+
+def _artists_with(pool: Pool, n: int) -> set[str]:
+    names, counts = np.unique(pool.artists.astype(str), return_counts=True)
+    return set(names[counts >= n].tolist())
+
+
+def _draw(
+    pool: Pool, artists: npt.NDArray, each: int, rng: np.random.Generator, sides: int = 1
+) -> npt.NDArray[np.int64]:
+    """Rows of units drawn by lot, [artists, sides, each]."""
+    rows = [rng.permutation(np.flatnonzero(pool.artists == artist))[: sides * each] for artist in artists]
+    return np.stack(rows).reshape(len(artists), sides, each)
 
 
 def power_at_equal_level(p_values: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from earwitness.inference.primary import (
     out_of_fold_scores,
     primary_test,
     rank_standardise,
+    relabel,
 )
 from earwitness.metrics import placements
 
@@ -93,17 +94,10 @@ def run_clauses(
     positive, pairs, strata, n_permutations, seed
         As in :func:`earwitness.inference.primary.primary_test`.
     """
+    drawn = relabel(positive, features.shape[:-2], pairs, strata, n_permutations, seed)
 
     def test(values: FloatArray, oriented: bool | FloatArray = True) -> Outcome:
-        return primary_test(
-            values,
-            positive,
-            pairs=pairs,
-            strata=strata,
-            oriented=oriented,
-            n_permutations=n_permutations,
-            seed=seed,
-        )
+        return primary_test(values, positive, pairs=pairs, oriented=oriented, seed=seed, drawn=drawn)
 
     if not blind.shape[-1]:
         return Clauses(test(features), None, None)

@@ -6,6 +6,7 @@ Nothing here looks at roles but to choose one side. Book pages: *False accusatio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,13 +15,13 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from earwitness.errors import InputError
-from earwitness.inference.calibration import Pool, Scenario, null_audits
+from earwitness.inference.calibration import SEGMENTS_AS_UNITS, Pool, Scenario, null_audits
 from earwitness.inference.features import default_features
 from earwitness.inference.gate import residualise
 from earwitness.inference.inputs import Names
 from earwitness.inference.peers import PEERS
 from earwitness.inference.primary import rank_standardise, unusable_features
-from earwitness.inference.relabel import strata_of
+from earwitness.inference.relabel import centred, strata_of
 from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
 
 BoolArray = npt.NDArray[np.bool_]
@@ -35,6 +36,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("20 v 20, heavy tails", 20, 20, heavy_tails=True),
     Scenario("60 v 60, mixed artists", 60, 60),
 )
+CLUSTERED: tuple[Scenario, ...] = (
+    Scenario("20 v 20, clustered segments", 20, 20, one_artist=True, tests=("primary", SEGMENTS_AS_UNITS)),
+)
+CONTROL_SCENARIOS: tuple[Scenario, ...] = (Scenario("40 v 40, control model", 40, 40, tests=("difference",)),)
 PEER_SCENARIOS: tuple[Scenario, ...] = (
     Scenario("20 v 20, published recipes", 20, 20, tests=tuple(PEERS)),
     Scenario("20 v 20, heavy tails, published recipes", 20, 20, heavy_tails=True, tests=tuple(PEERS)),
@@ -86,7 +91,42 @@ def pool(
         if list(other.units) != list(table.units):
             raise InputError("the control scores hold other units than the scores; score the same units on both models")
         control = other.columns(chosen)[keep]
-    return Pool(attacks, blind[:, usable], table.artists[keep], control)
+    segments = _segments(scores, unit, table.units[keep], chosen, table.segments_per_unit)
+    return Pool(attacks, blind[:, usable], table.artists[keep], control, segments)
+
+
+def lengthened(material: Pool, n_segments: int, *, seed: int = 0) -> Pool:
+    """As if every unit had been cut into more segments than it has: the same units, clustered as strongly as measured.
+
+    A segment is its unit's own level plus a deviation drawn by lot from those of all segments. Levels are means drawn
+    towards the artist's mean by as much as the few segments at hand have spread them.
+
+    Raises
+    ------
+    InputError
+        Units of a single segment, which cannot tell level from deviation.
+    """
+    if material.segments is None or material.segments.shape[1] < 2:
+        raise InputError("lengthening units needs two segments or more of each, to know how alike segments are")
+    n, m, _ = material.segments.shape
+    artists = np.unique(material.artists.astype(str), return_inverse=True)[1]
+    means = material.segments.mean(axis=1)
+    deviations = (material.segments - means[:, None]).reshape(n * m, -1) * np.sqrt(m / (m - 1))
+    own = centred(means, artists)
+    kept = np.sqrt(np.clip(1 - deviations.var(axis=0) / m / own.var(axis=0), 0, 1))
+    drawn = deviations[np.random.default_rng((seed, 10)).integers(n * m, size=(n, n_segments))]
+    segments = (means - own + kept * own)[:, None] + drawn
+    return replace(material, segments=segments, attacks=segments.mean(axis=1))
+
+
+def _segments(
+    scores: pd.DataFrame, unit: str, units: npt.NDArray[np.object_], chosen: Sequence[str], m: int
+) -> npt.NDArray[np.float64]:
+    """Scores of the first m segments of each unit, [n, m, p]."""
+    own = scores[scores["attack"].isin(chosen) & scores[unit].isin(units)]
+    wide = own.pivot_table(index=[unit, "segment_id"], columns="attack", values="score")[list(chosen)]
+    first = wide.groupby(level=0, sort=False).head(m)
+    return first.to_numpy().reshape(len(units), m, len(chosen))  # both are sorted by unit
 
 
 def causes(

@@ -6,8 +6,8 @@ is :math:`d = \sqrt2\,\Phi^{-1}(AUC)`; power is that of the one-sided two-sample
 segments are counted. A share pi of true members among the suspects shrinks d to pi d, so n grows by 1/pi².
 
 The primary test divides its attention between the pre-oriented sum and a learned direction; where only the sum
-carries the effect, it works like the sum's own test at half the level. That is the level used here (:data:`SHARE`),
-and :func:`simulated_power` checks it.
+carries the effect, it works like the sum's own test at the sum's share of the level. That is the level used here
+(:data:`SHARE`), and :func:`simulated_power` checks it.
 
 Book page: *How many tracks?*
 """
@@ -24,13 +24,13 @@ from scipy.stats import norm
 from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
-from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.primary import LEARNED, primary_test, rank_standardise
 from earwitness.inference.verdict import ALPHA, MIN_UNITS, POWER
 
 FloatArray = npt.NDArray[np.float64]
 
 
-SHARE = 0.5  # of the level that the pre-oriented sum is sure to get within the primary test
+SHARE = 1 - LEARNED  # of the level that the pre-oriented sum is sure to get within the primary test
 
 
 def auc_to_d(auc: npt.ArrayLike) -> FloatArray:

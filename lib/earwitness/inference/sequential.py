@@ -147,9 +147,49 @@ def expected_savings(
         ``decided`` (share of audits), ``median_pairs`` and ``mean_pairs`` (undecided audits count ``max_pairs``), and
         ``saved``, the share of ``max_pairs`` that need not be scored on average.
     """
-    wins = np.random.default_rng(seed).random((n_simulations, max_pairs)) < p_win
+    return _stopping(np.random.default_rng(seed).random((n_simulations, max_pairs)) < p_win, alpha)
+
+
+def measured_savings(
+    scores: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    max_pairs: int,
+    *,
+    strata: npt.NDArray[np.int64] | None = None,
+    alpha: float = ALPHA,
+    n_audits: int = 500,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The same for real scores of one fixed attack: audits draw their pairs, in an order by lot, from these units.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray, shape [n]
+        One score per unit, scaled by constants fixed beforehand.
+    positive, strata
+        As in :func:`pair_by_lot`.
+
+    Returns
+    -------
+    dict
+        As :func:`expected_savings`.
+
+    Raises
+    ------
+    InputError
+        Fewer pairs than ``max_pairs`` can be drawn from these units.
+    """
+    drawn = [pair_by_lot(positive, seed + i, strata) for i in range(n_audits)]
+    if len(drawn[0]) < max_pairs:
+        raise InputError(f"audits of {max_pairs} pairs need as many pairs of units, these give {len(drawn[0])}")
+    pairs = np.stack([order[:max_pairs] for order in drawn])
+    return _stopping((np.sign(scores[pairs[..., 0]] - scores[pairs[..., 1]]) + 1) / 2, alpha)
+
+
+def _stopping(wins: npt.ArrayLike, alpha: float) -> dict[str, float]:
+    """When audits with these wins [audits, max_pairs] stop."""
     reached = e_path(wins) >= 1 / alpha
-    decided = reached.any(axis=1)
+    decided, max_pairs = reached.any(axis=1), reached.shape[1]
     stop = np.where(decided, reached.argmax(axis=1) + 1, max_pairs)
     return {
         "decided": float(decided.mean()),
