@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError
+from earwitness.inference.calibration import Pool
 from earwitness.inference.comparison import OURS, RECIPES, audit_p_values
 from earwitness.inference.primary import rank_standardise
 from earwitness.inference.verdict import ALPHA
@@ -27,6 +28,7 @@ def ablate(
     *,
     unit: str = "track_id",
     size: int = 20,
+    per_artist: int = 5,
     n_audits: int = 300,
     alpha: float = ALPHA,
     seed: int = 0,
@@ -43,6 +45,8 @@ def ablate(
         Column that names the statistical unit.
     size : int
         Units a side in one audit; null audits split non-members, so there must be twice as many of them.
+    per_artist : int
+        At most so many of them by one artist; labels are shuffled within artists.
     n_audits : int
         Audits with members, and as many without.
 
@@ -75,8 +79,15 @@ def ablate(
     rows = []
     for name, kind, attacks in sets:
         held = table.columns(attacks)[usable]
+        members, nonmembers = (Pool(held[side], held[side][:, :0], artists[side]) for side in (positive, ~positive))
         found = audit_p_values(
-            held[positive], held[~positive], [size], recipes={OURS: RECIPES[OURS]}, n_audits=n_audits, seed=seed
+            members,
+            nonmembers,
+            [size],
+            per_artist=per_artist,
+            recipes={OURS: RECIPES[OURS]},
+            n_audits=n_audits,
+            seed=seed,
         )
         rejected = (found["p_value"] <= alpha).groupby(found["null"]).mean()
         total = rank_standardise(held).mean(axis=1)

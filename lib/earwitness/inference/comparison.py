@@ -41,8 +41,6 @@ def ours(
     """
     positive = np.arange(suspect.shape[-2] + held_out.shape[-2]) < suspect.shape[-2]
     features = np.concatenate((suspect, held_out), axis=-2)
-    if strata is not None:
-        strata = np.broadcast_to(strata, features.shape[:-1])
     ranked = rank_standardise(features, strata)
     return primary_test(ranked, positive, strata=strata, n_permutations=n_permutations, seed=seed).p_value
 
@@ -63,14 +61,14 @@ def audit_p_values(
 ) -> pd.DataFrame:
     """Run every recipe on audits with members and on null audits, both drawn by lot.
 
-    An audit takes as few artists as its size allows, at most ``per_artist`` tracks of each on each side, equally many.
+    An audit takes as few artists as its size allows, at most ``per_artist`` tracks of each on each side.
 
     Parameters
     ----------
     members, nonmembers : Pool
         Units of the same artists; null audits split an artist's non-members, so it needs twice as many of them.
     sizes : sequence of int
-        Units per side; above ``per_artist``, multiples of the number of artists.
+        Units per side.
 
     Returns
     -------
@@ -80,28 +78,28 @@ def audit_p_values(
     Raises
     ------
     InputError
-        A size that does not divide among its artists, or too few artists with enough units.
+        Too few artists with enough units.
     """
     frames: list[pd.DataFrame] = []
     for n in sizes:
         rng = np.random.default_rng((seed, 8, n))
         n_artists = -(-n // per_artist)
-        each = n // n_artists
-        artists = _artists_with(members, each) & _artists_with(nonmembers, 2 * each)
-        if each * n_artists != n or len(artists) < n_artists:
+        each = n // n_artists + (np.arange(n_artists) < n % n_artists)
+        artists = sorted(_artists_with(members, each[0]) & _artists_with(nonmembers, 2 * each[0]))
+        if len(artists) < n_artists:
             raise InputError(
-                f"audits of {n} units a side need {n_artists} artists with {n / n_artists:g} members and twice as many "
+                f"audits of {n} units a side need {n_artists} artists with {each[0]} members and {2 * each[0]} "
                 f"non-members each, got {len(artists)}"
             )
         strata = np.tile(np.repeat(np.arange(n_artists), each), 2)
         for start in range(0, n_audits, batch):
             chosen, split = [], []
             for _ in range(min(batch, n_audits - start)):
-                drawn = rng.permutation(sorted(artists))[:n_artists]
-                chosen.append(_draw(members, drawn, each, rng)[:, 0].ravel())
+                drawn = rng.permutation(artists)[:n_artists]
+                chosen.append(_draw(members, drawn, each, rng)[0])
                 split.append(_draw(nonmembers, drawn, each, rng, sides=2))
-            held_out = nonmembers.attacks[np.stack([s[:, 1].ravel() for s in split])]
-            null_suspects = nonmembers.attacks[np.stack([s[:, 0].ravel() for s in split])]
+            held_out = nonmembers.attacks[np.stack([sides[1] for sides in split])]
+            null_suspects = nonmembers.attacks[np.stack([sides[0] for sides in split])]
             suspects = members.attacks[np.stack(chosen)]
             child = int(rng.integers(2**31))
             for name, recipe in recipes.items():
@@ -118,11 +116,14 @@ def _artists_with(pool: Pool, n: int) -> set[str]:
 
 
 def _draw(
-    pool: Pool, artists: npt.NDArray, each: int, rng: np.random.Generator, sides: int = 1
+    pool: Pool, artists: npt.NDArray, each: npt.NDArray[np.int64], rng: np.random.Generator, sides: int = 1
 ) -> npt.NDArray[np.int64]:
-    """Rows of units drawn by lot, [artists, sides, each]."""
-    rows = [rng.permutation(np.flatnonzero(pool.artists == artist))[: sides * each] for artist in artists]
-    return np.stack(rows).reshape(len(artists), sides, each)
+    """Rows of units drawn by lot, [sides, n], artist by artist."""
+    parts = []
+    for artist, count in zip(artists, each, strict=True):
+        rows = rng.permutation(np.flatnonzero(pool.artists == artist))[: sides * count]
+        parts.append(rows.reshape(sides, count))
+    return np.hstack(parts)
 
 
 def power_at_equal_level(p_values: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:

@@ -219,7 +219,7 @@ def relabel(
     n_permutations: int,
     seed: int,
 ) -> Labellings:
-    """Draw the relabellings of :func:`primary_test`: labels [..., n, L], the observed one, and whether all are there."""
+    """Draw the relabellings of :func:`primary_test`: labels [..., n, L], the observed one, whether all are there."""
     rng = np.random.default_rng((seed, 1))
     if pairs is not None:
         return sign_flips(len(pairs), n_permutations, rng, batch)

@@ -105,6 +105,10 @@ def labellings(
     if strata is None:
         drawn[...] = positive - positive.mean()
         rng.permuted(drawn[..., 1:, :], axis=-1, out=drawn[..., 1:, :])
+    elif strata.ndim == 1:
+        drawn[...] = centred(positive.astype(np.float64)[:, None], strata)[:, 0]
+        for r in rows:
+            drawn[..., 1:, r] = rng.permuted(drawn[..., 1:, r], axis=-1)
     else:
         own = np.broadcast_to(strata, (*batch, n))
         labels = centred(np.broadcast_to(positive, own.shape).astype(np.float64)[..., None], own)[..., 0]
