@@ -95,7 +95,11 @@ def reading(source):
         ("data_manifests/pocket.card.yml", "\n# more\n", reading("data_manifests/pocket.csv")),
         ("data_manifests/pocket-ladder.csv", "\n", reading("data_manifests/pocket-ladder.csv")),
         ("lib/earwitness/pocket/weights/musicgen-10/config.json", "\n", reading("pocket/musicgen-10")),
-        ("notebooks/di_artist.ipynb", "\n", needing("di-artist") | {"building the book"}),
+        (
+            "notebooks/di_artist.ipynb",
+            "\n",
+            needing("di-artist") | needing("di-artist-diffusion") | {"building the book"},
+        ),
         ("book/limits.md", "\nMore.\n", {"building the book"}),
         ("lib/earwitness/cli.py", "\n# more\n", set()),
         (

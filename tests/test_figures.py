@@ -14,6 +14,7 @@ import pytest
 from earwitness import figures, present, provenance, tables
 from earwitness.errors import InputError
 from earwitness.figures.style import COLOURS
+from earwitness.metrics import compare
 from earwitness.models.base import ModelInfo
 
 NAN = float("nan")
@@ -281,3 +282,25 @@ def test_a_dial_refuses_a_table_with_holes():
         figures.dial(pd.concat([grid().iloc[1:], grid().iloc[[1]]]), axes, "{units}")
     with pytest.raises(InputError, match="cannot start at share = 0.7"):
         figures.dial(grid(), axes, "{units}", start={"share": 0.7})
+
+
+def test_losses_are_arranged_by_timestep():
+    rng = np.random.default_rng(1)
+    names = [f"multiple_loss-{t}/{stream}" for stream in ("null", "conditional") for t in (100, 0)]
+    frames = []
+    for name in [*names, "pia-5/conditional"]:
+        made = scores(tracks=6, segments=2).query("attack == 'loss/conditional'").assign(attack=name)
+        frames.append(
+            made.assign(score=np.where(made["role"] == "suspect", -8.0, -10.0) + rng.normal(0, 0.1, len(made)))
+        )
+    table = pd.concat(frames)
+    found = tables.timesteps(compare(table), tables.per_unit(table, "multiple_loss-*"))
+    assert found["timestep"].to_list() == [0, 100, 0, 100]
+    assert found["told"].to_list() == ["the caption", "the caption", "nothing", "nothing"]
+    np.testing.assert_allclose(found["loss_member"], 8, atol=0.2)
+    np.testing.assert_allclose(found["loss_nonmember"], 10, atol=0.2)
+    np.testing.assert_allclose(found["gap"], 0.2, atol=0.02)
+    assert (found["auc_within"] == 1).all()
+    none = table[table["attack"] == "pia-5/conditional"]
+    with pytest.raises(InputError, match="no row of multiple_loss"):
+        tables.timesteps(compare(none), tables.per_unit(none, "*"))

@@ -17,6 +17,9 @@ from earwitness.errors import InputError, nearest
 from earwitness.paths import results_dir
 from earwitness.units import matching, unit_table
 
+# Streams in words; a column that says "null" would be read back as missing.
+TOLD = {"conditional": "the caption", "null": "nothing", "audio": "the sound's own embedding"}
+
 
 def _path(experiment: str, name: str) -> Path:
     """Return where a table lies."""
@@ -92,8 +95,9 @@ def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``stream, timestep`` (thousandths of the schedule), ``auc_within`` with limits, ``loss_member``,
-        ``loss_nonmember`` (mean norm of the prediction error), ``gap`` (share by which members' is smaller).
+        ``told`` (what the network was told, in words), ``timestep`` (thousandths of the schedule), ``auc_within`` with
+        limits, ``loss_member``, ``loss_nonmember`` (mean norm of the prediction error), ``gap`` (share by which
+        members' is smaller).
     """
     where = compared["attack"].str.extract(r"^multiple_loss-(?P<timestep>\d+)/(?P<stream>.+)$")
     rows = compared.join(where).dropna(subset="timestep").astype({"timestep": int})
@@ -104,7 +108,8 @@ def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
         loss_member=rows["attack"].map(loss["member"]), loss_nonmember=rows["attack"].map(loss["nonmember"])
     )
     rows["gap"] = 1 - rows["loss_member"] / rows["loss_nonmember"]
-    shown = ["stream", "timestep", "auc_within", "auc_within_low", "auc_within_high"]
+    rows["told"] = rows["stream"].map(TOLD)
+    shown = ["told", "timestep", "auc_within", "auc_within_low", "auc_within_high"]
     ordered = rows.sort_values(["stream", "timestep"], ignore_index=True)
     return ordered[[*shown, "loss_member", "loss_nonmember", "gap"]]
 

@@ -12,7 +12,7 @@ from earwitness.figures.audits import ladder, levels, lines, rule
 from earwitness.figures.costs import hours
 from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.dial import Dial, dial
-from earwitness.figures.forest import ablation, answer, artist_forest, auc_forest
+from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
@@ -20,7 +20,6 @@ __all__ = [
     "COLOURS",
     "Dial",
     "Figure",
-    "ablation",
     "answer",
     "artist_forest",
     "auc_forest",
@@ -36,4 +35,5 @@ __all__ = [
     "spectrogram",
     "tracks_needed",
     "two_sides",
+    "worth",
 ]

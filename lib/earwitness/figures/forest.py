@@ -116,7 +116,7 @@ def artist_forest(
 
 
 @rc_context(STYLE)
-def ablation(table: pd.DataFrame, *, source: str = "") -> Figure:
+def worth(table: pd.DataFrame, *, source: str = "") -> Figure:
     """Draw the test's power with each group of features alone and without it, and with all as a dashed line.
 
     Parameters

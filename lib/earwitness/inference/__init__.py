@@ -4,7 +4,7 @@ Rooms: ``procedure`` (the whole audit), ``inputs`` (tables to arrays), ``feature
 test), ``gate`` (blind features), ``verdict`` (the rule and its constants), ``result``; ``reference`` (an artist among
 artists), ``sequential`` (e-values), ``multiplicity`` (many questions), ``power``; ``calibration`` (null audits),
 ``shift`` (sides that differ in kind), ``peers`` (published recipes), ``comparison`` (power at equal level) and
-``ablation`` (what each group of features is worth).
+``worth`` (what each group of features is worth).
 """
 
 from earwitness.inference.procedure import infer
