@@ -553,3 +553,34 @@ def test_the_log_survives_a_line_cut_short(tmp_path):
     log = tmp_path / "runs.jsonl"
     log.write_text('{"id": "1", "suspects": ["aa"]}\n{"id": "2", "susp\n[]\n{"id": "3", "suspects": ["bb"]}\n')
     assert [entry["id"] for entry in frozen.earlier_runs(["aa"], [log, tmp_path / "none"])] == ["1"]
+
+
+def test_an_executed_notebook_loses_its_folders(tmp_path):
+    import nbformat
+
+    from earwitness.report import notebook
+
+    place, output = str(tmp_path / "zebra" / 'wom"bat'), str(tmp_path / "out.ipynb")
+    node = nbformat.v4.new_notebook(metadata={"papermill": {"parameters": {"suspects": place}, "output_path": output}})
+    node.cells = [nbformat.v4.new_code_cell(f"suspects = {json.dumps(place)}", metadata={"papermill": {"x": place}})]
+    node.cells.append(nbformat.v4.new_markdown_cell(f"in {place} or {output}"))
+    nbformat.write(node, tmp_path / "out.ipynb")
+    notebook.redact(tmp_path / "out.ipynb")
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "zebra" not in text
+    assert str(tmp_path) not in text
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].source == 'suspects = "REDACTED"'
+    (tmp_path / "x.ipynb").write_text("no notebook")
+    with pytest.raises(InputError, match="expected an executed notebook"):
+        notebook.redact(tmp_path / "x.ipynb")
+
+
+def test_the_tables_of_a_report(report):
+    from earwitness.report import frames
+
+    found = frames.frames(folder.read(report)[0])
+    assert list(found["verdicts"]["model"]) == ["model"]
+    assert len(found["recordings"]) == 2 * SIDE
+    assert not any(str(name).startswith(("=", "+", "@")) for name in found["recordings"]["name"])
+    assert next(iter(found["checks"]["cause"])).startswith("nothing")
+    assert len(found["checks"]) == 1 + len(folder.read(report)[0].results[0].shifts.rows)

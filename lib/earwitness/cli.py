@@ -238,6 +238,15 @@ def verify(report: Annotated[Path, typer.Argument(help="folder of a report")]) -
 
 
 @app.command()
+def redact(notebook: Annotated[Path, typer.Argument(help="notebook that papermill executed with redact=True")]) -> None:
+    """Take the names of folders that papermill keeps out of an executed notebook."""
+    from earwitness.report.notebook import redact as take_out
+
+    take_out(notebook)
+    _say(f"{notebook.name}: paths taken out")
+
+
+@app.command()
 def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experiments.yml")]) -> None:
     """Execute one page of the registry and publish it to the book."""
     from earwitness.pages import run_page

@@ -15,7 +15,7 @@ from importlib.resources import files as package_files
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from earwitness import figures
 from earwitness.present import BADGES
@@ -49,6 +49,11 @@ def _percent(found: Estimate) -> str:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def escaped(text: str) -> str:
+    """Return text as HTML that says just that."""
+    return str(escape(text))
 
 
 def scores(report: Report, i: int) -> pd.DataFrame:
