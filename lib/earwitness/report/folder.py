@@ -61,9 +61,8 @@ def check_place(out: Path) -> None:
         raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
     if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
         raise InputError(f"{out.name}: not empty and no report; choose a new folder, nothing of yours is written over")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+    try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
+        with tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())):
             pass
     except OSError as error:
         raise InputError(
