@@ -1,11 +1,11 @@
 """What the planner saves, and what it costs beside the network calls themselves.
 
-Prints one JSON object per network (random weights): network calls per segment of the whole CDI feature set with CLiD
-and SimA, planned and if every attack ran its own extractor; processor seconds of the planned evaluations against
-as many bare calls of the same batch size (median ratio over interleaved repeats; goal 1.10); milliseconds of one
-evaluation; and seconds a segment of each adaptive chain.
+Prints one JSON object per network (a pocket twin, and a wide one of random weights): network calls per segment of the
+whole CDI feature set with CLiD and SimA, planned and if every attack ran its own extractor; processor seconds of the
+planned evaluations against as many bare calls of the same batch size (median ratio over interleaved repeats; goal
+1.10); milliseconds of one evaluation; and seconds a segment of each adaptive chain.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/bench_diffusion.py [--repeats 7] [--threads 1] [--items 16] [--networks pocket]
+Run: OMP_NUM_THREADS=1 python benchmarks/bench_diffusion.py [--repeats 7] [--threads 1] [--items 16] [--networks wide]
 """
 
 import argparse
@@ -22,10 +22,12 @@ from earwitness import attacks
 from earwitness.extractors.denoise import Run
 from earwitness.extractors.diffusion import common_noise
 from earwitness.extractors.plan import CLEAN, PASSES, PROBES, plan, split
+from earwitness.models import load_model
 from earwitness.models.schedule import read_schedule
 
+TWIN = "pocket/audioldm-a"
 NETWORKS = {  # block widths, latent channels, frames, bands
-    "pocket": ((24, 48, 80), 8, 32, 8),
+    TWIN: ((48, 72), 16, 16, 4),
     "wide": ((64, 96, 128), 8, 64, 16),
 }
 ATTACKS = [
@@ -67,7 +69,8 @@ def separate_calls(specs):
 def measure(name, items, repeats):
     """Compare planned evaluations with bare calls, then time the chains."""
     widths, channels, frames, bands = NETWORKS[name]
-    network, schedule = build(widths, channels, frames), read_schedule(BETAS, name)
+    network = load_model(TWIN).network if name == TWIN else build(widths, channels, frames)
+    schedule = read_schedule(BETAS, name)
     z, told = torch.randn(items, channels, frames, bands), torch.randn(items, 32)
 
     def predict(z_t, t, rows):
