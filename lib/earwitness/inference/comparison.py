@@ -163,7 +163,8 @@ def tracks_needed(
     Returns
     -------
     pandas.DataFrame
-        ``recipe, units, units_low, units_high, ratio, ratio_low, ratio_high`` (``ratio``: our units over the recipe's).
+        ``recipe, units, units_low, units_high, ratio, ratio_low, ratio_high`` (``ratio``: our units over the recipe's;
+        an upper bound where the recipe does not reach the target).
         Power is made non-decreasing in n and interpolated on log n; infinite where the largest size does not reach the
         target. Limits come from resampling the audits, null ones (hence the thresholds) included.
     """
@@ -176,11 +177,12 @@ def tracks_needed(
             curves.append(_power(samples[0], samples[1], alpha)[0])
         sizes = np.sort(table["n"].unique()).astype(np.float64)
         units[str(recipe)] = np.array([_crossing(sizes, curve, target) for curve in np.transpose(curves)])
+    largest = float(p_values["n"].max())
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
     rows = []
     for name, needed in units.items():
         row: dict[str, object] = {"recipe": name}
-        for label, values in (("units", needed), ("ratio", _ratio(units.get(OURS, needed), needed))):
+        for label, values in (("units", needed), ("ratio", _ratio(units.get(OURS, needed), needed, largest))):
             low, high = np.quantile(values[1:], tails, method="nearest")
             row |= {label: values[0], f"{label}_low": low, f"{label}_high": high}
         rows.append(row)
@@ -216,7 +218,6 @@ def _crossing(n: FloatArray, power: FloatArray, target: float) -> float:
     return float(np.exp(np.log(n[k - 1]) + share * (np.log(n[k]) - np.log(n[k - 1]))))
 
 
-def _ratio(own: FloatArray, other: FloatArray) -> FloatArray:
-    """Own over other; 0 where only the other is infinite, NaN counts as 1 where both are."""
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num(own / other, nan=1.0, posinf=np.inf)
+def _ratio(own: FloatArray, other: FloatArray, largest: float) -> FloatArray:
+    """Own over other, who needs more than the largest size where it is infinite: the ratio is then an upper bound."""
+    return np.asarray(own / np.minimum(other, largest))
