@@ -51,6 +51,14 @@ def scores(tracks=10, segments=3, seed=0):
 # ---- figures
 
 
+def test_words_that_look_like_gaps_survive_a_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
+    back = tables.write(pd.DataFrame({"stream": ["null", "None", "nan", None], "auc": [0.5, NAN, 0.1, 0.2]}), "x", "t")
+    assert back["stream"].to_list()[:3] == ["null", "None", "nan"]
+    assert back["stream"].isna().to_list() == [False, False, False, True]
+    assert back["auc"].isna().to_list() == [False, True, False, False]
+
+
 def test_every_attack_is_drawn_best_first_and_blind_ones_apart():
     table = attacks(("a", 0.55), ("b", 0.65), ("blind/level", 0.7), ("c", NAN))
     figure = figures.auc_forest(table, source="results/tables/x/mia.csv")

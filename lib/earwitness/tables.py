@@ -48,7 +48,7 @@ def read(experiment: str, name: str) -> pd.DataFrame:
         found = sorted(file.stem for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         has = f"has {', '.join(found)}{nearest(name, found)}" if found else "has no tables yet; run its page first"
         raise InputError(f"no table {source(experiment, name)}: experiment {experiment!r} {has}")
-    return pd.read_csv(path)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "null" is the name of a stream, not a gap
 
 
 def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:

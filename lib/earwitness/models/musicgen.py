@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from earwitness.errors import ModelError
 from earwitness.models.base import ModelInfo
 from earwitness.models.files import read_json
-from earwitness.models.pretrained import badge, headers, load_pretrained, load_tokenizer
+from earwitness.models.pretrained import badge, headers, load_pretrained, load_tokenizer, quiet
 from earwitness.models.scoring import aligned, check_channels, delayed, score_by_length
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def load(folder: Path, info: ModelInfo) -> MusicgenModel:
     import torch
     import transformers
 
+    quiet()  # before the configuration is read: pad and start tokens lie beyond the vocabulary on purpose
     config = read_json(folder / "config.json")
     if config.get("chroma_length", 0) > MAX_CHROMA:
         raise ModelError(f"{folder.name}: configuration asks for {config['chroma_length']} frames of melody")
