@@ -215,6 +215,20 @@ def test_an_interrupted_command_says_how_to_go_on(
     assert _content(_collect(corpus)).keys() == whole.keys()
 
 
+def test_an_interruption_that_gets_lost_comes_again() -> None:
+    """The first signal falls into a destructor, where Python drops exceptions; the second stops the command."""
+    code = (
+        "import os, signal, sys, time\nfrom earwitness import cli\n"
+        "class Dropped:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.1)\n"
+        "def app():\n    Dropped()\n    print('went on', flush=True)\n    time.sleep(60)\n"
+        "cli.app = app\ncli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
+    assert run.stdout == "went on\n", "the first one was dropped"
+    assert run.returncode == StoppedError.exit_code
+    assert "earwitness: interrupted; finished parts are stored" in run.stderr
+
+
 # --- crowded ---
 
 

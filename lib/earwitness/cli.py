@@ -254,11 +254,17 @@ def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experim
     typer.echo(run_page(page_id).name)
 
 
+INTERRUPT_AGAIN_S = 0.5
+
+
 class _Interrupt(BaseException):
     """Ctrl-C, or a scheduler that takes the machine back; no library mistakes it for an error of its own."""
 
 
 def _interrupted(*_: object) -> NoReturn:
+    # An exception that falls into a destructor or a callback is lost, so it is raised until it has arrived.
+    signal.signal(signal.SIGALRM, _interrupted)
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_S)
     raise _Interrupt
 
 
@@ -271,6 +277,7 @@ def main() -> None:
         try:
             app()
         except _Interrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             again = shlex.join(["earwitness", *sys.argv[1:]])
             raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:
