@@ -105,7 +105,7 @@ def test_pages_of_a_tier_only(tmp_path, monkeypatch):
     for tier, present_there in (("book", False), ("full", True)):
         out = tmp_path / f"{tier}.yml"
         assert CliRunner().invoke(pages.app, ["contents", tier, str(out)]).exit_code == 0
-        assert ("pages/di-artist" in out.read_text()) == present_there
+        assert ("pages/di-artist\n" in out.read_text()) == present_there
         assert "pages/mia-token" in out.read_text()
 
 
