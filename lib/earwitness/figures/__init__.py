@@ -13,6 +13,7 @@ from earwitness.figures.costs import hours
 from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.dial import Dial, dial
 from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
+from earwitness.figures.heat import heat
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
@@ -26,6 +27,7 @@ __all__ = [
     "densities",
     "dial",
     "heard",
+    "heat",
     "hours",
     "ladder",
     "levels",
