@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
-from earwitness.figures import Figure, spectrogram
+from earwitness.figures import Figure, heard, spectrogram
 
 BADGES = {
     "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
@@ -27,6 +27,8 @@ BADGES = {
     "real": ("real model", "A published model and real recordings."),
 }
 
+ACCESS = {"none": "no model", "grey": "probabilities", "white": "gradients"}
+SIGN = {"published": "as published", "ours": "fixed here beforehand", "none": "none claimed"}
 LONG_CELL = 44  # characters; longer cells wrap
 
 
@@ -136,7 +138,7 @@ def download(frame: pd.DataFrame, source: str) -> str:
     return f'<a download="{html.escape(source.split("/")[-1])}" href="data:text/csv;base64,{data}">download</a>'
 
 
-def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> Html:
+def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "", surprise: np.ndarray | None = None) -> Html:
     """Show an audio player under the recording's spectrogram; the page holds the sound itself (MP3).
 
     Parameters
@@ -147,13 +149,17 @@ def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "") -> H
         Hz.
     title, note : str
         Heading and a line below it.
+    surprise : numpy.ndarray, shape [frames], optional
+        A model's surprise at each frame, drawn under the spectrogram (``TokenSignals.surprise``).
     """
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, audio, sample_rate, format="MP3")
     data = base64.b64encode(buffer.getvalue()).decode()
-    picture, name = spectrogram(audio, sample_rate, title=title).svg, html.escape(title, quote=True)
+    name = html.escape(title, quote=True)
+    drawn = spectrogram(audio, sample_rate, title=title)
+    picture = (drawn if surprise is None else heard(audio, sample_rate, surprise, title=title)).svg
     sound = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{data}" aria-label="{name}"></audio>'
     shown = f"{picture}{sound}<figcaption>{html.escape(note)}</figcaption>"
     return Html(f'<figure class="ew-figure ew-player">{shown}</figure>')
@@ -175,7 +181,8 @@ def catalogue(attacks: pd.DataFrame) -> Html:
         text = {name: html.escape(str(value)) for name, value in row.items()}
         entries.append(
             f"<dt><code>{text['attack']}</code> "
-            f"<small>{text['family']}; {text['ids']} ids; passes: {text['passes']}</small></dt>"
+            f"<small>{text['family']}; {text['ids']} ids; passes: {text['passes']}; access: {ACCESS[row['access']]}; "
+            f"sign: {SIGN[row['sign']]}</small></dt>"
             f"<dd><p>{text['summary']}</p>"
             f'<div class="math notranslate nohighlight ew-scroll">\\[{text["formula"]}\\]</div>'
             f"<p class=ew-source>{text['source']}</p></dd>"

@@ -69,10 +69,7 @@ def _surprise(scored: Scored, names: set[str]) -> dict[str, dict[str, npt.NDArra
         return found
     for row, signal in scored.signals.items("token"):
         if row["track_id"] in names:
-            logp = signal.streams["conditional"].logp.astype(np.float64)
-            seen = np.isfinite(logp)
-            per_frame = np.where(seen, logp, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-            found.setdefault(row["track_id"], {})[row["segment_id"]] = np.where(seen.any(axis=0), -per_frame, np.nan)
+            found.setdefault(row["track_id"], {})[row["segment_id"]] = signal.surprise()
     return found
 
 

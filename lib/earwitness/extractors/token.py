@@ -133,6 +133,13 @@ class TokenSignals:
         found: NDArray[np.float64] = self.cache[key]
         return found
 
+    def surprise(self, stream: str = "conditional") -> NDArray[np.float64]:
+        """Return minus the mean log-probability of each frame over codebooks, nats ``[T]``; NaN where none is valid."""
+        logp = self.streams[stream].logp.astype(np.float64)
+        seen = np.isfinite(logp)
+        total = np.where(seen, logp, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        return np.where(seen.any(axis=0), -total, np.nan)
+
     def ordered(self, name: str, stream: str, codebook: int | None = None) -> NDArray[np.float64]:
         """Return the entries of ``series`` from the lowest to the highest."""
         key = ("ordered", name, stream, codebook)
