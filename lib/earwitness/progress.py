@@ -1,13 +1,15 @@
 """How far a run is: a bar with rate and remaining time for people, one line a minute for logs.
 
-A terminal gets tqdm's bar and a notebook its widget; a file or a pipe (a batch job's log) gets plain lines. See the
-book page *Methods: from audio to verdict*.
+A terminal gets tqdm's bar and a notebook its widget; a file or a pipe (a batch job's log) gets plain lines. A notebook
+that no one watches gets nothing: what it would show stays in the page. See the book page *Methods: from audio to
+verdict*.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,12 +17,13 @@ LOG_SECONDS = 60.0  # between two lines of a log
 
 
 def _notebook() -> bool:
-    """Say whether output goes to a notebook that can show widgets."""
-    if "ipykernel" not in sys.modules:
-        return False
-    from importlib.util import find_spec
+    """Say whether output goes to a notebook."""
+    return "ipykernel" in sys.modules
 
-    return find_spec("ipywidgets") is not None
+
+def _watched() -> bool:
+    """Say whether somebody can see a bar: at a terminal, or in a notebook that can show widgets."""
+    return find_spec("ipywidgets") is not None if _notebook() else sys.stderr.isatty()
 
 
 def span(seconds: float) -> str:
@@ -44,7 +47,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Start; a bar is drawn where somebody can see it."""
-        if self.show and (sys.stderr.isatty() or _notebook()):
+        if self.show and _watched():
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=self.total, unit="track", desc=self.name, leave=False)
@@ -55,7 +58,7 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif self.show and time.monotonic() - self.spoken >= LOG_SECONDS:
+        elif self.show and not _notebook() and time.monotonic() - self.spoken >= LOG_SECONDS:
             self.spoken = time.monotonic()
             sys.stderr.write(f"{self.line()}\n")
             sys.stderr.flush()

@@ -8,6 +8,7 @@ their parts also ``parts(config)``, and ``LIBRARIES`` if more than torch and tra
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +31,8 @@ FAMILIES = {
     "transformer_lm_magnet": "earwitness.models.magnet",
 }
 LIBRARIES = ("torch", "transformers", "numpy")
+# audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.
+logging.getLogger("xformers").setLevel(logging.ERROR)
 DTYPES = ("float32", "bfloat16", "float16")
 
 

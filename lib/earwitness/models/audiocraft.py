@@ -11,7 +11,6 @@ attribute *none*. Types other than float32 run under autocast, as in training; t
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +106,6 @@ def _build(folder: Path, info: ModelInfo, overrides: dict[str, Any]) -> tuple[An
 
 def import_builders() -> Any:
     """Import audiocraft's builders, or say how to install it."""
-    logging.getLogger("xformers").setLevel(logging.ERROR)  # it warns that it has no compiled part, and needs none
     try:
         from audiocraft.models import builders
         from audiocraft.modules.transformer import set_efficient_attention_backend
