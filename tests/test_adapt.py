@@ -28,7 +28,7 @@ def printed(language: str) -> list[str]:
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A copy of the project, as far as pages need it, that shares signals and sound with this one."""
-    for name in ("notebooks", "data_manifests"):
+    for name in ("notebooks", "data_manifests", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "book").mkdir()
     (tmp_path / "results").mkdir()
