@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -44,6 +45,14 @@ def run(command, **more):
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, **more)
     assert answer.returncode == 0, answer.stderr[-2000:]
     return answer.stdout
+
+
+def test_the_audit_runs_as_printed(project):
+    _, line, _ = printed("bash")
+    command = line.replace("\\\n", " ").split()
+    run([str(Path(sys.executable).with_name("earwitness")), *command[1:]])
+    assert json.loads((project / "report" / "report.json").read_text())["verdict"] == "evidence"
+    assert (project / "report" / "report.html").is_file()
 
 
 def test_attack_and_model_run_as_printed(project):
