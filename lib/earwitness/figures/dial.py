@@ -29,8 +29,9 @@ _SCRIPT = """(() => {
     const row = data.axes.reduce((sum, axis, i) => sum * axis.text.length + at[i], 0);
     data.axes.forEach((axis, i) => {
       said[axis.name] = axis.text[at[i]];
+      if (inputs[i].type !== "range") return; // a list says its own value
       inputs[i].setAttribute("aria-valuetext", axis.text[at[i]]);
-      if (inputs[i].type === "range") inputs[i].parentNode.querySelector("output").textContent = axis.text[at[i]];
+      inputs[i].parentNode.querySelector("output").textContent = axis.text[at[i]];
     });
     for (const name in data.columns) said[name] = data.columns[name][row];
     line.innerHTML = data.sentence.replace(/{(\\w+)}/g, (_, name) => said[name]);
