@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from earwitness import store as storage
@@ -65,7 +65,7 @@ def test_a_part_comes_back_to_the_bit_and_says_how_it_was_made(store: Store) -> 
     path = store.write(rows(), batch=16)
     assert path.name == part_name(["key-2", "key-0", "key-1"])
     _same(store, path.name, rows())
-    facts = storage.facts_of(path)
+    facts = storage.facts_of(pq.read_schema(path))
     assert (facts["schema"], facts["batch"]) == (storage.SCHEMA_VERSION, 16)
     assert facts["identity"] == json.loads(json.dumps(store.identity))
     index = store.index()
@@ -110,6 +110,7 @@ def test_the_checksum_sees_names_types_and_order() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(where=0.8089252509721879, bit=0)  # a digit of a shape
 def test_a_flipped_bit_is_noticed_or_changes_nothing(
     where: float, bit: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -162,7 +163,8 @@ def test_a_part_of_a_newer_schema_is_kept_and_named(store: Store, monkeypatch: p
     path = store.write(rows())
     monkeypatch.undo()
     monkeypatch.setattr(storage, "results_dir", lambda: store.folder.parents[1])
-    with pytest.raises(StoreError, match=r"written by a newer Earwitness \(schema 99, this one reads 2\); update"):
+    said = rf"written by a newer Earwitness \(schema 99, this one reads {storage.SCHEMA_VERSION}\); update"
+    with pytest.raises(StoreError, match=said):
         store.index()
     assert path.exists()
 

@@ -3,7 +3,8 @@
 The key hashes everything that must be equal for two signals to be comparable (weights, dtype, library versions, audio
 chain, extractors, seed), so another model, version or seed is another folder and is never served by luck. One row is
 one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside a
-checksum of the content. Parts are written whole and renamed. The book page *The signal store* documents the columns.
+checksum of the content; the metadata has a digest too. Parts are written whole and renamed. The book page *The signal
+store* documents the columns.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from earwitness.extractors import blind, diffusion, token
 from earwitness.models.base import ModelInfo
 from earwitness.paths import results_dir
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INDEX = ["track_key", "segment_id", "start_s"]
 CLAIMS = ".claims"
 RESUME = "finished parts are stored, so the same command goes on from here"
@@ -80,14 +81,20 @@ def encode(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any], **abo
     table = pa.table(columns)
     facts = {**about, "schema": SCHEMA_VERSION, "identity": identity, "shapes": shapes, "checksum": checksum(table)}
     sink = pa.BufferOutputStream()
-    described = table.replace_schema_metadata({"earwitness": json.dumps(facts)})
+    described = table.replace_schema_metadata({"earwitness": json.dumps(facts), "earwitness.digest": digest(facts)})
     pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """Return what a part says about itself: schema, identity, shapes, checksum and how it was scored."""
-    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"earwitness"])
+def facts_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return what a part says about itself: schema, identity, shapes, checksum, how it was scored.
+
+    Raises ValueError where that is damaged. The checksum covers the columns, Parquet's own CRC the pages; neither
+    covers these facts, so a digest does.
+    """
+    facts: dict[str, Any] = json.loads(schema.metadata[b"earwitness"])
+    if digest(facts) != schema.metadata[b"earwitness.digest"].decode():
+        raise ValueError("its description does not match its digest")
     return facts
 
 
@@ -130,7 +137,7 @@ class Store:
     def _checked(self, path: Path, keys: set[str] | None) -> pd.DataFrame | None:
         """Return the index columns of a part, or None (and set it aside) where it is damaged."""
         try:
-            facts = facts_of(path)
+            facts = facts_of(pq.read_schema(path))
             if int(facts["schema"]) > SCHEMA_VERSION:
                 raise StoreError(
                     f"{path.name}: written by a newer Earwitness (schema {facts['schema']}, this one reads "
@@ -199,9 +206,9 @@ class Store:
         path = self.folder / part
         try:
             file = pq.ParquetFile(path, page_checksum_verification=True)
-            shapes = json.loads(file.schema_arrow.metadata[b"earwitness"])["shapes"]
+            shapes = facts_of(file.schema_arrow)["shapes"]
             table = file.read(columns=[name for name in file.schema_arrow.names if name.startswith(f"{family}:")])
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{part}: was sound and is not any more ({error}); run the same command again") from None
         full = {}
         for name in table.column_names:
