@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from earwitness import experiments, present
+from earwitness import attacks, experiments, present
 from earwitness.paths import results_dir
 
 MAX_PAGE_BYTES = 1_500_000
@@ -66,6 +66,12 @@ def test_citations_exist_and_every_entry_is_cited():
     text = "\n".join(path.read_text() for path in [*PROSE, *(ROOT / "notebooks").glob("*.ipynb")])
     cited = {key.strip() for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in keys.split(",")}
     assert cited == entries
+
+
+def test_every_attack_is_explained_on_a_methods_page_and_linked_to_its_function():
+    explained = (BOOK / "methods" / "attacks.md").read_text() + (BOOK / "methods" / "diffusion.md").read_text()
+    linked = re.findall(r"\{py:func\}`[^<`]+<([\w.]+)>`", explained)
+    assert sorted(linked) == sorted(attacks.catalogue().query("family != 'blind'")["function"])
 
 
 def test_docstrings_name_pages_that_exist():

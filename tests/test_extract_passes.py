@@ -171,6 +171,7 @@ def test_reference_with_the_same_tokenizer_is_the_difference_of_likelihoods(audi
         assert score(signals, "reference") == pytest.approx((mine - theirs).sum(), abs=1e-5)
         assert score(signals, "reference_ratio") == pytest.approx(-mine.sum() / theirs.sum(), abs=1e-5)
     (same, *_) = run(audio, "reference", reference=Toy())
+    assert same.extras["reference/same_tokens"] == 1
     assert score(same, "reference") == pytest.approx(0, abs=1e-6)
     assert score(same, "reference_ratio") == pytest.approx(-1, abs=1e-6)
 
@@ -184,6 +185,13 @@ def test_reference_with_another_tokenizer_is_compared_per_second(audio):
     theirs = mean_logp(other, codes, CAPTIONS)[0].sum() * 4
     mine = mean_logp(Toy(), Toy().encode(audio), CAPTIONS)[0].sum()
     assert score(first, "reference") == pytest.approx(mine - theirs, abs=1e-4)
+    assert first.extras["reference/same_tokens"] == 0, "the fallback is on record"
+
+
+def test_a_reference_of_another_tokenizer_at_the_same_frame_rate_is_on_record_too(audio):
+    other = Toy(seed=1)
+    other.encode = lambda heard: (Toy.encode(other, heard) + 1) % ENTRIES
+    assert [s.extras["reference/same_tokens"] for s in run(audio, "reference", reference=other)] == [0, 0, 0]
 
 
 # Prefixes.

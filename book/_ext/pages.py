@@ -2,7 +2,7 @@
 
 Jupyter Book adds every script under ``_static`` to every page, MathJax (1.2 MB) too, which Sphinx itself already adds
 where there is a formula; and it always adds Thebe, whose script lives on another server. The theme lets wide tables
-scroll, but only under a mouse.
+scroll, but only under a mouse. The functions of attacks say their formula and source, which the registry holds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util import rst
+
+from earwitness.attacks import REGISTRY
 
 
 def drop_mathjax_copies(_app: Sphinx, config: Config) -> None:
@@ -37,9 +40,21 @@ def mend_for_all(_app: Sphinx, _page: str, _template: str, context: dict[str, An
         context["body"] = context.get("body", "").replace(written, mended)
 
 
+ATTACKS = {attack.function: attack for attack in REGISTRY.values()}
+
+
+def describe_attack(_app: Sphinx, _what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
+    """Add formula and source of a registered attack to its function's text."""
+    found = ATTACKS.get(thing) if callable(thing) else None
+    if found:
+        said = f"*Id* ``{found.name}``. *Source*: {rst.escape(found.source)}."
+        lines += ["", ".. math::", "", f"   {found.formula}", "", said]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.connect("config-inited", drop_mathjax_copies)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", mend_for_all, priority=900)
+    app.connect("autodoc-process-docstring", describe_attack)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -180,7 +180,7 @@ def catalogue(attacks: pd.DataFrame) -> Html:
     for row in attacks.to_dict("records"):
         text = {name: html.escape(str(value)) for name, value in row.items()}
         entries.append(
-            f"<dt><code>{text['attack']}</code> "
+            f'<dt><a href="../api.html#{text["function"]}"><code>{text["attack"]}</code></a> '
             f"<small>{text['family']}; {text['ids']} ids; passes: {text['passes']}; access: {ACCESS[row['access']]}; "
             f"sign: {SIGN[row['sign']]}</small></dt>"
             f"<dd><p>{text['summary']}</p>"

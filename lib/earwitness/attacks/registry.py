@@ -258,6 +258,7 @@ def catalogue() -> pd.DataFrame:
             "nfe": sum(cost(a.specs(0)[:1]).values()),
             "context": ", ".join(a.context),
             "ids": len(a.specs(0)),
+            "function": f"{a.function.__module__}.{a.function.__name__}",
         }
         for a in REGISTRY.values()
     ]

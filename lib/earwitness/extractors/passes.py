@@ -128,6 +128,8 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
     """Log-likelihood under a second model, in nats per frame *of the target's tokens*, summed over codebooks.
 
     Two tokenizers have different frame rates and codebooks; per second of audio both describe the same recording.
+    ``same_tokens`` records the share of tokens that both agree on: 1 where the comparison is one of likelihoods, 0
+    where the tokenizers differ and it is one of code lengths per second.
     """
     import torch
     from scipy.signal import resample_poly
@@ -143,7 +145,10 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
         audio = resample_poly(audio, rates[0] // common, rates[1] // common, axis=-1).astype(np.float32)
     codes = other.encode(torch.from_numpy(audio))
     frames = codes.shape[-1] / batch.codes.shape[-1]
-    return {"nats_per_frame": _means(other, codes, batch.captions).sum(axis=1) * frames}
+    same = np.zeros(len(codes))
+    if codes.shape == batch.codes.shape:
+        same = (codes == batch.codes.to(codes)).double().mean(dim=(1, 2)).cpu().numpy()
+    return {"nats_per_frame": _means(other, codes, batch.captions).sum(axis=1) * frames, "same_tokens": same}
 
 
 def _neighbours(batch: Batch) -> dict[str, NDArray[np.float64]]:
