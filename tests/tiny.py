@@ -116,3 +116,20 @@ def container(
             for packet in stream.encode(piece):
                 file.mux(packet)
     return path
+
+
+SAMPLE = Path(__file__).parent / "sample" / "sample.csv"
+
+
+def sample_audio(folder: Path) -> Path:
+    """Write the recordings of the sample manifest: whole-number ramps, so that their bytes are the same everywhere."""
+    import wave
+
+    for number in range(6):
+        path = folder / f"album-{number % 2}" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ramp = (np.arange(RATE * (2 + number)) * (number + 3) % 20_000 - 10_000).astype("<i2")
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(ramp.tobytes())
+    return folder

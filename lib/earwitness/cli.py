@@ -15,12 +15,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from earwitness import cli_manifest
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.paths import reason_of
 from earwitness.text import plain
 
 ABOUT = "Did this audio model train on these recordings?"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
+app.add_typer(cli_manifest.app, name="manifest")
 
 Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
 Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name")]

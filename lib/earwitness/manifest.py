@@ -8,29 +8,36 @@ The book page *Methods: manifests* documents every column.
 
 from __future__ import annotations
 
-import codecs
-import csv
+import gc
 import hashlib
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, NoReturn
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from earwitness.csvtable import Lines, read_table
 from earwitness.errors import ManifestError, nearest
-from earwitness.paths import inside, reason_of
-from earwitness.text import plain, unguard
+from earwitness.paths import inside
+from earwitness.schema import ROLES, TEXT_COLUMNS, Card, checked
+from earwitness.text import plain
 
-Role = Literal["member", "nonmember", "suspect", "held_out"]
-ROLES: tuple[str, ...] = get_args(Role)
-TEXT_COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "sha256", "licence", "source", "released")
+__all__ = ["ROLES", "Card", "Track", "file_hash", "read_card", "read_manifest", "read_splits"]
+
+SLICE = 1 << 16  # rows that become tracks at a time
+PROBLEMS = {"path": "an empty path", "sha256": "a sha256 that is not 64 hexadecimal digits"}
+PROBLEMS["role"] = f"a role that is none of {', '.join(ROLES)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Track:
     """One recording of a manifest. Text fields are empty where the manifest is silent; ``duration_s`` is then NaN."""
 
@@ -46,25 +53,6 @@ class Track:
     licence: str = ""
     source: str = ""
     released: str = ""
-
-
-class Card(BaseModel):
-    """The card beside a manifest (``<name>.card.yml``): a corpus's origin, and whose members its splits are."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    title: str
-    version: int
-    licence: str
-    citation: str
-    membership: str = Field(description="how it is known which tracks a model was trained on")
-    control: str = Field("", description="which models saw neither side, and for which comparison")
-    audio: str = Field("", description="formats, sample rates and lengths of the recordings")
-    known_biases: list[str] = []
-    counts: dict[str, int] = {}
-    splits: dict[str, str] = {}
-    generated_by: str = ""
-    targets: dict[str, dict[Role, list[str]]] = {}
 
 
 def file_hash(path: Path) -> str:
@@ -86,58 +74,8 @@ def read_card(manifest: Path) -> Card | None:
         raise ManifestError(f"{path.name}: {where or 'not YAML'}: {detail['msg']}; mend the card") from None
 
 
-def _read_text(path: Path) -> str:
-    """Return a table's text: UTF-8, with or without a mark, or UTF-16 with one, as spreadsheets write them."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ManifestError(f"{path.name}: expected a manifest (CSV), found no such file; check the path") from None
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path.name}: expected a manifest (CSV): {reason_of(error)}; check the path") from None
-    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return raw.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({error.reason}); export it again as CSV") from None
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read the CSV with every column as text and missing cells empty; the index is the line number in the file.
-
-    Columns may be separated by commas, semicolons or tabs: spreadsheets differ by country.
-    """
-    text = _read_text(path)
-    heading = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=heading.count), strict=True)
-    table: dict[int, list[str]] = {}
-    try:
-        columns = [name.strip() for name in next(rows, [])]
-        for row in rows:
-            if row and len(row) != len(columns):
-                raise ManifestError(
-                    f"{path.name}, line {rows.line_num}: expected {len(columns)} cells, found {len(row)}; quote cells "
-                    "that hold the separator"
-                )
-            if row:
-                table[rows.line_num] = [unguard(cell) for cell in row]
-    except csv.Error as error:
-        raise ManifestError(
-            f"{path.name}, line {rows.line_num}: not a UTF-8 CSV table ({error}); export it again as CSV"
-        ) from None
-    if not columns:
-        raise ManifestError(f"{path.name}: not a UTF-8 CSV table (it is empty); export it again as CSV")
-    if len(set(columns)) < len(columns):
-        raise ManifestError(f"{path.name}: expected each column once, found {', '.join(columns)}; rename one")
-    if "path" not in columns:
-        hint = nearest("path", columns)
-        raise ManifestError(f"{path.name}: expected a column 'path', found {', '.join(columns)}{hint}; rename it")
-    if not table:
-        raise ManifestError(f"{path.name}: expected at least one track, found none; add one row per recording")
-    return pd.DataFrame.from_dict(table, orient="index", columns=columns, dtype=str)
-
-
 def _roles_of_splits(
-    path: Path, table: pd.DataFrame, target: str | None, roles: Mapping[str, Sequence[str]] | None
+    path: Path, known: set[str], target: str | None, roles: Mapping[str, Sequence[str]] | None
 ) -> dict[str, str]:
     """Return split -> role, from the caller's ``roles`` or the card's entry for ``target``."""
     if roles is None:
@@ -154,7 +92,6 @@ def _roles_of_splits(
                 f"{', '.join(targets) or 'no model'}{nearest(target, targets)}; add it under 'targets' in the card"
             )
         roles = {str(role): splits for role, splits in targets[target].items()}
-    known = set(table["split"]) if "split" in table else set()
     mapping: dict[str, str] = {}
     for role, splits in roles.items():
         if role not in ROLES:
@@ -169,38 +106,38 @@ def _roles_of_splits(
     return mapping
 
 
-def _check_rows(path: Path, table: pd.DataFrame, base: Path) -> None:
-    """Refuse the first row that cannot be used, naming its line."""
+def _outside(paths: list[str], base: Path) -> int:
+    """Return the index of the first path that is absolute, climbs out of ``base``, or leads out of it by a link; or -1.
+
+    Each folder is looked into once, so that a million rows do not ask the disk a million times.
+    """
     root = base.resolve()
-    checks = {
-        "an empty path": table["path"].str.strip() == "",
-        "a path that leaves the audio folder": table["path"].map(lambda cell: _escapes(cell, base, root)),
-        "a track_id used before": table["track_id"].duplicated(),
-        f"a role that is none of {', '.join(ROLES)}": ~table["role"].isin(ROLES),
-    }
-    for problem, bad in checks.items():
-        if bad.any():
-            line = table.index[bad][0]
-            row = table.loc[line]
-            value = row["role"] if "role" in problem else row["track_id"] if "track_id" in problem else row["path"]
-            raise ManifestError(f"{path.name}, line {line}: {problem} ({value!r}); mend this row")
+    links: dict[str, set[str] | None] = {}  # None: the folder itself lies outside
+    for row, cell in enumerate(paths):
+        folder, _, name = cell.rpartition("/")
+        if cell.startswith("/") or "\0" in cell or (".." in cell and ".." in cell.split("/")):
+            return row
+        if folder not in links:
+            links[folder] = None if "leaves" in inside(base / folder, root) else _links(base / folder)
+        found = links[folder]
+        if found is None or (name in found and "leaves" in inside(base / cell, root)):
+            return row
+    return -1
 
 
-def _escapes(cell: str, base: Path, root: Path) -> bool:
-    """Say whether a relative path is absolute, climbs out of its root, or is a link that leads out of it."""
-    if "\0" in cell or Path(cell).is_absolute() or ".." in Path(cell).parts:
-        return True
-    return "leaves" in inside(base / cell, root)
+def _links(folder: Path) -> set[str]:
+    """Return the names of the links in a folder; none if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except (OSError, ValueError):
+        return set()
 
 
-def _numbers(path: Path, column: pd.Series) -> pd.Series:
-    """Turn a text column into numbers, empty cells into NaN; name the line of anything else."""
-    values = pd.to_numeric(column.replace("", None), errors="coerce")
-    bad = values.isna() & (column != "")
-    if bad.any():
-        line = column.index[bad][0]
-        raise ManifestError(f"{path.name}, line {line}: duration_s is {column[line]!r}, expected seconds; mend it")
-    return values
+def _refuse(lines: Lines, kept: np.ndarray | None, row: int, problem: str) -> NoReturn:
+    """Refuse a row, naming its line."""
+    line = lines.of(int(kept[row]) if kept is not None else row)
+    raise ManifestError(f"{lines.path.name}, line {line}: {problem}; mend this row")
 
 
 def _audio_root(path: Path) -> Path:
@@ -243,22 +180,82 @@ def read_manifest(
         A missing column, an unknown role, split or target, a repeated track_id, a path that leaves the root.
     """
     path = Path(path)
-    table = _read_table(path)
-    if roles is not None or "role" not in table:
-        mapping = _roles_of_splits(path, table, target, roles)
-        table = table[table["split"].isin(mapping)].assign(role=lambda t: t["split"].map(mapping))
-    if "track_id" not in table:
-        table = table.assign(track_id=table["path"])
-    table = table.assign(track_id=table["track_id"].map(plain))
+    cells, lines = read_table(path)
+    kept = None
+    if "path" not in cells.column_names:
+        hint = nearest("path", cells.column_names)
+        raise ManifestError(
+            f"{path.name}: expected a column 'path', found {', '.join(cells.column_names)}{hint}; rename it"
+        )
+    if roles is not None or "role" not in cells.column_names:
+        splits = cells["split"] if "split" in cells.column_names else pa.array([], pa.string())
+        mapping = _roles_of_splits(path, set(pc.unique(splits).to_pylist()), target, roles)
+        kept = np.flatnonzero(pc.is_in(splits, pa.array(list(mapping), pa.string())).to_numpy())
+        cells = cells.take(kept)
+        role = pa.array([mapping[split] for split in cells["split"].to_pylist()], pa.string())
+        cells = cells.drop_columns("role") if "role" in cells.column_names else cells
+        cells = cells.append_column("role", role)
     base = Path(root) if root is not None else _audio_root(path)
-    _check_rows(path, table, base)
-    table["duration_s"] = _numbers(path, table["duration_s"]) if "duration_s" in table else float("nan")
-    present = [c for c in TEXT_COLUMNS if c in table and c != "path"]
-    fields: list[dict[Any, Any]] = table[[*present, "role", "duration_s"]].to_dict("records")
-    return [Track(path=base / cell, **row) for cell, row in zip(table["path"], fields, strict=True)]
+    with _no_collection():
+        return _tracks(lines, cells, kept, base)
 
 
-def read_splits(path: str | Path, splits: Sequence[str] | None = None) -> list[Track]:
+def _tracks(lines: Lines, cells: pa.Table, kept: np.ndarray | None, base: Path) -> list[Track]:
+    """Validate rows column by column and turn them into tracks, slice by slice."""
+    found: list[Track] = []
+    names: set[str] = set()
+    present = [name for name in TEXT_COLUMNS if name in cells.column_names and name not in {"path", "track_id"}]
+    for start in range(0, cells.num_rows, SLICE):
+        part = cells.slice(start, SLICE)
+        columns: dict[str, list[Any]] = {name: _shared(part[name]) for name in present}
+        columns["role"] = _shared(part["role"])
+        paths = part["path"].to_pylist()
+        ids = [plain(cell) for cell in part["track_id"].to_pylist()] if "track_id" in cells.column_names else paths
+        for name, problem in PROBLEMS.items():
+            values = paths if name == "path" else columns.get(name, [])
+            blank = [cell.strip() for cell in values] if name == "path" else values
+            _, row, _ = checked(name, blank)
+            if row >= 0:
+                _refuse(lines, kept, start + row, f"{problem} ({values[row]!r})")
+        if (row := _outside(paths, base)) >= 0:
+            _refuse(lines, kept, start + row, f"a path that leaves the audio folder ({paths[row]!r})")
+        for row, name in enumerate(ids):
+            if name in names:
+                _refuse(lines, kept, start + row, f"a track_id used before ({name!r})")
+            names.add(name)
+        if "duration_s" in cells.column_names:
+            cells_given = part["duration_s"].to_pylist()
+            lengths, row, why = checked("duration_s", [cell.strip() or None for cell in cells_given])
+            if row >= 0:
+                _refuse(lines, kept, start + row, f"duration_s is {cells_given[row]!r}, expected seconds ({why})")
+            columns["duration_s"] = [float("nan") if length is None else length for length in lengths]
+        given = {"track_id": ids, "path": [base / cell for cell in paths], **columns}
+        defaults = {field.name: field.default for field in fields(Track)}
+        rows = zip(*(given.get(name, repeat(default)) for name, default in defaults.items()), strict=False)
+        found += [Track(*row) for row in rows]
+    return found
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """Return a column's cells so that equal ones are one object: most columns of a large manifest repeat themselves."""
+    coded = column.combine_chunks().dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    return [words[code] for code in coded.indices.to_numpy()]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage meanwhile: among a million new objects that are all kept there is none."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def read_splits(path: str | Path, splits: Sequence[str] | None = None, root: str | Path | None = None) -> list[Track]:
     """Read the tracks of some splits (all by default) for scoring, where roles do not matter yet.
 
     Raises
@@ -266,7 +263,7 @@ def read_splits(path: str | Path, splits: Sequence[str] | None = None) -> list[T
     ManifestError
         As ``read_manifest``.
     """
-    table = _read_table(Path(path))
-    if "split" not in table or "role" in table:
-        return read_manifest(path)
-    return read_manifest(path, roles={"suspect": list(splits or table["split"].unique())})
+    cells, _ = read_table(Path(path))
+    if "split" not in cells.column_names or "role" in cells.column_names:
+        return read_manifest(path, root=root)
+    return read_manifest(path, roles={"suspect": list(splits or pc.unique(cells["split"]).to_pylist())}, root=root)

@@ -21,6 +21,8 @@ def plain(text: str) -> str:
 
     Control characters, direction marks and bytes that were no UTF-8 lose their effect and stay visible.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
