@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from earwitness import audit
-from earwitness.audit import Request, cost, frozen, scoring
-from earwitness.audit.run import prepare
+from earwitness.audit import Request, cost, frozen, references, scoring
+from earwitness.audit.run import _made, prepare
 from earwitness.errors import InputError, ModelError
 from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.inference.multiplicity import adjust
@@ -295,11 +295,166 @@ def test_a_frozen_plan_is_checked_and_runs_are_counted(home, request_of, tmp_pat
     with pytest.raises(InputError, match="not the audit that was frozen .* the recordings or their sides"):
         audit.run(request_of(frozen=plan, held_out=few), tmp_path / "b")
     again = audit.run(request_of(held_out=few), tmp_path / "b")
-    assert "run 2 on record with these recordings, after 0 with this plan and 1 with another" in again.made
+    assert again.made.endswith("run 2 on record with these recordings, after 1 with another plan")
     beside = tmp_path / "plan.json.runs.jsonl"
     assert len(beside.read_text().splitlines()) == 1
     shutil.rmtree(tmp_path / "results")
-    assert "run 2 on record" in audit.run(request_of(frozen=plan), tmp_path / "c").made
+    found = audit.run(request_of(frozen=plan), tmp_path / "c")
+    assert found.made.endswith("the first run on record with these recordings, repeated")
+    assert len(beside.read_text().splitlines()) == 1, "the same plan with the same answer is no further look"
+
+
+def test_only_other_plans_count_as_other_runs(home, request_of, tmp_path):
+    plan = prepare(request_of()).plan
+    other = plan.model_copy(update={"seed": 1})
+    logs = [tmp_path / "runs.jsonl"]
+    for one in (plan, plan, other, plan):
+        frozen.record_run(one, ["a" * 64], "no evidence", logs)
+    earlier = frozen.earlier_runs(["a" * 64, "b" * 64], logs)
+    assert [entry["plan"] for entry in earlier] == [plan.digest(), other.digest()]
+    assert frozen.earlier_runs(["b" * 64], logs) == []
+    assert _made(earlier, plan, 1).endswith(
+        "the first run on record with these recordings, repeated; 1 with another plan since"
+    )
+    assert _made(earlier, other, 1).endswith(
+        "run 2 on record with these recordings, after 1 with another plan, repeated"
+    )
+    new = plan.model_copy(update={"seed": 2})
+    assert _made(earlier, new, 1).endswith("run 3 on record with these recordings, after 2 with another plan")
+
+
+# ---- reference artists
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Four artists in folders of their own: one with a hostile name, one with a copy of a suspect, one unreadable."""
+    root = tmp_path_factory.mktemp("platypus")
+    for i, name in enumerate(("<b>ocelot", "=quokka()", "dingo", "numbat")):
+        for j in range(4):
+            recording(root / name / f"{j}.wav", 1.6, seed=1000 + 10 * i + j)
+    recording(root / "dingo" / "copy.wav", 1.6, seed=3)  # of the fourth suspect
+    (root / "dingo" / "broken.wav").write_text("no audio")
+    return root
+
+
+def test_suspects_are_ranked_among_reference_artists(home, request_of, others, tmp_path):
+    out = tmp_path / "out"
+    found = audit.run(request_of(reference_artists=others), out)
+    (result,) = found.results
+    assert (result.rank.references, result.rank.floor, result.rank.tracks_each) == (4, 0.2, 4)
+    assert round(result.rank.p_value * 5) in range(1, 6)
+    assert len(found.references) == 16
+    left = {row.name: row.reason for row in found.exclusions}
+    assert "not readable" in left["dingo/broken.wav"]
+    assert "stands on one of the sides" in left["dingo/copy.wav"]
+    text = (out / folder.PAGE).read_text()
+    assert "among 4 reference artists" in text
+    assert "&lt;b&gt;ocelot/0.wav" in text
+    assert "<b>ocelot" not in text
+    assert verify(out).consistent
+    slow = folder.read_scores((out / "scores-1-references.csv").read_bytes())
+    assert set(slow["artist"]) == {references.SUSPECTS, "B01", "B02", "B03", "B04"}
+    (again,) = audit.run(request_of(), tmp_path / "without").results
+    assert result.model_copy(update={"rank": None, "rank_scores": ""}) == again, "references decide nothing"
+    edit(out, lambda data: data["results"][0]["rank"].update(p_value=0.01))
+    assert "the rank among reference artists does not follow" in "\n".join(verify(out).lines)
+
+
+def test_reference_artists_answer_where_no_artist_is_on_both_sides(home, request_of, others, tmp_path):
+    manifest = home / "apart.csv"
+    lines = (home / "walrus.csv").read_text().splitlines()
+    manifest.write_text(
+        "\n".join(line.replace(ARTIST, "Someone Else") if ",held_out," in line else line for line in lines) + "\n"
+    )
+    out = tmp_path / "out"
+    found = audit.run(request_of(manifest=manifest, reference_artists=others, redact=True), out)
+    assert found.verdict == "not testable"
+    assert found.results[0].rank.references == 4
+    assert set(found.repeat.files) == {"scores-1-references.csv"}
+    everything = b"".join(contents(out).values())
+    assert not re.search(rb"ocelot|quokka|dingo|numbat|platypus", everything)
+    assert verify(out).consistent
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "one folder per reference artist, found 0"),
+        (("a",), "one folder per reference artist, found 1"),
+        (("a", "b"), "at least 2 reference artists, found those of 0"),
+        (("a", ARTIST.upper()), "is on one of the sides; references must be other artists"),
+    ],
+)
+def test_reference_artists_that_cannot_serve(home, request_of, tmp_path, names, message):
+    for name in names:
+        recording(tmp_path / "refs" / name / "x.wav", 0.1)
+    with pytest.raises(InputError, match=message):
+        audit.run(request_of(manifest=home / "walrus.csv", reference_artists=tmp_path / "refs"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---- interrupted
+
+
+def test_a_report_half_written_is_refused_and_written_again(report, request_of, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    calls = []
+    replace_ = Path.replace
+
+    def stop(self, target):
+        calls.append(target)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return replace_(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(request_of(), out)
+    assert not (out / folder.RECORD).exists()
+    with pytest.raises(InputError, match="was interrupted while it wrote this; run the same command again"):
+        verify(out)
+    audit.run(request_of(), out)
+    assert contents(out).keys() == contents(report).keys()
+    assert verify(out).consistent
+
+
+def test_what_is_not_ours_in_the_folder_stays(report, request_of, tmp_path):
+    out = copied(report, tmp_path)
+    for name in ("notes.txt", "audio/Tuesday.wav", "pictures/me.svg"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    (out / "pictures" / "T999.svg").write_text("old")
+    audit.run(request_of(), out)
+    assert {name for name, content in contents(out).items() if content == b"mine"} == {
+        "notes.txt", "audio/Tuesday.wav", "pictures/me.svg",
+    }  # fmt: skip
+    assert not (out / "pictures" / "T999.svg").exists()
+
+
+# ---- printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, folder.BROWSERS)), reason="no Chromium here")
+def test_the_page_is_printed(request_of, tmp_path):
+    audit.run(request_of(pdf=True), tmp_path / "out")
+    assert (tmp_path / "out" / folder.PRINT).read_bytes().startswith(b"%PDF")
+    assert verify(tmp_path / "out").consistent
+    audit.run(request_of(), tmp_path / "out")
+    assert not (tmp_path / "out" / folder.PRINT).exists(), "a print of another report"
+
+
+def test_without_a_browser_the_report_stands_and_says_how(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "which", lambda name: None)
+    assert "open report.html and print it" in folder.print_pdf(report)
+    script = tmp_path / "chromium"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(folder, "which", lambda name: str(script))
+    assert folder.print_pdf(report) == "no PDF: Chromium failed; print report.html"
+    assert not (report / folder.PRINT).exists()
 
 
 @pytest.mark.parametrize(

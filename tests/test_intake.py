@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earwitness import demux, folders, imbalance
+from earwitness import demux, folders, imbalance, present, tables
 from earwitness.audio import decode, probe
 from earwitness.checkup import enough
 from earwitness.errors import AudioError, ManifestError
@@ -44,6 +45,19 @@ def test_tables_for_people_hold_no_formula(tmp_path: Path) -> None:
     write_csv(pd.DataFrame({"=a": ["=cmd()", "fine"], "n": [-1.5, 2.0]}), tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == "'=a,n\n'=cmd(),-1.5\nfine,2.0\n"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_tables_of_pages_hold_no_formula_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
+    frame = pd.DataFrame(
+        {"name": ["=cmd|' !A0'", "null", None], "-x": [-1.5, 2.0, np.nan], "sure": [True, False, True]}
+    )
+    found = tables.write(frame, "page", "t")
+    assert (
+        tmp_path / "tables/page/t.csv"
+    ).read_text() == "name,'-x,sure\n'=cmd|' !A0',-1.5,True\nnull,2,False\n,,True\n"
+    pd.testing.assert_frame_equal(found, frame, check_dtype=False)
+    assert b"'=cmd" in base64.b64decode(present.download(frame, "t.csv").split("base64,")[1].split('"')[0])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def scored(tmp_path, monkeypatch):
 
 def test_one_of_each_role_with_the_surprise_of_its_own_segment(scored):
     signals, tracks = scored
-    heard = listen.side_by_side(signals, tracks)
+    heard = listen.of_each_role(signals, tracks)
     assert [(one.track.track_id, one.track.role) for one in heard] == [("t2", "member"), ("t1", "nonmember")]
     stored = {row["segment_id"]: signal for row, signal in signals.items("token")}
     for one in heard:
@@ -41,6 +41,6 @@ def test_an_artist_without_both_roles_is_refused(scored):
     with pytest.raises(
         InputError, match=r"tracks as member and nonmember, found none called 'twos'; did you mean 'two'"
     ):
-        listen.side_by_side(signals, tracks, "twos")
+        listen.of_each_role(signals, tracks, "twos")
     with pytest.raises(InputError, match="found none; name no artist"):
-        listen.side_by_side(signals, [tracks[0], tracks[1]], "")
+        listen.of_each_role(signals, [tracks[0], tracks[1]], "")

@@ -17,7 +17,7 @@ from earwitness.audio import AudioSpec
 from earwitness.manifest import Track
 from earwitness.shards import deal, key_tracks, parts_of, seconds_of
 from earwitness.stream import AHEAD, Stream
-from tests.tiny import recording
+from tests.tiny import container, recording, tune
 
 SPEC = AudioSpec(16_000, 1, 0.5)
 
@@ -66,6 +66,17 @@ def test_a_recording_that_changes_after_it_was_keyed_is_noticed(tmp_path: Path) 
     recording(track.path, 2, seed=2)
     for workers in (0, 1):
         assert "its bytes changed while scoring" in next(iter(_all(keyed, workers, parts=1)[1].values()))
+
+
+def test_another_decoder_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyAV decodes is keyed by PyAV; what soundfile decodes is keyed by the store (``AudioSpec.key``)."""
+    paths = [container(tmp_path / "a.m4a", tune(2.0, 1)), recording(tmp_path / "b.wav", 2, seed=2)]
+    tracks = [Track(path.name, path, "suspect") for path in paths]
+    before = [key for key, _ in key_tracks(tracks)[0]]
+    assert not _all(key_tracks(tracks)[0], 0, parts=1)[1]
+    monkeypatch.setattr("earwitness.demux.version", lambda: "av 99")
+    after = [key for key, _ in key_tracks(tracks)[0]]
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)
 
 
 def test_a_worker_that_dies_costs_one_recording(keyed: list[tuple[str, Track]]) -> None:

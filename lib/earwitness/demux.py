@@ -23,6 +23,14 @@ PROTECTED = {"drms", "enca", "drmi", "encv"}
 OPTIONS = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS), "enable_drefs": "0"}
 
 
+def version() -> str:
+    """Return the versions of PyAV and of the decoders it uses: stored signals of what it decodes are keyed by them."""
+    import av
+
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    return f"av {av.__version__}, libavcodec {codec}"
+
+
 def handles(path: Path) -> bool:
     """Say whether a file is PyAV's to read, by its suffix."""
     return path.suffix.lower() in DEMUXERS

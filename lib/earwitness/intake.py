@@ -26,6 +26,7 @@ from earwitness.gather import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.manifest import Track
 from earwitness.paths import project_root, reason_of
 from earwitness.planning import identity
+from earwitness.prints import Words
 from earwitness.text import write_csv
 
 FILE_COLUMNS = (
@@ -53,6 +54,8 @@ class Intake:
         ``track_id, role, reason``, one row per recording left out.
     straddling : tuple of str
         Works with takes in both roles: only the paired test may compare them.
+    prints : dict
+        ``track_id`` -> fingerprint of every usable track.
     passed_over, root
         As in ``Found``.
     """
@@ -63,6 +66,7 @@ class Intake:
     imbalances: tuple[str, ...]
     exclusions: pd.DataFrame
     straddling: tuple[str, ...] = ()
+    prints: dict[str, Words] = field(default_factory=dict, repr=False)
     passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
     root: Path = Path()
 
@@ -125,6 +129,7 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
         imbalances=imbalance.sentences(compared),
         exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
         straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
+        prints={name: told[name]["words"] for name in usable},
         passed_over=found.passed_over if found else {},
         root=found.root if found else common_folder(tracks),
     )

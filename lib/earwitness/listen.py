@@ -1,6 +1,6 @@
-"""One recording of each kind, as a model hears it: what a page plays.
+"""Single recordings as a model hears them: what a page plays and a report shows.
 
-Book page: *Membership inference on token models*.
+Book pages: *Membership inference on token models*, *Audit your own*.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from earwitness.audio import AudioSpec, Segment, prepare
+from earwitness.audio import AudioSpec, Segment
 from earwitness.errors import InputError, nearest
 from earwitness.manifest import Track
 from earwitness.signals import Signals
+from earwitness.windows import segments
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,27 @@ class Heard:
     surprise: npt.NDArray[np.float64]
 
 
-def side_by_side(signals: Signals, tracks: Sequence[Track], artist: str = "", *, seed: int = 0) -> list[Heard]:
+def first_stored(signals: Signals, tracks: Sequence[Track], *, seed: int = 0) -> list[Heard]:
+    """Return the first stored segment of each track; tracks without one are left out.
+
+    Parameters are those of :func:`of_each_role`.
+    """
+    info, names = signals.info, {track.track_id for track in tracks}
+    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed)
+    index = signals.index
+    stored = set(index.loc[index["track_id"].isin(names), "segment_id"])
+    surprise = {
+        row["segment_id"]: signal.surprise() for row, signal in signals.items("token") if row["segment_id"] in stored
+    }
+    heard = []
+    for track in tracks:
+        segment = next((cut for cut in segments(track.path, spec) if cut.segment_id in stored), None)
+        if segment is not None:
+            heard.append(Heard(track, segment, surprise.get(segment.segment_id, np.empty(0))))
+    return heard
+
+
+def of_each_role(signals: Signals, tracks: Sequence[Track], artist: str = "", *, seed: int = 0) -> list[Heard]:
     """Return one track of each role by the same artist, the first of each in manifest order.
 
     Parameters
@@ -55,18 +76,5 @@ def side_by_side(signals: Signals, tracks: Sequence[Track], artist: str = "", *,
             f"expected an artist with scored tracks as {' and '.join(roles)}, found none"
             + (f" called {artist!r}{nearest(artist, whole)}" if artist and whole else "; name no artist to listen to")
         )
-    info = signals.info
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed)
-    chosen = [whole[artist or next(iter(whole))][role] for role in roles]
-    names = {track.track_id for track in chosen}
-    known = {
-        (row["track_id"], row["segment_id"]): signal.surprise()
-        for row, signal in signals.items("token")
-        if row["track_id"] in names
-    }
-    heard = []
-    for track in chosen:
-        cuts = prepare(track.path, spec)
-        segment = next((s for s in cuts if (track.track_id, s.segment_id) in known), cuts[0])
-        heard.append(Heard(track, segment, known.get((track.track_id, segment.segment_id), np.empty(0))))
-    return heard
+    chosen = whole[artist or next(iter(whole))]
+    return first_stored(signals, [chosen[role] for role in roles], seed=seed)

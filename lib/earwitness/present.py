@@ -20,6 +20,7 @@ import pandas as pd
 
 from earwitness.errors import InputError, nearest
 from earwitness.figures import Figure, heard, spectrogram
+from earwitness.text import guarded
 
 BADGES = {
     "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
@@ -134,7 +135,7 @@ def verdict(word: str) -> Html:
 
 def download(frame: pd.DataFrame, source: str) -> str:
     """Return a link that saves ``frame`` as CSV, with its content in the page itself."""
-    data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    data = base64.b64encode(guarded(frame).to_csv(index=False).encode()).decode()
     return f'<a download="{html.escape(source.split("/")[-1])}" href="data:text/csv;base64,{data}">download</a>'
 
 

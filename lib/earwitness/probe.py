@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from earwitness.audio import AudioSpec, prepare
+from earwitness.audio import AudioSpec, Segment
 from earwitness.errors import AudioError
 from earwitness.extractors.run import Further, score_part
 from earwitness.manifest import Track
 from earwitness.models import load_model
 from earwitness.store import encode
+from earwitness.windows import segments
 
 PROBE_SEGMENTS = 8  # one small batch: enough to see a second a segment, or a millisecond
 
@@ -39,16 +40,19 @@ def measure(
     model: str, tracks: Sequence[Track], spec: AudioSpec, further: Further, *, allow_download: bool
 ) -> Probe | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
-    started, cuts, tried = time.perf_counter(), [], 0
+    cuts: list[tuple[str, Track, Segment]] = []
+    started, tried = time.perf_counter(), 0
     for track in tracks:
         tried += 1
         try:
-            cuts += [(track.track_id, track, segment) for segment in prepare(track.path, spec)]
+            for segment in segments(track.path, spec):  # to its end, by the clock; few are held
+                if len(cuts) < PROBE_SEGMENTS:
+                    cuts.append((track.track_id, track, segment))
         except AudioError:
             continue
         if len(cuts) >= PROBE_SEGMENTS:
             break
-    prepared, cuts = (time.perf_counter() - started) / max(tried, 1), cuts[:PROBE_SEGMENTS]
+    prepared = (time.perf_counter() - started) / max(tried, 1)
     if not cuts:
         return None
     network = load_model(model, allow_download=allow_download)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+from earwitness import demux
 from earwitness.audio import probe
 from earwitness.errors import AudioError, InputError
 from earwitness.manifest import Track, file_hash
@@ -70,6 +72,14 @@ def exclusion(track: Track, reason: str) -> dict[str, str]:
     return {"track_id": track.track_id, "role": track.role, "reason": reason}
 
 
+def track_key(path: Path, content: str, caption: str) -> str:
+    """Return the key of a recording under a caption: its bytes, the caption, and PyAV's versions where that decodes it.
+
+    The versions of soundfile's decoders, which read all other formats, are in the key of the store.
+    """
+    return digest([content, caption, *([demux.version()] if demux.handles(path) else [])])
+
+
 def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[dict[str, str]]]:
     """Return (key of content and condition, track) for every readable file, and the exclusions."""
     keyed, excluded = [], []
@@ -85,7 +95,7 @@ def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[d
             reason = f"{name}: its bytes differ from the manifest's sha256; restore the file or its hash"
             excluded.append(exclusion(track, reason))
         else:
-            keyed.append((digest([content, track.caption]), track))
+            keyed.append((track_key(track.path, content, track.caption), track))
     return keyed, excluded
 
 

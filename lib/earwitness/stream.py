@@ -26,7 +26,7 @@ from earwitness.audio import AudioSpec, Segment
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.manifest import Track, file_hash
-from earwitness.store import digest
+from earwitness.shards import track_key
 from earwitness.windows import segments
 
 AHEAD = 16  # segments a worker holds ready
@@ -41,7 +41,7 @@ def answers(task: Task, spec: AudioSpec) -> Iterator[Answer]:
     try:
         for segment in segments(path, spec):
             yield replace(segment, blind=blind.extract(segment.audio, spec.sample_rate, path, caption))
-        changed = digest([file_hash(path), caption]) != key
+        changed = track_key(path, file_hash(path), caption) != key
     except (AudioError, OSError) as error:
         yield str(error)
         return

@@ -15,6 +15,7 @@ import pandas as pd
 
 from earwitness.errors import InputError, nearest
 from earwitness.paths import results_dir
+from earwitness.text import unguarded, write_csv
 from earwitness.units import matching, unit_table
 
 # Streams in words; a column that says "null" would be read back as missing.
@@ -32,12 +33,13 @@ def source(experiment: str, name: str) -> str:
 
 
 def write(frame: pd.DataFrame, experiment: str, name: str) -> pd.DataFrame:
-    """Write a table, whole or not at all, to six significant digits; return it as read back from the file."""
+    """Write a table, whole or not at all, to six significant digits; return it as read back from the file.
+
+    In the file, text that a spreadsheet would run as a formula has an apostrophe before it; reading takes it away.
+    """
     path = _path(experiment, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    frame.to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)
+    write_csv(frame, path, float_format="%.6g")
     return read(experiment, name)
 
 
@@ -48,7 +50,8 @@ def read(experiment: str, name: str) -> pd.DataFrame:
         found = sorted(file.stem for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         has = f"has {', '.join(found)}{nearest(name, found)}" if found else "has no tables yet; run its page first"
         raise InputError(f"no table {source(experiment, name)}: experiment {experiment!r} {has}")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "null" is the name of a stream, not a gap
+    # "null" is the name of a stream, not a gap
+    return unguarded(pd.read_csv(path, keep_default_na=False, na_values=[""]))
 
 
 def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:

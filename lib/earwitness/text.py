@@ -36,6 +36,19 @@ def unguard(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
 
 
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text cells and headings no spreadsheet takes for formulas."""
+    text = frame.select_dtypes(exclude="number").columns
+    return frame.assign(**{name: frame[name].map(guard) for name in text}).rename(columns=guard)
+
+
+def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Undo ``guarded`` on a table that was read back."""
+    text = frame.select_dtypes(include=["object", "string"]).columns
+    cells = {name: frame[name].map(unguard, na_action="ignore") for name in text}
+    return frame.assign(**cells).rename(columns=unguard)
+
+
 def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
     """Write a table for people, whole or not at all; text cells are guarded against formulas.
 
@@ -48,8 +61,6 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
     **options
         Passed to ``DataFrame.to_csv``.
     """
-    text = frame.select_dtypes(exclude="number").columns
-    safe = frame.assign(**{name: frame[name].map(guard) for name in text}).rename(columns=guard)
     part = path.with_name(f".{path.name}.part")
-    safe.to_csv(part, index=False, **options)  # type: ignore[call-overload]
+    guarded(frame).to_csv(part, index=False, **options)  # type: ignore[call-overload]
     part.replace(path)

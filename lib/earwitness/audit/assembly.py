@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from earwitness.audit.frozen import Plan
+from earwitness.audit.references import References
 from earwitness.audit.request import Request
 from earwitness.intake import Intake
 from earwitness.models.base import ModelInfo
 from earwitness.provenance import LIBRARIES, code_state, hash_of, machine, versions
 from earwitness.report import folder
 from earwitness.report.numbers import Numbered, Redactor
-from earwitness.report.schema import Control, Exclusion, Recording, Repeat, Side
+from earwitness.report.schema import Control, Exclusion, Recording, Reference, Repeat, Side
 from earwitness.text import plain
 
 
@@ -32,6 +33,7 @@ class Examined:
     control: Control | None
     plan: Plan
     redactor: Redactor | None
+    references: References | None = None
 
 
 def name(known: Examined, track_id: str) -> str:
@@ -72,6 +74,22 @@ def recordings(known: Examined, totals: Sequence[Mapping[str, float]]) -> list[R
             scores=[None if track.track_id not in one else round(one[track.track_id], 6) for one in totals],
         )
         for track in known.numbered.tracks
+    ]
+
+
+def references(known: Examined) -> list[Reference]:
+    """Return the list of reference recordings."""
+    if known.references is None:
+        return []
+    held = known.references.numbered
+    return [
+        Reference(
+            number=track.track_id,
+            artist=track.artist,
+            name="" if known.redactor else plain(held.names[track.track_id]),
+            sha256=track.sha256,
+        )
+        for track in held.tracks
     ]
 
 

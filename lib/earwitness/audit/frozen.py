@@ -27,7 +27,8 @@ class Plan(BaseModel):
     """What is fixed before scoring.
 
     ``manifest_hash`` covers the files' hashes and roles, ``texts_hash`` captions, artists and works; ``models`` and
-    ``control`` map names to the hash of their weights; ``features`` maps each family to its list.
+    ``control`` map names to the hash of their weights; ``features`` maps each family to its list;
+    ``references_hash`` covers the recordings of reference artists, if there are any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +47,7 @@ class Plan(BaseModel):
     permutations: int
     seed: int
     pairs: str
+    references_hash: str = ""
     earwitness: str
 
     def digest(self) -> str:
@@ -106,6 +108,7 @@ def check(frozen: Plan, now: Plan) -> None:
         "permutations": "the number of relabellings",
         "seed": "the seed",
         "pairs": "the pairing",
+        "references_hash": "the reference artists",
         "earwitness": "the version of Earwitness",
     }
     before, after = frozen.model_dump(), now.model_dump()
@@ -128,19 +131,25 @@ def earlier_runs(suspects: Iterable[str], logs: Iterable[Path]) -> list[Mapping[
     mine = {content[:16] for content in suspects}
     found: dict[str, Mapping[str, Any]] = {}
     for log in logs:
-        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
-            try:
-                entry = json.loads(line)
-                shared = mine & set(entry["suspects"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut short by a crash counts as no run
-            if shared:
-                found[str(entry.get("id"))] = entry
+        found |= {str(entry.get("id")): entry for entry in _entries(log) if mine & set(entry["suspects"])}
     return sorted(found.values(), key=lambda entry: str(entry.get("date")))
 
 
+def _entries(log: Path) -> list[dict[str, Any]]:
+    """Return the runs of a log; a line cut short by a crash counts as none."""
+    entries = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        try:
+            entry = json.loads(line)
+            set(entry["suspects"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        entries.append(entry)
+    return entries
+
+
 def record_run(plan: Plan, suspects: Iterable[str], verdict: str, logs: Iterable[Path]) -> None:
-    """Append a run to the logs."""
+    """Append a run to the logs; one that a log has already, with the same plan and answer, is not added to it."""
     now = datetime.now(UTC)
     entry = {
         "id": hashlib.sha256(f"{now.isoformat()} {plan.digest()}".encode()).hexdigest()[:16],
@@ -150,7 +159,10 @@ def record_run(plan: Plan, suspects: Iterable[str], verdict: str, logs: Iterable
         "verdict": verdict,
         "suspects": sorted(content[:16] for content in suspects),
     }
+    same = {name: entry[name] for name in ("plan", "verdict", "suspects")}
     for log in logs:
+        if any(same.items() <= old.items() for old in _entries(log)):
+            continue
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from earwitness.errors import InputError, ManifestError
-from earwitness.folders import scan
 from earwitness.gather import Found, gather
 from earwitness.inference.verdict import ALPHA
 from earwitness.manifest import Track, read_card
@@ -167,24 +166,6 @@ def with_captions(tracks: Sequence[Track], path: Path) -> list[Track]:
     if not any(track.caption for track in found):
         raise ManifestError(f"{path.name}: no caption fits a recording; its paths must be relative to the two folders")
     return found
-
-
-def read_references(folder: Path) -> list[Track]:
-    """Read reference artists: one folder each, which is the artist's name.
-
-    Raises
-    ------
-    ManifestError
-        No folder, or fewer than two artists in it.
-    """
-    places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if len(places) < 2:
-        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
-    tracks: list[Track] = []
-    for place in places:
-        usable = [entry for entry in scan(place) if entry.kind == "recording" and not entry.reason]
-        tracks += [Track(f"{place.name}/{entry.name}", entry.path, "held_out", artist=place.name) for entry in usable]
-    return tracks
 
 
 def control_known(request: Request, tracks: Sequence[Track]) -> str:

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import earwitness
-from earwitness.audit import assembly, heard, scoring, testable
+from earwitness.audit import assembly, heard, references, scoring, testable
 from earwitness.audit import frozen as freezing
 from earwitness.audit.assembly import Examined
 from earwitness.audit.cost import estimate, present
 from earwitness.audit.frozen import Plan
-from earwitness.audit.request import Request, control_known, gather_tracks, read_references, shown
+from earwitness.audit.request import Request, control_known, gather_tracks, shown
 from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash
 from earwitness.intake import Intake, examine
@@ -54,6 +54,9 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         known_from = control_known(request, intake.tracks)
         revision = describe(request.control_model, allow_download=False).revision
         control = Control(name=shown(request.control_model), revision=revision, known_from=known_from)
+    others = None
+    if request.reference_artists:
+        others = references.read(request.reference_artists, intake, request.models[0])
     numbered = number(intake.tracks)
     content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
     lists = {info.family: scoring.features_of_family(info.family) for info in infos}
@@ -70,13 +73,15 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         permutations=request.n_permutations,
         seed=seed_of(content) if request.seed is None else request.seed,
         pairs=request.pairs or "",
+        references_hash=manifest_hash((t.sha256, t.artist) for t in others.numbered.tracks) if others else "",
         earwitness=earwitness.__version__,
     )
     redactor = None
     if request.redact:
-        places = [p for p in (request.suspects, request.held_out, request.manifest) if p is not None]
-        redactor = Redactor(found.tracks, ids=intake.files["track_id"], places=places)
-    return Examined(request, intake, numbered, infos, control, plan, redactor)
+        given = (request.suspects, request.held_out, request.manifest, request.reference_artists)
+        ids = [*intake.files["track_id"], *(others.numbered.names.values() if others else ())]
+        redactor = Redactor(found.tracks, ids=ids, places=[place for place in given if place is not None])
+    return Examined(request, intake, numbered, infos, control, plan, redactor, others)
 
 
 def _refuse_straddling(intake: Intake, request: Request) -> None:
@@ -147,6 +152,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         testable=before,
         results=results,
         recordings=recordings,
+        references=assembly.references(known),
         pictures=shown_ones,
         exclusions=left,
         duplicates=assembly.duplicates(known),
@@ -168,21 +174,20 @@ def _models(
     """Run every model, or none where the recordings alone gave the answer."""
     request, tracks, plan = known.request, known.numbered.tracks, known.plan
     refused = known.intake.exclusions.astype(str).to_dict("records")
+    refused += known.references.refused.astype(str).to_dict("records") if known.references else []
     left = [assembly.exclusion(known, row["track_id"], row["role"], row["reason"]) for row in refused]
+    models = list(zip(request.models, known.infos, strict=True))
     if not before.answer:
         counts = (plan.suspects, plan.held_out)
-        results = [
-            scoring.untested(info, name, before, counts, known.control)
-            for name, info in zip(request.models, known.infos, strict=True)
-        ]
-        return results, {}, assembly.recordings(known, []), [], left
-    references = number(read_references(request.reference_artists)).tracks if request.reference_artists else []
+        results = [scoring.untested(info, name, before, counts, known.control) for name, info in models]
+        results, files = _ranked(known, results, say)
+        return results, files, assembly.recordings(known, []), [], left
     scored = []
-    for name, info in zip(request.models, known.infos, strict=True):
+    for name, info in models:
         say(f"scoring {len(tracks)} recordings under {shown(name)}")
-        scored.append(scoring.score_model(name, info, tracks, request, seed=plan.seed, references=references))
+        scored.append(scoring.score_model(name, info, tracks, request, seed=plan.seed))
     decided = scoring.together([one.result for one in scored], request.alpha)
-    files: dict[str, bytes] = {}
+    files = {}
     results = []
     for i, (name, one, result) in enumerate(zip(request.models, scored, decided, strict=True), 1):
         files[f"scores-{i}.csv"] = one.content
@@ -195,15 +200,32 @@ def _models(
             scores=f"scores-{i}.csv",
             control=known.control,
             control_scores=f"scores-{i}-control.csv" if one.control else "",
-        ).model_copy(update={"rank": one.rank})
+        )
         say(f"{entry.model}: {entry.verdict}; checking the procedure at this size")
         results.append(scoring.checked(entry, one, request, plan.seed))
         for track_id, reason in one.excluded.items():
             role = next(track.role for track in tracks if track.track_id == track_id)
             left.append(assembly.exclusion(known, track_id, role, f"under {entry.model}: {reason}"))
+    results, ranks = _ranked(known, results, say)
     totals = [scoring.totals(one.prepared) for one in scored]
     drawn, more = heard.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
-    return results, files | more, assembly.recordings(known, totals), drawn, left
+    return results, files | ranks | more, assembly.recordings(known, totals), drawn, left
+
+
+def _ranked(known: Examined, results: list[Result], say: Say) -> tuple[list[Result], dict[str, bytes]]:
+    """Add the rank of the suspects among reference artists, where there are any, whatever the verdict."""
+    if known.references is None:
+        return results, {}
+    others = known.references.numbered.tracks
+    suspects = [track for track in known.numbered.tracks if track.role == "suspect"]
+    ranked, files = [], {}
+    for i, (name, info, result) in enumerate(zip(known.request.models, known.infos, results, strict=True), 1):
+        say(f"{result.model}: ranking the suspects among {len({track.artist for track in others})} reference artists")
+        file = f"scores-{i}-references.csv"
+        files[file] = references.scored(name, info, suspects, others)
+        found = references.rank(files[file], known.plan.seed)
+        ranked.append(result.model_copy(update={"rank": found, "rank_scores": file}))
+    return ranked, files
 
 
 def _frozen(request: Request, plan: Plan) -> Frozen:
@@ -216,12 +238,17 @@ def _frozen(request: Request, plan: Plan) -> Frozen:
 
 
 def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -> str:
-    """Return the one line that differs between two runs of the same audit."""
-    alike = sum(entry.get("plan") == plan.digest() for entry in earlier)
+    """Return the one line that differs between two runs of the same audit.
+
+    What counts is how many plans were tried on these recordings: the same plan again gives the same answer.
+    """
+    plans = list(dict.fromkeys(str(entry.get("plan")) for entry in earlier))
+    again = plan.digest() in plans
+    place = plans.index(plan.digest()) if again else len(plans)
     past = "the first run on record with these recordings"
-    if earlier:
-        past = (
-            f"run {len(earlier) + 1} on record with these recordings, after {alike} with this plan and "
-            f"{len(earlier) - alike} with another"
-        )
+    if place:
+        past = f"run {place + 1} on record with these recordings, after {place} with another plan"
+    past += ", repeated" if again else ""
+    if later := len(plans) - place - again:
+        past += f"; {later} with another plan since"
     return f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, in {seconds:.0f} s; {past}"

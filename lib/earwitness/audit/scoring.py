@@ -6,7 +6,7 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,12 @@ from earwitness.inference import InferenceResult, infer
 from earwitness.inference.features import DEFAULT_FEATURES, feature_hash
 from earwitness.inference.inputs import Prepared, Saw, prepare
 from earwitness.inference.multiplicity import holm_verdicts
-from earwitness.inference.reference import rank_artist
 from earwitness.manifest import Track
 from earwitness.metrics import Interval
 from earwitness.models.base import ModelInfo
 from earwitness.report import checks
 from earwitness.report.folder import read_scores, scores_bytes
-from earwitness.report.schema import Control, Estimate, Rank, Result, Testable
+from earwitness.report.schema import Control, Estimate, Result, Testable
 from earwitness.signals import Signals, collect
 from earwitness.units import BLIND_PREFIX
 
@@ -41,7 +40,6 @@ class Scored:
     content: bytes
     control: bytes = b""
     signals: Signals | None = field(default=None, repr=False)
-    rank: Rank | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,9 +85,7 @@ def decide(
     return result, prepare(scores, "track_id", None, seed=seed, pairs=pairs, control_scores=other, control_saw=saw)
 
 
-def score_model(
-    model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int, references: Sequence[Track]
-) -> Scored:
+def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:
     """Score one model (and the control model) and run the tests."""
     signals, scores = scores_of(model, info, tracks)
     content = scores_bytes(scores)
@@ -106,7 +102,6 @@ def score_model(
         content=content,
         control=control,
         signals=signals,
-        rank=_rank(model, info, scores, references, seed) if references else None,
         excluded={row["track_id"]: row["reason"] for row in signals.exclusions.to_dict("records")},
     )
 
@@ -115,14 +110,6 @@ def _describe(model: str) -> ModelInfo:
     from earwitness.models import describe
 
     return describe(model, allow_download=False)
-
-
-def _rank(model: str, info: ModelInfo, scores: pd.DataFrame, references: Sequence[Track], seed: int) -> Rank:
-    """Rank the suspects, taken as one artist, among reference artists."""
-    others = scores_of(model, info, [replace(track, role="held_out") for track in references])[1]
-    suspects = scores[scores["role"] == "suspect"].assign(artist="the suspects")
-    found = rank_artist(pd.concat([suspects, others], ignore_index=True), seed=seed)
-    return Rank(p_value=found.p_value, floor=found.floor, references=found.n_references, tracks_each=found.n_tracks)
 
 
 def totals(prepared: Prepared) -> dict[str, float]:
@@ -197,7 +184,7 @@ def untested(
     features = features_of_family(info.family)
     return Result(
         model=shown(model), badge=info.badge, family=info.family, revision=info.revision, verdict="not testable",
-        reasons=testable.reasons, notes=["no model was run: the recordings alone gave the answer"],
+        reasons=testable.reasons, notes=["the recordings alone gave the answer: no model was run to test them"],
         p_value=None, p_holm=None, p_direction=None, p_opposite=None, blind_p=testable.blind_p, blind_auc=None,
         blind_explained=None, residual_p=None, unseen_sd=None, auc=nothing, auc_within=nothing, hedges_g=nothing,
         e_value=None, n_suspect=counts[0], n_held_out=counts[1], n_segments=0, segments_per_unit=0,

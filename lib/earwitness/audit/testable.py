@@ -6,12 +6,13 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from earwitness.attacks import score
-from earwitness.audio import AudioSpec, prepare
+from earwitness.audio import AudioSpec
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.extractors.blind import BlindSignals
@@ -24,6 +25,7 @@ from earwitness.models.base import ModelInfo
 from earwitness.report.schema import Testable
 from earwitness.report.words import mends
 from earwitness.units import BLIND_PREFIX, unit_table
+from earwitness.windows import segments
 
 ROLES = ("suspect", "held_out")
 CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and closer, once the model has been heard
@@ -38,14 +40,11 @@ class Unheard:
     def items(self, family: str) -> Iterator[tuple[Mapping[str, Any], BlindSignals]]:
         """Yield (row, signal) per segment; recordings that cannot be cut are passed over (scoring counts them)."""
         for track in self._tracks if family == "blind" else ():
-            try:
-                segments = prepare(track.path, self._spec)
-            except AudioError:
-                continue
-            for segment in segments:
-                names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
-                unseen = blind.extract(segment.audio, self._spec.sample_rate, track.path, track.caption)
-                yield {**names, "segment_id": segment.segment_id}, unseen
+            names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
+            with suppress(AudioError):
+                for segment in segments(track.path, self._spec):
+                    unseen = blind.extract(segment.audio, self._spec.sample_rate, track.path, track.caption)
+                    yield {**names, "segment_id": segment.segment_id}, unseen
 
 
 def look(

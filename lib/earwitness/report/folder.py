@@ -1,4 +1,4 @@
-"""The files of a report: scores as a table, everything hashed, written whole.
+"""The files of a report: scores as a table, everything hashed, written whole, the record last.
 
 ``scores-<i>.csv`` holds one row per segment and one column per attack, recordings by number; numbers are written so
 that they read back exactly. Nothing in it comes from a name or a caption, so no cell can be a formula.
@@ -26,6 +26,7 @@ from earwitness.report.schema import Report
 
 RECORD, PAGE, PRINT = "report.json", "report.html", "report.pdf"
 KEYS = ["track_id", "segment_id", "artist", "work", "role"]
+UNFINISHED = ".report.unfinished"  # there while a report is written
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -59,7 +60,8 @@ def check_place(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+    ours = any((out / name).is_file() for name in (RECORD, UNFINISHED))
+    if out.is_dir() and any(out.iterdir()) and not ours:
         raise InputError(f"{out.name}: not empty and no report; choose a new folder, nothing of yours is written over")
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
         with tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())):
@@ -71,18 +73,25 @@ def check_place(out: Path) -> None:
 
 
 def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> None:
-    """Write a report with its files; what an earlier report left and this one does not have is removed."""
-    wanted = {RECORD: record(report), PAGE: page.encode(), **files}
+    """Write a report with its files; what an earlier report left and this one does not have is removed.
+
+    Each file is written whole or not at all, the record last. An interruption leaves a mark by which ``read`` refuses
+    the folder and the next run may write it again.
+    """
+    wanted = {**files, PAGE: page.encode(), RECORD: record(report)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).touch()
     for name, content in wanted.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_bytes(content)
         part.replace(path)
-    old = [*out.glob("scores-*.csv"), *out.glob("pictures/T*"), *out.glob("audio/T*"), out / PRINT]
-    for path in old:
+    old = ("scores-*.csv", "pictures/T*.svg", "audio/T*.mp3", PRINT, ".report.*.part", ".scores-*.part", "*/.T*.part")
+    for path in (path for pattern in old for path in out.glob(pattern)):
         if path.relative_to(out).as_posix() not in wanted:
             path.unlink(missing_ok=True)
+    (out / UNFINISHED).unlink()
 
 
 def record(report: Report) -> bytes:
@@ -96,8 +105,10 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
     Raises
     ------
     InputError
-        No report, one that is damaged, or one of another version.
+        No report, one that was not finished, one that is damaged, or one of another version.
     """
+    if (folder / UNFINISHED).exists():
+        raise InputError(f"{folder.name}: the audit was interrupted while it wrote this; run the same command again")
     try:
         report = Report.model_validate_json((folder / RECORD).read_bytes())
     except OSError as error:

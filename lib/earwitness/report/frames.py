@@ -1,4 +1,4 @@
-"""A report as tables, for pages and spreadsheets. Text cells are guarded against formulas when they are written.
+"""A report as tables, for pages and spreadsheets; ``tables.write`` guards their cells against formulas.
 
 Book page: *Audit your own*.
 """
@@ -11,7 +11,6 @@ import pandas as pd
 
 from earwitness.report.schema import Estimate, Report
 from earwitness.report.verify import Verification
-from earwitness.text import guard
 
 _COLUMNS = {
     "verdicts": [
@@ -52,7 +51,7 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         rows["recordings"].append(one.model_dump(include={"number", "role", "name", "sha256"}) | scored)
     rows["exclusions"] = [one.model_dump() for one in report.exclusions]
     rows["mends"] = [{"mend": text} for text in report.testable.mends]
-    return {name: pd.DataFrame(found, columns=_COLUMNS[name]).map(guard) for name, found in rows.items()}
+    return {name: pd.DataFrame(found, columns=_COLUMNS[name]) for name, found in rows.items()}
 
 
 def lines(found: Verification) -> pd.DataFrame:

@@ -42,8 +42,15 @@ class Numbered:
     artists: dict[str, str]
 
 
-def number(tracks: Sequence[Track]) -> Numbered:
+def number(tracks: Sequence[Track], letters: str = "TA") -> Numbered:
     """Give every recording, artist and work a number.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        Whatever their order.
+    letters : str
+        How the numbers of recordings and artists begin.
 
     Raises
     ------
@@ -59,11 +66,11 @@ def number(tracks: Sequence[Track]) -> Numbered:
             raise InputError(f"{track.path.name}: expected a recording, {reason}; run the check again") from None
     hashed.sort(key=lambda pair: (pair[0], pair[1].track_id))
     width = max(3, len(str(len(hashed))))
-    artists = _numbers("A", (track.artist for _, track in hashed))
+    artists = _numbers(letters[1], (track.artist for _, track in hashed))
     works = _numbers("W", (track.work for _, track in hashed))
     renamed, names = [], {}
     for i, (content, track) in enumerate(hashed, 1):
-        key = f"T{i:0{width}d}"
+        key = f"{letters[0]}{i:0{width}d}"
         names[key] = track.track_id
         renamed.append(
             replace(

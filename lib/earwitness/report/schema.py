@@ -142,6 +142,7 @@ class Result(_Strict):
     control: Control | None = None
     control_scores: str = ""
     rank: Rank | None = None
+    rank_scores: str = Field(default="", description="file of the report folder with the scores behind the rank")
     level: Level | None = None
     shifts: Shifts | None = None
 
@@ -156,6 +157,15 @@ class Recording(_Strict):
     artist: str
     pair: str
     scores: list[Number] = Field(description="pre-oriented sum per model, in the order of ``results``")
+
+
+class Reference(_Strict):
+    """One recording of a reference artist."""
+
+    number: str
+    artist: str
+    name: str
+    sha256: str
 
 
 class Exclusion(_Strict):
@@ -215,6 +225,7 @@ class Report(_Strict):
     testable: Testable
     results: list[Result]
     recordings: list[Recording]
+    references: list[Reference]
     pictures: list[Picture]
     exclusions: list[Exclusion]
     duplicates: list[str]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import earwitness
+from earwitness.audit.references import rank
 from earwitness.audit.scoring import decide, entry, features_of_family, together, totals
 from earwitness.inference.features import feature_hash
 from earwitness.manifest import file_hash
@@ -77,7 +78,8 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
 
 def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
     """Files of the folder against the hashes in the record."""
-    needed = [name for result in report.results for name in (result.scores, result.control_scores) if name]
+    kinds = ("scores", "control_scores", "rank_scores")
+    needed = [name for result in report.results for kind in kinds if (name := getattr(result, kind))]
     for name in sorted({*needed, *report.repeat.files}):
         if name not in report.repeat.files:
             yield f"{name}: the record gives no hash for it"
@@ -137,6 +139,9 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
         )
         for result in tested
     ]
+    for result in report.results:
+        if result.rank_scores and rank(files[result.rank_scores], repeat.seed) != result.rank:
+            yield f"{result.model}: the rank among reference artists does not follow from the stored scores"
     decided = together([one for one, _ in again], repeat.alpha) if again else []
     roles = {row.number: row.role for row in report.recordings}
     for i, (result, one, (_, prepared)) in enumerate(zip(tested, decided, again, strict=True)):

@@ -1,0 +1,113 @@
+"""Reference artists: whom no model can have heard, and among whom the suspects are ranked as one artist.
+
+They are examined like the two sides, stand on neither, and decide nothing: a rank among K artists cannot be rarer than
+one in K + 1, however many recordings there are.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from earwitness import dedup
+from earwitness.audit.scoring import scores_of
+from earwitness.errors import InputError, ManifestError
+from earwitness.folders import scan
+from earwitness.gather import EXCLUSION_COLUMNS, Found
+from earwitness.inference.reference import rank_artist
+from earwitness.intake import Intake, examine
+from earwitness.manifest import Track
+from earwitness.models.base import ModelInfo
+from earwitness.report.folder import read_scores, scores_bytes
+from earwitness.report.numbers import Numbered, number
+from earwitness.report.schema import Rank
+from earwitness.units import BLIND_PREFIX
+
+SUSPECTS = "the suspects"  # what they are called as one artist; references are called B01, B02 …
+LEAST = 2
+
+
+@dataclass(frozen=True)
+class References:
+    """Reference artists by number (``R001`` of ``B01``), and (name, side, reason) of each recording left out."""
+
+    numbered: Numbered
+    refused: pd.DataFrame
+
+
+def read(folder: Path, intake: Intake, model: str) -> References:
+    """Examine reference artists: one folder each, which is the artist's name.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the artists' folders.
+    intake : Intake
+        The two sides: a reference that is a copy of one of their recordings is left out.
+    model : str
+        Its window decides what is too short.
+
+    Raises
+    ------
+    InputError
+        No folder, an artist who is on one of the sides as well, or fewer than two artists that can be used.
+    """
+    places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(places) < LEAST:
+        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
+    own = {track.artist.casefold() for track in intake.tracks if track.artist}
+    if same := [place.name for place in places if place.name.casefold() in own]:
+        raise InputError(f"reference artist {same[0]!r} is on one of the sides; references must be other artists")
+    tracks: list[Track] = []
+    refused: list[tuple[str, str, str]] = []
+    for place in places:
+        for entry in (entry for entry in scan(place) if entry.kind == "recording"):
+            name = f"{place.name}/{entry.name}"
+            if entry.reason:
+                refused.append((name, "reference", entry.reason))
+            else:
+                tracks.append(Track(name, entry.path, "reference", artist=place.name))
+    found = Found(tuple(tracks), pd.DataFrame(refused, columns=list(EXCLUSION_COLUMNS)), {}, folder)
+    seen = examine(tracks, model, found=found)
+    both = dedup.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints)
+    copies = {
+        row["other_id"]: f"the same recording as {row['track_id']}, which stands on one of the sides"
+        for row in both[both["role"] != both["other_role"]].to_dict("records")
+    }
+    more = pd.DataFrame([(name, "reference", why) for name, why in copies.items()], columns=list(EXCLUSION_COLUMNS))
+    kept = [track for track in seen.tracks if track.track_id not in copies]
+    if (left := len({track.artist for track in kept})) < LEAST:
+        raise ManifestError(
+            f"{folder.name}: expected usable recordings of at least {LEAST} reference artists, found those of {left}; "
+            "run check on their folders to see why"
+        )
+    return References(number(kept, "RB"), pd.concat([seen.exclusions, more], ignore_index=True))
+
+
+def scored(model: str, info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track]) -> bytes:
+    """Score the suspects, taken as one artist, and the reference artists; return the file that holds the scores.
+
+    References have no captions, so the suspects are scored without theirs: a caption would set the two apart.
+    """
+    tracks = [replace(track, artist=SUSPECTS, role="suspect", work="", caption="") for track in suspects]
+    signals, scores = scores_of(model, info, [*tracks, *(replace(track, role="held_out") for track in references)])
+    if not signals.exclusions.empty:  # each was decoded before, by the same library
+        row = signals.exclusions.iloc[0]
+        raise InputError(f"{row['track_id']}: {row['reason']}; it changed since it was examined, run the audit again")
+    return scores_bytes(scores[~scores["attack"].str.startswith(BLIND_PREFIX)])
+
+
+def rank(content: bytes, seed: int) -> Rank:
+    """Rank the suspects among the reference artists of a file of scores."""
+    found = rank_artist(read_scores(content), seed=seed)
+    return Rank(
+        p_value=round(found.p_value, 6),
+        floor=round(found.floor, 6),
+        references=found.n_references,
+        tracks_each=found.n_tracks,
+    )
