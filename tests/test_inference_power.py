@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from earwitness.inference.power import (
     smallest_detectable_auc,
     units_needed,
 )
+from earwitness.inference.primary import primary_test, rank_standardise
 
 # --- closed form ---
 
@@ -119,9 +122,22 @@ def test_every_offered_test_keeps_its_level_on_null_audits():
     audits = {s.name: null_audits(pool(), s, n_audits=400, n_permutations=99) for s in scenarios}
     table = level_table(audits)
     assert not table["above"].any(), table[table["above"]]
-    verdicts = table[table["test"] == "verdict"]
+    verdicts, exact = table[table["test"] == "verdict"], table[table["test"] != "verdict"]
     assert (verdicts["rate"] <= 0.01).all()
+    assert exact["inside"].all(), exact[~exact["inside"]]
     assert len(table) == 3 * (5 * 2 + 1) + 2 * (3 * 2 + 1)
+
+
+def test_few_distinct_labellings_make_an_exact_test_conservative_and_the_table_says_so():
+    """Sixteen tracks of forty artists: an artist with a track on each side is rare, and labels move within artists."""
+    scattered = replace(pool(), artists=np.array([f"a{i % 40}" for i in range(240)], dtype=object))
+    scenario = Scenario("8 v 8", 8, 8, tests=("primary", "gate", "residual", "paired", "difference"))
+    table = level_table({"8 v 8": null_audits(scattered, scenario, n_audits=500, n_permutations=99)})
+    assert table["inside"].all(), table[~table["inside"]]
+    primary = table[table["test"] == "primary"]
+    assert (primary["attainable"] < 0.2 * primary["alpha"]).all()
+    paired = table[table["test"] == "paired"]["attainable"].tolist()
+    assert paired == pytest.approx([12 / 256, 2 / 256])  # signs of eight pairs
 
 
 def test_level_table_uses_a_family_wise_band_and_sees_a_broken_test():
@@ -132,6 +148,19 @@ def test_level_table_uses_a_family_wise_band_and_sees_a_broken_test():
     assert table["band_high"].tolist() == [binom.isf(tail, 1000, 0.05) / 1000] * 2
     assert table["inside"].tolist() == [True, False]
     assert table["above"].tolist() == [False, True]
+
+
+def test_what_a_test_can_attain_is_the_share_of_labellings_that_it_rejects():
+    """Six labellings of 2 v 2 give p-values in sixths, so nothing can be rejected at 5 % and one in six at 20 %."""
+    features = rank_standardise(np.array([[4.0], [3.0], [2.0], [1.0]]))
+    outcome = primary_test(features, np.array([True, True, False, False]))
+    assert outcome.p_values.shape == (6,)
+    assert [float(outcome.attainable(a)) for a in (0.05, 0.2)] == pytest.approx([0, 1 / 6])
+    coarse = pd.DataFrame({"t": np.repeat([0.04, 0.5], [20, 980]), "t attains at 0.05": 0.02})
+    row = level_table({"s": coarse, "nominal": coarse[["t"]]}, (0.05,))
+    assert row["attainable"].tolist() == pytest.approx([0.02, 0.05])
+    assert row["inside"].tolist() == [True, False]
+    assert row["test"].tolist() == ["t", "t"]
 
 
 def test_null_audits_are_reproducible_and_say_what_they_lack():

@@ -123,7 +123,7 @@ def test_gate_sees_a_shift_of_either_sign():
     blind[positive] += 1.2 * np.array([1, -1, 1, -1, 1, -1])
     features, blind = rank_standardise(rng.normal(size=(60, 4))), rank_standardise(blind)
     clauses = run_clauses(features, blind, positive, n_permutations=199)
-    assert float(clauses.blind_p) <= 0.01
+    assert float(clauses.blind.p_value) <= 0.01
     told = summarise_blind(features, blind, positive, None, 0, p_value=0.01, names=("a",))
     assert told.auc > 0.7
     assert told.explained < 0.1
@@ -140,7 +140,7 @@ def test_gate_looks_where_blind_features_foresee_the_attack():
         blind[:, :5] *= rng.choice((-1, 1), 5)
         features = rank_standardise(cause[:, None] + 0.5 * rng.normal(size=(80, 4)))
         ranked = rank_standardise(blind)
-        closed.append(float(run_clauses(features, ranked, positive, n_permutations=99).blind_p))
+        closed.append(float(run_clauses(features, ranked, positive, n_permutations=99).blind.p_value))
         alone = primary_test(ranked, positive, oriented=False, n_permutations=99)
         learned.append(float(alone.p_value))
         told = summarise_blind(features, ranked, positive, None, 0, p_value=0.5, names=())
@@ -167,8 +167,8 @@ def test_without_blind_features_there_is_no_gate():
         np.arange(30) < 15,
         n_permutations=19,
     )
-    assert clauses.blind_p is None
-    assert clauses.residual_p is None
+    assert clauses.blind is None
+    assert clauses.residual is None
 
 
 def test_a_shift_without_membership_rarely_passes_for_evidence():

@@ -31,6 +31,8 @@ from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER, Findi
 FloatArray = npt.NDArray[np.float64]
 
 BAND = 0.999
+LEVELS = (0.05, 0.01)
+ATTAINS = " attains at "  # between a test's name and a level: the column that holds ``Outcome.attainable``
 SEGMENTS_AS_UNITS = "segments as units"  # not offered: run to show what counting segments would do
 
 
@@ -94,7 +96,8 @@ def null_audits(
     Returns
     -------
     pandas.DataFrame
-        One row per audit and one column of p-values per test; ``verdict`` holds words.
+        One row per audit and one column of p-values per test; ``verdict`` holds words. Beside every test of our own,
+        ``<test> attains at <level>``: the probability with which that audit could reject a true null.
 
     Raises
     ------
@@ -111,9 +114,12 @@ def null_audits(
 
 
 def level_table(
-    audits: dict[str, pd.DataFrame], alphas: Sequence[float] = (0.05, 0.01), *, band: float = BAND
+    audits: dict[str, pd.DataFrame], alphas: Sequence[float] = LEVELS, *, band: float = BAND
 ) -> pd.DataFrame:
     """Rates of rejection against a binomial band that holds for all cells together.
+
+    The band's upper edge is that of the nominal level, its lower edge that of the level which the audits could attain
+    on average: with few distinct relabellings p-values are coarse, and an exact test then rejects less often.
 
     Parameters
     ----------
@@ -125,20 +131,23 @@ def level_table(
     Returns
     -------
     pandas.DataFrame
-        ``scenario, test, alpha, n_audits, rejected, rate, band_low, band_high, inside, above``; for ``verdict`` the
-        rate is that of *evidence*, its alpha is the rule's own, and only ``above`` is meaningful.
+        ``scenario, test, alpha, n_audits, rejected, attainable, rate, band_low, band_high, above, inside``; for
+        ``verdict`` the rate is that of *evidence*, its alpha is the rule's own, and only ``above`` is meaningful.
+        ``attainable`` is ``alpha`` where it was not measured.
     """
-    cells: list[tuple[str, str, float, int, int]] = []
+    cells: list[tuple[str, str, float, int, int, float]] = []
     for scenario, table in audits.items():
         for test in table.columns:
             if test == "verdict":
-                cells.append((scenario, test, ALPHA, len(table), int((table[test] == "evidence").sum())))
-            else:
-                cells += [(scenario, test, a, len(table), int((table[test] <= a).sum())) for a in alphas]
-    frame = pd.DataFrame(cells, columns=["scenario", "test", "alpha", "n_audits", "rejected"])
+                cells.append((scenario, test, ALPHA, len(table), int((table[test] == "evidence").sum()), ALPHA))
+            elif ATTAINS not in test:
+                for a in alphas:
+                    attainable = table.get(f"{test}{ATTAINS}{a:g}", pd.Series([a])).mean()
+                    cells.append((scenario, test, a, len(table), int((table[test] <= a).sum()), attainable))
+    frame = pd.DataFrame(cells, columns=["scenario", "test", "alpha", "n_audits", "rejected", "attainable"])
     tail = (1 - band) / 2 / len(frame)
     frame["rate"] = frame["rejected"] / frame["n_audits"]
-    frame["band_low"] = binom.ppf(tail, frame["n_audits"], frame["alpha"]) / frame["n_audits"]
+    frame["band_low"] = binom.ppf(tail, frame["n_audits"], frame["attainable"]) / frame["n_audits"]
     frame["band_high"] = binom.isf(tail, frame["n_audits"], frame["alpha"]) / frame["n_audits"]
     frame["above"] = frame["rate"] > frame["band_high"]
     frame["inside"] = ~frame["above"] & (frame["rate"] >= frame["band_low"])
@@ -184,27 +193,36 @@ def _audit(
         blind = rank_standardise(pool.blind[rows], strata)
         found = audit_clauses(features, blind, positive, n_permutations, alpha, seed, strata)
     for test in scenario.tests:
+        if test in found:
+            continue
         if test in PEERS:
             found[test] = PEERS[test](raw[:, positive], raw[:, ~positive], seed=seed)
         elif test == "paired":
             couples = np.arange(min(positive.sum(), (~positive).sum()))
             pairs = np.column_stack((couples, couples + positive.sum()))
             ranked = rank_standardise(raw)
-            found[test] = primary_test(ranked, positive, pairs=pairs, n_permutations=n_permutations, seed=seed).p_value
+            found |= _columns(
+                test, primary_test(ranked, positive, pairs=pairs, n_permutations=n_permutations, seed=seed)
+            )
         elif test == "difference":
             if pool.control is None:
                 raise InputError("the difference test needs the pool's scores on a control model")
             difference = features_of([raw, pool.control[rows]], strata)
-            found[test] = primary_test(difference, positive, **options).p_value
+            found |= _columns(test, primary_test(difference, positive, **options))
         elif test == SEGMENTS_AS_UNITS:
             if pool.segments is None:
                 raise InputError("counting segments as units needs the pool's segments")
             flat = rank_standardise(pool.segments[rows].reshape(len(rows), -1, raw.shape[-1]))
             each = np.repeat(positive, pool.segments.shape[1])
             found[test] = primary_test(flat, each, n_permutations=n_permutations, seed=seed).p_value
-        elif test == "primary" and test not in found:
-            found[test] = primary_test(features, positive, **options).p_value
-    return {test: found[test] for test in scenario.tests}
+        elif test == "primary":
+            found |= _columns(test, primary_test(features, positive, **options))
+    return {name: values for name, values in found.items() if name.partition(ATTAINS)[0] in scenario.tests}
+
+
+def _columns(test: str, outcome: Outcome) -> dict[str, npt.NDArray]:
+    """One test's columns of a table of audits."""
+    return {test: outcome.p_value} | {f"{test}{ATTAINS}{a:g}": outcome.attainable(a) for a in LEVELS}
 
 
 def audit_clauses(
@@ -220,10 +238,11 @@ def audit_clauses(
 
     ``strata`` [b, n] are artists by number; units of artists on one side only do not count towards the size.
 
-    Returns columns ``primary, direction, gate, residual`` (p-values) and ``verdict`` (words), each of length b.
+    Returns columns ``primary, direction, gate, residual`` (p-values), what the tests attain, and ``verdict`` (words),
+    each of length b.
     """
     clauses = run_clauses(features, blind, positive, strata=strata, n_permutations=n_permutations, seed=seed)
-    if clauses.blind_p is None or clauses.residual_p is None:
+    if clauses.blind is None or clauses.residual is None:
         raise InputError("the verdict needs blind features; give the pool some")
     count = np.broadcast_to(comparable(positive, strata), features.shape[:-1])
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
@@ -236,8 +255,8 @@ def audit_clauses(
                 p_value=float(outcome.p_value[i]),
                 p_direction=float(outcome.p_direction[i]),
                 p_opposite=float(outcome.p_opposite[i]),
-                blind_p=float(clauses.blind_p[i]),
-                residual_p=float(clauses.residual_p[i]),
+                blind_p=float(clauses.blind.p_value[i]),
+                residual_p=float(clauses.residual.p_value[i]),
                 units_needed=needed,
                 detectable_auc=_detectable(n_suspect, n_held_out, alpha),
                 alpha=alpha,
@@ -246,13 +265,8 @@ def audit_clauses(
         )[0]
         for i in range(len(features))
     ]
-    return {
-        "primary": outcome.p_value,
-        "direction": outcome.p_direction,
-        "gate": clauses.blind_p,
-        "residual": clauses.residual_p,
-        "verdict": np.asarray(words, dtype=object),
-    }
+    columns = _columns("primary", outcome) | _columns("gate", clauses.blind) | _columns("residual", clauses.residual)
+    return columns | {"direction": outcome.p_direction, "verdict": np.asarray(words, dtype=object)}
 
 
 @lru_cache(maxsize=4096)

@@ -28,8 +28,8 @@ from earwitness.inference.primary import (
     out_of_fold_scores,
     primary_test,
     rank_standardise,
-    relabel,
 )
+from earwitness.inference.relabel import relabel
 from earwitness.metrics import placements
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,11 +43,11 @@ FORESEEING_RIDGE = 1.0  # per training unit: about as many blind features as an 
 
 @dataclass(frozen=True)
 class Clauses:
-    """The three tests behind a verdict; p-values of the gate are arrays over the batch, None without blind features."""
+    """The three tests behind a verdict; those of the gate are None without blind features."""
 
     primary: Outcome
-    blind_p: FloatArray | None
-    residual_p: FloatArray | None
+    blind: Outcome | None
+    residual: Outcome | None
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def run_clauses(
         return Clauses(test(features), None, None)
     return Clauses(
         primary=test(features),
-        blind_p=test(blind, foreseen(features, blind, strata, seed)).p_value,
-        residual_p=test(residualise(features, blind, strata)).p_value,
+        blind=test(blind, foreseen(features, blind, strata, seed)),
+        residual=test(residualise(features, blind, strata)),
     )
 
 

@@ -31,11 +31,10 @@ import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from earwitness.inference.relabel import centred, labellings, sign_flips
+from earwitness.inference.relabel import Labellings, centred, relabel
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Labellings = tuple[FloatArray, int, bool]
 
 FOLDS = 5
 RIDGE = 0.1  # per training unit, on features of unit variance
@@ -60,6 +59,8 @@ class Outcome:
         Labellings compared, the observed one included.
     exact : bool
         Whether these are all labellings there are.
+    p_values : numpy.ndarray, shape [..., n_labellings]
+        What ``p_value`` would have been under each labelling.
     """
 
     p_value: FloatArray
@@ -67,6 +68,15 @@ class Outcome:
     p_opposite: FloatArray
     n_labellings: int
     exact: bool
+    p_values: FloatArray
+
+    def attainable(self, alpha: float) -> FloatArray:
+        """Probability that a true null is rejected at level ``alpha``, given the data, in each audit of the batch.
+
+        The share of labellings rejected. It falls short of ``alpha`` where few labellings are distinct: p-values are
+        then coarse, and the test is conservative.
+        """
+        return np.asarray((self.p_values <= alpha).mean(axis=-1))
 
 
 def unusable_features(values: FloatArray) -> dict[int, str]:
@@ -211,21 +221,6 @@ def label_statistics(
     return np.concatenate(learned, axis=-1), np.concatenate(direction, axis=-1)
 
 
-def relabel(
-    positive: BoolArray,
-    batch: tuple[int, ...],
-    pairs: npt.NDArray[np.int64] | None,
-    strata: npt.NDArray[np.int64] | None,
-    n_permutations: int,
-    seed: int,
-) -> Labellings:
-    """Draw the relabellings of :func:`primary_test`: labels [..., n, L], the observed one, whether all are there."""
-    rng = np.random.default_rng((seed, 1))
-    if pairs is not None:
-        return sign_flips(len(pairs), n_permutations, rng, batch)
-    return labellings(positive, n_permutations, rng, batch, strata)
-
-
 def primary_test(
     features: FloatArray,
     positive: BoolArray,
@@ -277,13 +272,14 @@ def primary_test(
         combined = LEARNED * _cauchy(p_learned) + (1 - LEARNED) * _cauchy(p_direction)
     else:  # two alarms, of which one must not silence the other
         combined = -np.minimum(p_learned, p_direction)
-    blank = np.full(batch, np.nan)
+    blank, p_values = np.full(batch, np.nan), _shares(combined)
     return Outcome(
-        p_value=_shares(combined)[..., observed],
+        p_value=p_values[..., observed],
         p_direction=blank if alone else p_direction[..., observed],
         p_opposite=blank if alone else _shares(-direction)[..., observed],
         n_labellings=labels.shape[-1],
         exact=exact,
+        p_values=p_values,
     )
 
 

@@ -109,14 +109,14 @@ def infer(
             n_permutations=n_permutations,
             seed=seed,
         )
-        if clauses.blind_p is not None:
+        if clauses.blind is not None:
             gate = summarise_blind(
                 tested,
                 prepared.blind,
                 positive,
                 prepared.strata,
                 seed,
-                p_value=float(clauses.blind_p),
+                p_value=float(clauses.blind.p_value),
                 names=prepared.blind_names,
             )
     outcome = None if clauses is None else clauses.primary
@@ -127,7 +127,7 @@ def infer(
         p_direction=None if outcome is None else float(outcome.p_direction),
         p_opposite=None if outcome is None else float(outcome.p_opposite),
         blind_p=None if gate is None else gate.p_value,
-        residual_p=None if clauses is None or clauses.residual_p is None else float(clauses.residual_p),
+        residual_p=None if clauses is None or clauses.residual is None else float(clauses.residual.p_value),
         units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
         detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if outcome else None,
         alpha=alpha,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+Labellings = tuple[FloatArray, int, bool]
 
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
 
@@ -77,7 +78,7 @@ def labellings(
     rng: np.random.Generator,
     batch: tuple[int, ...] = (),
     strata: IntArray | None = None,
-) -> tuple[FloatArray, int, bool]:
+) -> Labellings:
     """Relabellings that keep the numbers on each side (of each stratum), centred to sum to 0 there.
 
     Parameters
@@ -120,12 +121,25 @@ def labellings(
     return np.swapaxes(drawn, -1, -2), 0, False
 
 
-def sign_flips(
-    n_pairs: int, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()
-) -> tuple[FloatArray, int, bool]:
+def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()) -> Labellings:
     """Signs for the paired design, shaped and enumerated like :func:`labellings`; the observed signs are all +1."""
     if 2**n_pairs <= _EXACT_PER_DRAW * (n_permutations + 1):
         return _all_signs(n_pairs).T, 0, True
     drawn = rng.choice((-1.0, 1.0), size=(*batch, n_pairs, n_permutations + 1))
     drawn[..., 0] = 1.0
     return drawn, 0, False
+
+
+def relabel(
+    positive: BoolArray,
+    batch: tuple[int, ...],
+    pairs: IntArray | None,
+    strata: IntArray | None,
+    n_permutations: int,
+    seed: int,
+) -> Labellings:
+    """Draw the relabellings of a test: labels [..., n, L], the observed one, whether all are there."""
+    rng = np.random.default_rng((seed, 1))
+    if pairs is not None:
+        return sign_flips(len(pairs), n_permutations, rng, batch)
+    return labellings(positive, n_permutations, rng, batch, strata)
