@@ -60,13 +60,15 @@ class Segment:
 
     ``segment_id`` hashes the decoded audio, the cut and this module's version. ``start_s`` is in seconds from the
     start of the recording. ``audio`` is ``[C, samples]``. ``blind`` holds its blind signals, where
-    they are known already.
+    they are known already. Of a MIDI file ``audio`` holds tokens ``[1, W + 1]``, and ``context`` what else the model
+    reads (``symbolic.windows.Window``).
     """
 
     segment_id: str
     start_s: float
     audio: np.ndarray
     blind: Any = None
+    context: Any = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""MIDI files read under limits: what a hostile or broken file could cost is known before a library sees it.
+
+The structure is walked once, byte by byte, counting tracks, events and ticks; only then pretty_midi builds its tables,
+whose size grows with ticks, seconds and instruments. The book page *Threat model* says what this does not stop.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earwitness.audio import FileInfo
+from earwitness.errors import AudioError
+
+if TYPE_CHECKING:
+    import pretty_midi
+
+SUFFIXES = {".mid", ".midi"}
+MAX_BYTES = 4 * 2**20
+MAX_TRACKS = 512
+MAX_EVENTS = 400_000
+MAX_TICKS = 9_000_000  # pretty_midi refuses 10^7, and fills a table of so many numbers
+MAX_SECONDS = 3600.0
+MAX_ROLL_SECONDS = 20_000.0  # seconds times instruments: 100 KB of piano roll each
+AGAIN = "export it again from the program that wrote it"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the bytes of a file say: its type, tracks, ticks per quarter, events, notes (note-ons), last tick."""
+
+    kind: int
+    tracks: int
+    resolution: int
+    events: int
+    notes: int
+    ticks: int
+
+
+class _Bytes:
+    """A reader over bytes that refuses to run off their end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        if self.at + count > len(self.data):
+            raise ValueError("it ends in the middle of an event")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self) -> int:
+        """Read a number of variable length: at most four bytes, by the standard."""
+        value = 0
+        for _ in range(4):
+            byte = self.take(1)[0]
+            value = value << 7 | byte & 0x7F
+            if byte < 0x80:
+                return value
+        raise ValueError("a number is longer than four bytes")
+
+
+def survey(data: bytes) -> Survey:
+    """Walk a file's structure without building anything.
+
+    Raises
+    ------
+    ValueError
+        What is wrong with it, or which limit it exceeds.
+    """
+    reader = _Bytes(data)
+    if reader.take(min(4, len(data))) != b"MThd":
+        raise ValueError("it does not begin with MThd")
+    length = int.from_bytes(reader.take(4))
+    header = reader.take(length)
+    if length < 6:
+        raise ValueError(f"its header holds {length} bytes instead of 6")
+    kind, tracks, resolution = (int.from_bytes(header[i : i + 2]) for i in (0, 2, 4))
+    if kind > 1:
+        what = "type 2, several pieces in one file; save each" if kind == 2 else f"unknown type {kind}; save it"
+        raise ValueError(f"{what} as type 1")
+    if not 0 < resolution < 0x8000:
+        raise ValueError("its time is in frames of film (SMPTE) or in nothing, not in ticks per quarter")
+    if not 0 < tracks <= MAX_TRACKS:
+        raise ValueError(f"{tracks} tracks; expected 1 to {MAX_TRACKS}")
+    events = notes = ticks = 0
+    for _ in range(tracks):
+        e, n, t = _track(reader, MAX_EVENTS - events)
+        events, notes, ticks = events + e, notes + n, max(ticks, t)
+    return Survey(kind, tracks, resolution, events, notes, ticks)
+
+
+def _track(reader: _Bytes, most: int) -> tuple[int, int, int]:
+    """Walk one track; return its events, notes and last tick."""
+    if reader.take(4) != b"MTrk":
+        raise ValueError("a track does not begin with MTrk")
+    length = int.from_bytes(reader.take(4))
+    end = reader.at + length
+    if end > len(reader.data):
+        raise ValueError("it is cut short: a track is longer than the file")
+    events = notes = tick = running = 0
+    while reader.at < end:
+        tick += reader.number()
+        events += 1
+        if events > most:
+            raise ValueError(f"more than {MAX_EVENTS} events")
+        if tick > MAX_TICKS:
+            raise ValueError(f"longer than {MAX_TICKS} ticks")
+        status = reader.data[reader.at] if reader.at < end else 0
+        if status < 0x80:
+            status = running
+            if not status:
+                raise ValueError("an event without a status byte")
+        else:
+            reader.at += 1
+        if status == 0xFF:
+            reader.take(1)
+        if status >= 0xF0:
+            if status not in {0xF0, 0xF7, 0xFF}:
+                raise ValueError(f"a status byte {status:#04x}, which no file may hold")
+            reader.take(reader.number())
+            continue
+        running = status
+        body = reader.take(1 if status >> 4 in {0xC, 0xD} else 2)
+        if max(body) > 0x7F:
+            raise ValueError("a data byte above 127")
+        notes += status >> 4 == 9 and body[1] > 0
+    if reader.at != end:
+        raise ValueError("a track runs over its own end")
+    return events, notes, tick
+
+
+def read(path: Path) -> pretty_midi.PrettyMIDI:
+    """Read a MIDI file.
+
+    Raises
+    ------
+    AudioError
+        A file that is missing, damaged, beyond the limits of this module, or that pretty_midi refuses.
+    """
+    import pretty_midi
+
+    if not path.is_file():
+        raise AudioError(f"{path.name}: expected a MIDI file, found none; check the path in the manifest")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise AudioError(f"{path.name}: {size} bytes; a MIDI file of more than {MAX_BYTES} is not read")
+    data = path.read_bytes()
+    try:
+        found = survey(data)
+        if not found.notes:
+            raise ValueError("it holds no notes")  # noqa: TRY301
+    except ValueError as error:
+        raise AudioError(f"{path.name}: not a MIDI file that can be used ({error}); {AGAIN}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            midi = pretty_midi.PrettyMIDI(BytesIO(data))
+    except Exception as error:  # whatever the two libraries make of bytes that make no sense
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise AudioError(f"{path.name}: not readable as MIDI ({why}); {AGAIN}") from None
+    seconds = midi.get_end_time()
+    if seconds > MAX_SECONDS or seconds * len(midi.instruments) > MAX_ROLL_SECONDS:
+        raise AudioError(
+            f"{path.name}: {seconds / 60:.0f} min and {len(midi.instruments)} instruments; at most "
+            f"{MAX_SECONDS / 60:.0f} min, and {MAX_ROLL_SECONDS / 60:.0f} min times instruments; split it first"
+        )
+    if not any(instrument.notes for instrument in midi.instruments):
+        raise AudioError(f"{path.name}: none of its {found.notes} notes ever ends; {AGAIN}")
+    return midi
+
+
+def probe(path: Path) -> FileInfo:
+    """Say what a MIDI file is: type, tracks (as channels), length in seconds; sample rate 0.
+
+    Raises
+    ------
+    AudioError
+        As ``read``.
+    """
+    seconds = float(read(path).get_end_time())
+    found = survey(path.read_bytes())
+    return FileInfo("MIDI", f"type {found.kind}", 0, found.tracks, seconds)
