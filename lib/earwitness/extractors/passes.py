@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from earwitness.models.base import TokenModel
 
+VERSION = 2  # raise it when what a pass stores changes: stored signals are keyed by it
 TOKEN_NEIGHBOURS = 4
 RESAMPLED = 0.1  # share of the late codebooks' tokens that a token neighbour draws anew
 EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two

@@ -75,7 +75,8 @@ class Further:
             return {}
         reference = self.reference.info.key() if self.reference else None
         prefixes = {kind: file_hash(path) for kind, path in self.prefixes.items()}
-        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes}
+        version = {"version": passes.VERSION} if passes.EXTRA_PASSES.keys() & set(self.passes) else {}
+        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes, **version}
 
     def codes(self, model: Any, spec: AudioSpec) -> dict[str, Tensor]:
         """Return each prefix as codes ``[K, T]``: the first segment of its recording."""
