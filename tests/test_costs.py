@@ -12,6 +12,7 @@ import pytest
 from earwitness import costs, provenance
 from earwitness.errors import InputError
 from earwitness.figures import hours
+from earwitness.paths import STAMP
 
 ROW = {"network": "n", "device": "one core", "segment_seconds": 30.0, "score_s_per_segment": 3.5,
        "prepare_s_per_segment": 0.1, "bytes_per_segment": 2.0**20}  # fmt: skip
@@ -59,7 +60,7 @@ def test_the_figure_shows_every_network() -> None:
 def test_the_status_page_lists_what_each_page_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
     (tmp_path / "pages").mkdir()
-    monkeypatch.setenv(provenance.KEPT, str(tmp_path / "pages" / "one.stamp.json"))
+    monkeypatch.setenv(STAMP, str(tmp_path / "pages" / "one.stamp.json"))
     stamped = provenance.stamp("one", manifests=["data_manifests/pocket.csv"], seeds={"seed": 3})
     assert json.loads((tmp_path / "pages" / "one.stamp.json").read_text()) == stamped
     (tmp_path / "pages" / "one.status.json").write_text(json.dumps({"state": "ok", "seconds": 4.5}))

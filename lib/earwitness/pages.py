@@ -24,8 +24,7 @@ import yaml
 
 from earwitness.errors import EarwitnessError
 from earwitness.experiments import Page, check_parameters, load_registry
-from earwitness.paths import project_root, results_dir
-from earwitness.provenance import KEPT
+from earwitness.paths import STAMP, project_root, results_dir
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
 SURROUNDINGS = {
@@ -135,7 +134,7 @@ def execute(
             stdout=log,
             stderr=log,
             cwd=root,
-            env=os.environ | SURROUNDINGS | {KEPT: str(stamp.resolve())},
+            env=os.environ | SURROUNDINGS | {STAMP: str(stamp.resolve())},
         )
         timed_out = False
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+STAMP = "EARWITNESS_STAMP"  # the variable that tells a page where its runner wants its stamp
+
 
 def project_root() -> Path:
     """Return the nearest folder at or above the working directory that holds ``notebooks/experiments.yml``.

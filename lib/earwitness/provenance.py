@@ -23,12 +23,11 @@ from typing import Any
 import pandas as pd
 
 from earwitness.models.base import ModelInfo
-from earwitness.paths import project_root, results_dir
+from earwitness.paths import STAMP, project_root, results_dir
 from earwitness.present import Html
 
 LIBRARIES = ("earwitness", "torch", "transformers", "numpy", "scipy", "pandas", "scikit-learn")
 UNKNOWN = "unknown"
-KEPT = "EARWITNESS_STAMP"  # where the page runner wants the stamp of the page it executes
 
 
 def _git(*arguments: str) -> str | None:
@@ -117,7 +116,7 @@ def stamp(
         "seconds": None if seconds is None else round(seconds, 1),
         "stored": _stored_share(),
     }
-    kept = os.environ.get(KEPT)
+    kept = os.environ.get(STAMP)
     if kept:
         Path(kept).write_text(json.dumps(stamped, indent=2) + "\n", encoding="utf-8")
     return stamped
