@@ -99,6 +99,25 @@ def test_light_and_dark_name_the_same_colours():
     assert {f"--ew-{name}" for name in COLOURS if name != "text"} <= light
 
 
+def test_only_tables_of_the_books_own_pages_are_published(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from earwitness import pages, tables
+
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    for experiment in ("mia-token", "my-own-audit"):
+        tables.write(pd.DataFrame({"x": [1.5, 2.5]}), experiment, "numbers")
+    assert CliRunner().invoke(pages.app, ["downloads", "book", str(tmp_path / "html")]).exit_code == 0
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.glob("html/**/*.csv"))] == [
+        "html/mia-token/numbers.csv"
+    ]
+    listed = tables.listed(["mia-token", "di-artist"])
+    assert listed.to_dict("records") == [
+        {"page": "mia-token", "table": "numbers", "rows": 2, "source": "results/tables/mia-token/numbers.csv"}
+    ]
+    assert 'href="../tables/mia-token/numbers.csv"' in present.saved(listed["source"][0]).html
+
+
 def test_pages_of_a_tier_only(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 

@@ -94,6 +94,22 @@ def test_every_page_opens_quietly_and_nothing_overflows(visit, root, width):
     assert wide == []
 
 
+CUT = """() => [...document.querySelectorAll('figure.ew-figure svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  const out = r => r.width && (r.left < frame.left - 2 || r.right > frame.right + 2 || r.bottom > frame.bottom + 2);
+  return [...svg.querySelectorAll('text')].filter(t => out(t.getBoundingClientRect())).map(t => t.textContent);
+})"""
+
+
+def test_no_word_of_a_figure_is_cut_off(visit, root):
+    cut = {}
+    for name in files(root):
+        tab = visit(name)
+        cut |= {name: words} if (words := tab.evaluate(CUT)) else {}
+        tab.context.close()
+    assert cut == {}
+
+
 def test_the_first_view_is_fast_and_the_index_leads_to_it(visit):
     started = time.monotonic()
     tab = visit("index")

@@ -228,6 +228,15 @@ def contents(tier: str, out: Path) -> None:
 
 
 @app.command()
+def downloads(tier: str, out: Path) -> None:
+    """Copy the result tables of a tier's pages, and no others that lie beside them, to where the built book is."""
+    for page in load_registry().tier("full" if tier == "full" else "book"):
+        written = results_dir() / "tables" / page.id
+        if written.is_dir():
+            shutil.copytree(written, out / page.id, dirs_exist_ok=True)
+
+
+@app.command()
 def picture(page_id: str, out: Path) -> None:
     """Save the first figure of an executed page as an SVG file (the README's picture: ``make picture``)."""
     import nbformat

@@ -139,6 +139,12 @@ def download(frame: pd.DataFrame, source: str) -> str:
     return f'<a download="{html.escape(source.split("/")[-1])}" href="data:text/csv;base64,{data}">download</a>'
 
 
+def saved(source: str) -> Html:
+    """Return a link to the copy of a table (named as ``tables.source`` does) that the built book holds."""
+    path = html.escape(source.removeprefix("results/"), quote=True)
+    return Html(f'<a download href="../{path}">{html.escape(source.split("/")[-1])}</a>')
+
+
 def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "", surprise: np.ndarray | None = None) -> Html:
     """Show an audio player under the recording's spectrogram; the page holds the sound itself (MP3).
 

@@ -54,6 +54,16 @@ def read(experiment: str, name: str) -> pd.DataFrame:
     return unguarded(pd.read_csv(path, keep_default_na=False, na_values=[""]))
 
 
+def listed(experiments: Sequence[str]) -> pd.DataFrame:
+    """List the tables that pages have written: ``page, table, rows, source``."""
+    rows = [
+        {"page": name, "table": path.stem, "rows": len(read(name, path.stem)), "source": source(name, path.stem)}
+        for name in experiments
+        for path in sorted(_path(name, "").parent.glob("*.csv"))
+    ]
+    return pd.DataFrame(rows, columns=["page", "table", "rows", "source"])
+
+
 def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:
     """Return the rows of the named attacks (ids or globs), in the order of the table."""
     chosen = matching(table["attack"].drop_duplicates().to_list(), attacks)

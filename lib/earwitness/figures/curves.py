@@ -65,7 +65,7 @@ def densities(scores: pd.DataFrame, *, sides: Mapping[str, str], label: str, sou
         sns.kdeplot(x=values, ax=axes, color=hue, fill=True, alpha=0.13, linewidth=0, cut=0)
         sns.kdeplot(x=values, ax=axes, color=hue, linestyle=line, cut=0, label=count)
     canvas.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.6)
-    axes.set(xlabel=f"{label}    (higher = more member-like)", ylabel="density", yticks=[])
+    axes.set(xlabel=f"{label}\n(higher = more member-like)", ylabel="density", yticks=[])
     axes.grid(axis="y", visible=False)
     return finish(canvas, f"Distribution of {label} for {' and '.join(sides.values())}.", source)
 

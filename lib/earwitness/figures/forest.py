@@ -184,7 +184,7 @@ def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[st
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-len(groups) - 0.6, 0.75)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("AUC of suspects against held-out  (0.5 = coin toss)")
+    axes.set_xlabel("AUC of suspects against held-out\n(0.5 = coin toss)")
     for verdict, (colour, marker) in VERDICT_LOOK.items():
         if (artists["verdict"] == verdict).any():
             axes.plot([], [], marker, color=COLOURS[colour], mew=0, markersize=7.5, label=verdict)
