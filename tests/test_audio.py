@@ -10,6 +10,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from earwitness import windows
 from earwitness.audio import LEVEL_DBFS, AudioSpec, cut, level_dbfs, load, prepare
 from earwitness.errors import AudioError
 from tests.tiny import RATE, recording, tune
@@ -42,7 +43,7 @@ def test_a_pure_tone_survives_resampling_with_its_frequency_and_level(tmp_path: 
     assert np.sqrt(np.mean(audio**2)) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_stereo_models_hear_two_channels_and_mono_ones_the_mean(tmp_path: Path) -> None:
+def test_stereo_models_hear_two_channels_and_mono_ones_the_mean_or_the_first(tmp_path: Path) -> None:
     left, right = tune(2, 1), tune(2, 2)
     sf.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
     two = load(tmp_path / "a.wav", AudioSpec(RATE, 2, 0.64))
@@ -50,6 +51,14 @@ def test_stereo_models_hear_two_channels_and_mono_ones_the_mean(tmp_path: Path) 
     assert two.shape[0] == 2
     assert np.corrcoef(two[0], left)[0, 1] > 0.999
     assert np.corrcoef(one, left + right)[0, 1] > 0.999
+    first = AudioSpec(RATE, 1, 0.64, first_channel=True)
+    assert np.corrcoef(load(tmp_path / "a.wav", first)[0], left)[0, 1] > 0.999
+    for whole, streamed in zip(
+        prepare(tmp_path / "a.wav", first), windows.segments(tmp_path / "a.wav", first), strict=True
+    ):
+        np.testing.assert_allclose(streamed.audio, whole.audio, atol=1e-5)
+    assert first.key() != SPEC.key()
+    assert "first_channel" not in SPEC.key()
 
 
 @settings(max_examples=50, deadline=None)

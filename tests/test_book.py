@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 PROSE = sorted([*BOOK.glob("*.md"), *BOOK.glob("methods/*.md")])
 BUILT = BOOK / "_build" / "html"
-PAGES = [page.id for page in experiments.load_registry().pages]
+TIER = "full" if (BUILT / "full.txt").exists() else "book"
+PAGES = [page.id for page in experiments.load_registry().tier(TIER)]
 
 
 def contents() -> list[tuple[str, str]]:

@@ -62,6 +62,7 @@ def test_every_format_loads_encodes_and_predicts(name: str, models: dict[str, An
     assert isinstance(model, DenoisingModel)
     info = (model.info.family, model.info.segment_seconds, model.info.channels, model.info.badge, model.info.conditions)
     assert info == ("diffusion", seconds, channels, "tiny", conditions)
+    assert model.info.mixdown == ("average" if channels == 2 else "first")
     assert "diffusers" in model.info.versions
     audio = sound(model)
     latents = model.encode(audio)
@@ -450,8 +451,12 @@ def test_audio_that_is_no_window_is_refused(models: dict[str, Any]) -> None:
 def test_latents_and_conditions_that_do_not_fit_are_refused(models: dict[str, Any]) -> None:
     model = models["audioldm"]
     told = model.condition("null", ["x"], None)
-    with pytest.raises(ModelError, match=r"latents \[1, 8, 16, 32\] do not fit a network of 4 channels"):
-        model.predict_noise(torch.zeros(1, 8, 16, 32), torch.tensor([1]), told)
+    for shape in ([1, 8, 16, 32], [1, 4, 8, 32], [1, 4, 16, 16]):
+        with pytest.raises(ModelError, match=r"expected latents \[B, 4, 16, 32\] for a window of 0.32 s") as caught:
+            model.predict_noise(torch.zeros(shape), torch.tensor([1]), told)
+        assert f"got {shape}" in str(caught.value)
+    with pytest.raises(ModelError, match=r"expected latents \[B, 4, 64\] for a window of 0.256 s, got \[1, 4, 63\]"):
+        models["stable_audio"].predict_noise(torch.zeros(1, 4, 63), torch.tensor([1]), {})
     with pytest.raises(ModelError, match="no 'audio' condition; it offers text, null"):
         model.condition("audio", ["x"], sound(model))
     with pytest.raises(ModelError, match="nothing to make the 'text' condition from"):

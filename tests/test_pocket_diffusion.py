@@ -156,6 +156,20 @@ def test_shipped_twins(name: str) -> None:
     assert model.info.segment_seconds == 2.56
 
 
+def test_no_configuration_says_where_its_part_was_trained(tmp_path: Path) -> None:
+    """Two trainings on one machine give the same identity: it hashes configurations, and a folder's name is none."""
+    inner = {"_name_or_path": "/somewhere/front", "act_fn": "silu"}
+    for name in ("config.json", "vae/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"a": 1, "audio_encoder": inner, **inner}, indent=2))
+    train.placeless(tmp_path)
+    for path in [*tmp_path.rglob("config.json")]:
+        assert json.loads(path.read_text()) == {"a": 1, "audio_encoder": {"act_fn": "silu"}, "act_fn": "silu"}
+    for name in SHIPPED:
+        for path in (train.WEIGHTS / name.removeprefix("pocket/")).rglob("config.json"):
+            assert "_name_or_path" not in path.read_text()
+
+
 def test_all_pocket_weights_together_stay_small() -> None:
     assert set(SHIPPED) == {name for name in pocket_names() if "audioldm" in name}
     held = {p: p.stat().st_size for p in train.WEIGHTS.rglob("*") if p.is_file()}

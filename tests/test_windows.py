@@ -37,7 +37,7 @@ def testblocks_joined_are_the_whole_to_the_bit(tmp_path: Path, rate: int, channe
     path = _stereo(tmp_path / "long.wav", seconds, rate)
     spec = AudioSpec(16_000, channels, 0.5)
     decoded = sf.read(path, dtype="float32", always_2d=True)[0].T
-    mixed = audio._remix(decoded, channels)
+    mixed = audio._remix(decoded, spec)
     common = np.gcd(rate, 16_000)
     whole = mixed if rate == 16_000 else audio.resample_poly(mixed, 16_000 // common, rate // common, axis=1)
     np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), whole)

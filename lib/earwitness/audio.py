@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile as sf
@@ -21,6 +21,9 @@ from scipy.signal import resample_poly
 
 from earwitness import demux
 from earwitness.errors import AudioError
+
+if TYPE_CHECKING:
+    from earwitness.models.base import ModelInfo
 
 VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
 LEVEL_DBFS = -20.0  # every track is brought to this level before it is cut
@@ -36,6 +39,7 @@ class AudioSpec:
     """What a model hears: sample rate (Hz), channels (1 or 2), segment length (s), and how tracks are cut.
 
     ``max_segments`` caps the segments per track (drawn from the content, not the label); 0 means all that fit.
+    ``first_channel``: a mono model hears the first channel of a stereo recording, not the mean of both.
     """
 
     sample_rate: int
@@ -43,6 +47,13 @@ class AudioSpec:
     segment_seconds: float
     seed: int = 0
     max_segments: int = 0
+    first_channel: bool = False
+
+    @classmethod
+    def of(cls, info: ModelInfo, seed: int = 0, max_segments: int = 0) -> AudioSpec:
+        """Return what a model hears."""
+        first = info.mixdown == "first"
+        return cls(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first)
 
     @property
     def segment_samples(self) -> int:
@@ -51,7 +62,8 @@ class AudioSpec:
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by."""
-        return {"audio_version": VERSION, "soundfile": sf.__libsndfile_version__, **asdict(self)}
+        own = {name: value for name, value in asdict(self).items() if name != "first_channel" or value}
+        return {"audio_version": VERSION, "soundfile": sf.__libsndfile_version__, **own}
 
 
 @dataclass(frozen=True)
@@ -159,12 +171,12 @@ def _refuse_truncated(path: Path, decoded: int, expected: int, rate: int) -> Non
             raise AudioError(f"{path.name}: header promises {promised} bytes, {present} arrived; {mend}")
 
 
-def _remix(audio: np.ndarray, channels: int) -> np.ndarray:
-    """Bring ``[C, samples]`` to the model's channel count by averaging down or repeating up."""
-    if audio.shape[0] == channels:
+def _remix(audio: np.ndarray, spec: AudioSpec) -> np.ndarray:
+    """Bring ``[C, samples]`` to the model's channel count by averaging down (or taking the first) or repeating up."""
+    if audio.shape[0] == spec.channels:
         return audio
-    mono = audio.mean(axis=0, keepdims=True)
-    return np.repeat(mono, channels, axis=0)
+    mono = audio[:1] if spec.first_channel else audio.mean(axis=0, keepdims=True)
+    return np.repeat(mono, spec.channels, axis=0)
 
 
 def level_dbfs(audio: np.ndarray) -> float:
@@ -210,7 +222,7 @@ def condition(audio: np.ndarray, rate: int, spec: AudioSpec, name: str = "record
         raise AudioError(f"{name}: sample {bad} is not a finite number; export the recording again")
     if audio.shape[1] == 0 or level_dbfs(audio) < SILENCE_DBFS:
         raise AudioError(f"{name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
-    audio = _remix(audio, spec.channels)
+    audio = _remix(audio, spec)
     if rate != spec.sample_rate:
         common = gcd(rate, spec.sample_rate)
         audio = resample_poly(audio, spec.sample_rate // common, rate // common, axis=1)

@@ -44,7 +44,7 @@ def throughput(model: str = "", manifest: str | Path = "", *, own_seconds: float
     rows = pd.read_csv(project_root() / MEASURED)[COLUMNS]
     if model:
         info = describe(model)
-        spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds)
+        spec = AudioSpec.of(info)
         further = Further(passes_asked("all", info), None, {})
         found = measure(model, read_splits(manifest)[:8], spec, further, allow_download=False)
         if found is None:

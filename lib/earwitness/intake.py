@@ -99,7 +99,7 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
     if not tracks and (found is None or found.refused.empty):
         raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
     info, _ = identity(model, allow_download=False)
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds)
+    spec = AudioSpec.of(info)
     answers = sandbox.inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):
         if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:

@@ -33,7 +33,7 @@ def first_stored(signals: Signals, tracks: Sequence[Track], *, seed: int = 0) ->
     Parameters are those of :func:`of_each_role`.
     """
     info, names = signals.info, {track.track_id for track in tracks}
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed)
+    spec = AudioSpec.of(info, seed)
     index = signals.index
     stored = set(index.loc[index["track_id"].isin(names), "segment_id"])
     surprise = {

@@ -171,7 +171,7 @@ def forecast(
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     info, notes = identity(model, allow_download=allow_download)
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
+    spec = AudioSpec.of(info, seed, max_segments)
     own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}

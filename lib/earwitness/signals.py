@@ -223,7 +223,7 @@ def collect(
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
     info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments)
+    spec = AudioSpec.of(info, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
     further = Further(passes_asked(attacks, info), second, prefixes or {})
     store = Store(info, spec, further.key())

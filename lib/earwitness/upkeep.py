@@ -44,7 +44,7 @@ def status(
         ``bytes`` of the whole store; ``damaged`` parts set aside; ``claimed``: parts another process is at work on.
     """
     info = describe(model, dtype=dtype, allow_download=False)
-    spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed)
+    spec = AudioSpec.of(info, seed)
     store = Store(info, spec, Further(passes_asked(attacks, info), None, {}).key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     keys = {key for key, _ in keyed}

@@ -91,7 +91,7 @@ def _read(file: sf.SoundFile, size: int, spec: AudioSpec, path: Path) -> np.ndar
     if not np.isfinite(data).all():
         bad = start + int(np.argmin(np.isfinite(data).all(axis=0)))
         raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
-    return audio._remix(data, spec.channels)
+    return audio._remix(data, spec)
 
 
 def _survey(path: Path, spec: AudioSpec) -> _Survey:

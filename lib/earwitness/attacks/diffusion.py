@@ -49,8 +49,7 @@ def denoising_loss(signals: DenoisingSignals, *, stream: str) -> float:
 )
 def multiple_loss(signals: DenoisingSignals, *, stream: str, t: int) -> float:
     """Minus the norm of the prediction error at one of ten timesteps (parent: members lower)."""
-    found = signals.get("grid", stream)
-    return -float(found[GRID.index(t)]) if found.size else nan
+    return -signals.value("grid", stream, GRID.index(t))
 
 
 @attack(
@@ -64,14 +63,7 @@ def multiple_loss(signals: DenoisingSignals, *, stream: str, t: int) -> float:
 )
 def secmi(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus the gap that one deterministic step further and back leaves at t = 100 (parent: members lower)."""
-    found = signals.get("secmi", stream)
-    return -float(found[0]) if found.size else nan
-
-
-def proximal(signals: DenoisingSignals, stream: str, variant: int, p: int) -> float:
-    """Minus the stored 5-norm, or the sum of fourth powers, of one variant of PIA."""
-    found = signals.get("pia", stream)
-    return -float(found[variant, 0 if p == 5 else 1]) if found.size else nan
+    return -signals.value("secmi", stream, 0)
 
 
 @attack(
@@ -87,7 +79,7 @@ def proximal(signals: DenoisingSignals, stream: str, variant: int, p: int) -> fl
 )
 def pia(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """Minus how far the network moves from its own prediction on the clean latent (parent: members lower)."""
-    return proximal(signals, stream, 0, p)
+    return -signals.value("pia", stream, 0, (5, 4).index(p))
 
 
 @attack(
@@ -102,7 +94,7 @@ def pia(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 )
 def pian(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """PIA with the clean latent's prediction rescaled to the mean size of noise (parent: members lower)."""
-    return proximal(signals, stream, 1, p)
+    return -signals.value("pia", stream, 1, (5, 4).index(p))
 
 
 @attack(
@@ -117,7 +109,7 @@ def pian(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 )
 def pian_cdi(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """PIAN with the constant that CDI's code uses, for comparison with its numbers (parent: members lower)."""
-    return proximal(signals, stream, 2, p)
+    return -signals.value("pia", stream, 2, (5, 4).index(p))
 
 
 @attack(
@@ -132,8 +124,7 @@ def pian_cdi(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 )
 def sima(signals: DenoisingSignals, *, stream: str, t: int, p: int) -> float:
     """Minus how much noise the network sees in the clean latent (parent: members lower)."""
-    found = signals.get("origin", stream)
-    return -float(found[ORIGIN.index(t), 0 if p == 2 else 1]) if found.size else nan
+    return -signals.value("origin", stream, ORIGIN.index(t), (2, 4).index(p))
 
 
 @attack(
@@ -151,8 +142,7 @@ def sima(signals: DenoisingSignals, *, stream: str, t: int, p: int) -> float:
 )
 def gradient_mask(signals: DenoisingSignals, *, stream: str, t: int) -> float:
     """Minus the error in restoring the entries that matter most, replaced by noise (CDI leaves the sign open)."""
-    found = signals.get("gradient_mask", stream)
-    return -float(found[GRID.index(t)]) if found.size else nan
+    return -signals.value("gradient_mask", stream, GRID.index(t))
 
 
 @attack(
@@ -168,8 +158,7 @@ def gradient_mask(signals: DenoisingSignals, *, stream: str, t: int) -> float:
 )
 def noise_optimisation(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus the error left after five steps of optimising the noisy latent (CDI leaves the sign open)."""
-    found = signals.get("noise_optimisation", stream)
-    return -float(found[0]) if found.size else nan
+    return -signals.value("noise_optimisation", stream, 0)
 
 
 @attack(
@@ -185,8 +174,7 @@ def noise_optimisation(signals: DenoisingSignals, *, stream: str) -> float:
 )
 def noise_move(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus how far the optimisation moved the noisy latent (CDI leaves the sign open)."""
-    found = signals.get("noise_optimisation", stream)
-    return -float(found[1]) if found.size else nan
+    return -signals.value("noise_optimisation", stream, 1)
 
 
 def fluctuation(signals: DenoisingSignals, stream: str, neighbours: slice) -> float:

@@ -27,8 +27,7 @@ STREAM = ("conditional",)
 )
 def rediffuse(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus the distance of the recording to the mean of four variations noised to t = 150 and denoised."""
-    found = signals.get("rediffuse", stream)
-    return -float(found[0]) if found.size else nan
+    return -signals.value("rediffuse", stream, 0)
 
 
 @attack(
@@ -43,8 +42,7 @@ def rediffuse(signals: DenoisingSignals, *, stream: str) -> float:
 )
 def adversarial_budget(signals: DenoisingSignals, *, stream: str) -> float:
     """Smallest relative change of the noisy latent that moves the decoded sound audibly: members hold out longer."""
-    found = signals.get("adversarial", stream)
-    return float(found[0]) if found.size else nan
+    return signals.value("adversarial", stream, 0)
 
 
 @attack(

@@ -83,7 +83,7 @@ def look(
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
     blind_p: float | None = None
     if min(counts) >= MIN_UNITS and pairs is None and not apart:
-        blind_p = _gate(tracks, AudioSpec(info.sample_rate, info.channels, info.segment_seconds), permutations, seed)
+        blind_p = _gate(tracks, AudioSpec.of(info), permutations, seed)
     word, reasons = decide(
         Findings(
             n_suspect=counts[0],

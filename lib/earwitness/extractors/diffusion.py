@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,11 @@ class DenoisingSignals:
     def get(self, probe: str, condition: str) -> NDArray[np.float64]:
         """Return a pass's values; empty if it was not run."""
         return self.values.get(f"{probe}/{condition}", np.empty(0))
+
+    def value(self, probe: str, condition: str, *at: int) -> float:
+        """Return one number of a pass; NaN if it was not run."""
+        found = self.get(probe, condition)
+        return float(found[at]) if found.size else nan
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as named arrays, ready to be stored."""

@@ -40,6 +40,9 @@ class ModelInfo:
         Versions of the libraries that can change a score.
     conditions : tuple of str
         What a diffusion model can be conditioned on; not part of the identity.
+    mixdown : str
+        What a mono model was trained on of stereo recordings: their ``"average"``, or the ``"first"`` channel. Signals
+        are keyed by it through ``AudioSpec``.
     """
 
     name: str
@@ -53,10 +56,11 @@ class ModelInfo:
     badge: str
     versions: dict[str, str] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    mixdown: str = "average"
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name", "conditions"}}
+        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name", "conditions", "mixdown"}}
 
 
 @runtime_checkable

@@ -50,6 +50,7 @@ def window(folder: Path, frames: Any, vae: dict[str, Any], vocoder: dict[str, An
         "family": "diffusion",
         "sample_rate": spec.sample_rate,
         "channels": 1,
+        "mixdown": "first",
         "segment_seconds": frames * factor * spec.hop / spec.sample_rate,
     }
 
@@ -104,7 +105,8 @@ class LatentModel:
         Raises
         ------
         ModelError
-            Another number of channels or samples: nothing is mixed down, cut or padded here.
+            Another number of channels or samples (nothing is mixed down, cut or padded here), or latents of another
+            shape than the network takes for such a window.
         """
         import torch
 
@@ -115,7 +117,7 @@ class LatentModel:
                 "mix and cut recordings to the model's window, never pad them"
             )
         with torch.no_grad():
-            return self.hear(audio.to(self.info.device))
+            return self._fitting(self.hear(audio.to(self.info.device)))
 
     def condition(self, name: str, captions: list[str] | None, audio: Tensor | None) -> Condition:
         """Return a condition for a batch (see ``DenoisingModel``).
@@ -151,14 +153,24 @@ class LatentModel:
         Raises
         ------
         ModelError
-            Latents that do not fit the network.
+            Latents that do not fit the network or the window.
         """
-        if z_t.shape[1] != self.latent_channels:
-            raise ModelError(
-                f"{self.info.name}: latents {list(z_t.shape)} do not fit a network of {self.latent_channels} channels"
-            )
-        output = self.ask(z_t.to(self.network.dtype), self.schedule.time(t), condition)
+        output = self.ask(self._fitting(z_t).to(self.network.dtype), self.schedule.time(t), condition)
         return self.schedule.noise(output, z_t, t)
+
+    def _fitting(self, latents: Tensor) -> Tensor:
+        """Return latents of one window as they are; refuse any other shape, which the network would take silently."""
+        wanted = [self.latent_channels, *self.spread()]
+        if list(latents.shape[1:]) != wanted:
+            raise ModelError(
+                f"{self.info.name}: expected latents [B, {', '.join(map(str, wanted))}] for a window of "
+                f"{self.info.segment_seconds:g} s, got {list(latents.shape)}; the clip and the network do not fit"
+            )
+        return latents
+
+    def spread(self) -> tuple[int, ...]:
+        """Return the shape of one window's latents but for batch and channels."""
+        raise NotImplementedError
 
     def hear(self, audio: Tensor) -> Tensor:
         """Encode checked audio ``[B, C, samples]``."""
@@ -183,6 +195,11 @@ class MelLatentModel(LatentModel):
     def __init__(self, parts: dict[str, Any], schedule: Schedule, spec: MelSpec, info: ModelInfo) -> None:
         super().__init__(parts, "unet", parts["vae"].config.latent_channels, schedule, info)
         self.spec = spec
+
+    def spread(self) -> tuple[int, ...]:
+        """Return latent frames and bands of one window."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.samples // self.spec.hop // factor, self.spec.bands // factor
 
     def hear(self, audio: Tensor) -> Tensor:
         """Encode audio ``[B, 1, samples]``: front end, posterior mean, scale."""

@@ -69,6 +69,10 @@ class StableAudio(LatentModel):
     def __init__(self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo) -> None:
         super().__init__(loaded, "transformer", loaded["vae"].config.decoder_input_channels, schedule, info)
 
+    def spread(self) -> tuple[int, ...]:
+        """Return the latent frames of one window."""
+        return (int(self.network.config.sample_size),)
+
     def hear(self, audio: Tensor) -> Tensor:
         """Encode audio ``[B, C, samples]`` into latents ``[B, channels, frames]``: the posterior's mean."""
         latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latent_dist.mean.float()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MEL = MelSpec.of(SAMPLE_RATE, 64, 160)
 LATENT_FRAMES, FACTOR = 16, 16  # a window is 16 latent frames of 16 mel frames of 10 ms: 2.56 s
-SPEC = AudioSpec(SAMPLE_RATE, 1, LATENT_FRAMES * FACTOR * MEL.hop / SAMPLE_RATE)
+SPEC = AudioSpec(SAMPLE_RATE, 1, LATENT_FRAMES * FACTOR * MEL.hop / SAMPLE_RATE, first_channel=True)
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
 

@@ -6,6 +6,7 @@ gives the same weights. Explained on the book page *The pocket world*.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -86,6 +87,12 @@ def described(model: Any, splits: Sequence[str], entries: Sequence[corpus.Entry]
         "recipe": asdict(model.recipe),
         "libraries": {name: library_version(name) for name in LIBRARIES},
     }
+
+
+def placeless(folder: Path) -> None:
+    """Take out of configurations the folder that a part was loaded from: it differs from one training to the next."""
+    for path in folder.rglob("config.json"):
+        path.write_text(re.sub(r' *"_name_or_path": "[^"]*",\n', "", path.read_text()))
 
 
 def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
@@ -195,4 +202,5 @@ def _assemble(trained: Path, codec_folder: Path, folder: Path) -> Path:
     model.audio_encoder.load_state_dict(_load_codec(codec_folder).state_dict())
     record = json.loads((trained / "training.json").read_text())
     save_model(model, AutoTokenizer.from_pretrained(trained), folder, record)
+    placeless(folder)
     return folder

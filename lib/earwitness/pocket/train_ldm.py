@@ -30,7 +30,7 @@ from earwitness.pocket.ldm import (
     train_ldm,
     train_vocoder,
 )
-from earwitness.pocket.train import WEIGHTS, described, pick
+from earwitness.pocket.train import WEIGHTS, described, pick, placeless
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def save_twin(networks: dict[str, Any], tokenizer: Any, folder: Path, record: di
     scheduler = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     half = {name: deepcopy(network).half() for name, network in networks.items()}
     AudioLDMPipeline(**half, tokenizer=tokenizer, scheduler=scheduler).save_pretrained(folder)
+    placeless(folder)
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
