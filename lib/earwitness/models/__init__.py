@@ -29,6 +29,7 @@ FAMILIES = {
     "musicgen_melody": "earwitness.models.musicgen",
     "transformer_lm": "earwitness.models.audiocraft",
     "transformer_lm_magnet": "earwitness.models.magnet",
+    "figaro": "earwitness.models.figaro",
 }
 LIBRARIES = ("torch", "transformers", "numpy")
 # audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.
@@ -57,6 +58,8 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
 
         config = read_config(folder)
         kind = str(config.get("lm_model"))
+    elif any(folder.glob("*.ckpt")) and not (folder / "config.json").exists():
+        config, kind = {}, "figaro"  # Lightning's checkpoints hold their own configuration
     else:
         config = read_json(folder / "config.json")
         kind = str(config.get("model_type"))

@@ -5,11 +5,13 @@ The book page *Methods: models* explains both families.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from earwitness.symbolic.windows import Scheme
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,13 @@ class ModelInfo:
     versions : dict
         Versions of the libraries that can change a score.
     conditions : tuple of str
-        What a diffusion model can be conditioned on; not part of the identity.
+        What a diffusion or symbolic model can be conditioned on; not part of the identity.
     mixdown : str
         What a mono model was trained on of stereo recordings: their ``"average"``, or the ``"first"`` channel. Signals
         are keyed by it through ``AudioSpec``.
+    scheme : Scheme, optional
+        How a symbolic model reads MIDI files (``symbolic.windows``); None for models that hear sound. Such a model has
+        no sample rate, channels or seconds: they are 0. The scheme has a key of its own.
     """
 
     name: str
@@ -57,10 +62,12 @@ class ModelInfo:
     versions: dict[str, str] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     mixdown: str = "average"
+    scheme: Scheme | None = None
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        return {k: v for k, v in asdict(self).items() if k not in {"device", "badge", "name", "conditions", "mixdown"}}
+        left = {"device", "badge", "name", "conditions", "mixdown", "scheme"}
+        return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from earwitness.errors import ModelError, nearest
 from earwitness.paths import reason_of
 
 CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
-TENSORS = {".safetensors", ".bin", ".th"}
+TENSORS = {".safetensors", ".bin", ".th", ".ckpt"}
 TEXTS = {".json", ".model", ".txt"}  # configurations and tokenizers
 CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "aiva", "boomy", "soundraw"}
 OPEN_DESPITE_THEIR_OWNER = {"suno/bark", "suno/bark-small"}
