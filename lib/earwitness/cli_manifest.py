@@ -38,3 +38,29 @@ def verify(
     for name, reason in found.unreadable.items():
         typer.echo(plain(f"         not to be read: {name}: {reason}"))
     raise typer.Exit(0 if found.sound else 1)
+
+
+@app.command()
+def build(
+    corpus: Annotated[str, typer.Argument(help="a corpus of the page Manifest catalogue, such as audiocaps")],
+    source: Annotated[Path, typer.Option("--from", help="folder of the official files, at any depth")],
+    audio: Annotated[Path | None, typer.Option(help="folder of the recordings; default: the same")] = None,
+    out: Annotated[Path | None, typer.Option(help="manifest to write; default: CORPUS.csv beside the audio")] = None,
+    seed: Annotated[int, typer.Option(help="of the lots for captions and matching")] = 0,
+    match: Annotated[bool, typer.Option(help="draw members and non-members that are alike")] = True,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="take files of another size than published")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an earlier manifest")] = False,
+) -> None:
+    """Write a corpus's manifest and card from its official files and the recordings that are on disk."""
+    from earwitness.builders.build import build as build_manifest
+
+    built = build_manifest(
+        corpus, source, audio=audio, out=out, seed=seed, match=match, any_version=any_version, force=force
+    )
+    for row in built.counts.itertuples():
+        typer.echo(f"{row.split}: {row.found} of {row.published} recordings found, {row.gone} gone, {row.drawn} drawn")
+    for note in built.notes:
+        typer.echo(plain(f"note: {note}"))
+    typer.echo(plain(f"wrote {built.manifest}, {built.card.name} and {built.gone.name}"))

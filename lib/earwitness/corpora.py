@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from earwitness.builders import builders
 from earwitness.errors import ManifestError
 from earwitness.manifest import file_hash, read_card
 from earwitness.paths import project_root
@@ -18,6 +19,8 @@ COLUMNS = {
     "manifests": ["manifest", "title", "tracks", "artists", "licence", "membership", "control", "biases", "sha256"],
     "splits": ["manifest", "split", "tracks", "meaning"],
     "targets": ["manifest", "model", "role", "splits", "tracks"],
+    "builders": ["corpus", "title", "official_files", "licence", "membership"],
+    "claims": ["corpus", "model", "members", "nonmembers", "source"],
 }
 
 
@@ -29,7 +32,8 @@ def catalogue(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     dict of pandas.DataFrame
         ``manifests``: a row each, with path below ``folder``, counts (``artists`` is 0 where no column names them), how
         membership is known, which models saw neither side, known biases and SHA-256. ``splits``: what each split holds.
-        ``targets``: a row for each model and role, with the splits that have it.
+        ``targets``: a row for each model and role, with the splits that have it. ``builders``: the corpora that can be
+        built, and ``claims``: whose members their splits are, and who says so.
 
     Raises
     ------
@@ -66,5 +70,26 @@ def catalogue(folder: Path | None = None) -> dict[str, pd.DataFrame]:
             {"manifest": name, "model": model, "role": role, "splits": ", ".join(splits), "tracks": held[splits].sum()}
             for model, roles in card.targets.items()
             for role, splits in roles.items()
+        ]
+    for name, builder in builders().items():
+        card = builder.card
+        rows["builders"].append(
+            {
+                "corpus": name,
+                "title": card.title,
+                "official_files": card.source,
+                "licence": card.licence,
+                "membership": card.membership,
+            }
+        )
+        rows["claims"] += [
+            {
+                "corpus": name,
+                "model": model,
+                "members": ", ".join(roles.get("member", ())) or "none known",
+                "nonmembers": ", ".join(roles.get("nonmember", ())),
+                "source": card.sources[model],
+            }
+            for model, roles in card.targets.items()
         ]
     return {name: pd.DataFrame(found, columns=COLUMNS[name]) for name, found in rows.items()}

@@ -1,0 +1,239 @@
+"""From official files and a folder of audio to a manifest and its card: the steps that are the same for every corpus.
+
+Read and check, draw one caption per track, find the recordings on disk, count what is gone, draw comparable members and
+non-members, write. Everything is written or nothing is, and nothing is overwritten unasked. The book page *Methods:
+manifests* shows the command.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import yaml
+
+from earwitness.audio import SUFFIXES, probe
+from earwitness.builders import matching
+from earwitness.builders.official import Official
+from earwitness.builders.registry import Builder, find
+from earwitness.errors import AudioError, ManifestError
+from earwitness.manifest import file_hash
+from earwitness.paths import inside, reason_of
+from earwitness.schema import Card
+from earwitness.text import write_csv
+
+TEXT = ("artist", "work", "caption", "licence", "source", "released")
+COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "duration_s", "sha256", "licence", "source",
+           "released")  # fmt: skip
+REST = "-rest"  # split of what has no counterpart on the other side
+
+
+@dataclass(frozen=True)
+class Built:
+    """What ``build`` wrote: ``counts`` has one row per split (``split, published, found, gone, drawn``)."""
+
+    manifest: Path
+    card: Path
+    gone: Path
+    counts: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def build(
+    name: str,
+    folder: Path,
+    *,
+    audio: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    match: bool = True,
+    any_version: bool = False,
+    force: bool = False,
+) -> Built:
+    """Write the manifest and card of a corpus.
+
+    Parameters
+    ----------
+    name : str
+        One of ``registry.builders()``.
+    folder : Path
+        The official files, at any depth.
+    audio : Path, optional
+        The recordings, at any depth and in any format that is read; default ``folder``. Paths are relative to it.
+    out : Path, optional
+        The manifest; default ``<audio>/<name>.csv``, so that it needs no root. Beside it go ``<name>.card.yml`` and
+        ``<name>.gone.csv``, which lists the recordings that are not there.
+    seed : int
+        Of captions and matching.
+    match : bool
+        Move what has no counterpart of similar length, caption and artist on the other side into splits of its own.
+    any_version : bool
+        Take official files with another number of records than published.
+    force : bool
+        Overwrite an earlier manifest.
+
+    Raises
+    ------
+    InputError
+        No such corpus.
+    ManifestError
+        Official files that cannot be used, two recordings for one id, none at all, an earlier manifest.
+    """
+    corpus = find(name)
+    root = audio or folder
+    target = out or root / f"{name}.csv"
+    files = [target, target.with_suffix(".card.yml"), target.with_suffix(".gone.csv")]
+    for path in files:
+        if path.exists() and not force:
+            raise ManifestError(f"{path.name}: exists; --force builds it again")
+    official = Official(folder, corpus.expected, any_version=any_version)
+    rows = _complete(corpus, corpus.read(official))
+    if official.paths & {path.resolve() for path in files}:
+        raise ManifestError(f"{target.name}: is one of the official files; name another manifest")
+    rows = matching.one_caption(rows, seed).reset_index(drop=True)
+    published = rows["split"].value_counts()
+    rows = _located(rows, root, corpus)
+    gone, rows = rows[rows["path"] == ""], rows[rows["path"] != ""].copy()
+    if rows.empty:
+        names = ", ".join(gone["audio"].iloc[0])
+        raise ManifestError(
+            f"{root}: none of {len(gone)} recordings found; the first was looked for as {names} with one of the "
+            f"suffixes {', '.join(sorted(corpus.suffixes))}"
+        )
+    rows = _measured(rows, root, corpus)
+    notes = [*official.notes, *_notes(rows, gone)]
+    found = rows["split"].value_counts()
+    if match and corpus.sides:
+        member, nonmember = (rows["split"].isin(side) for side in corpus.sides)
+        drawn = matching.matched(rows, member, nonmember, seed, corpus.alike)
+        rows["split"] = rows["split"].where(drawn | ~(member | nonmember), rows["split"] + REST)
+        if not drawn.any():
+            notes.append("no member has a counterpart of similar length, caption and artist: everything is in -rest")
+    counts = pd.DataFrame({"published": published, "found": found}).fillna(0).astype(int)
+    counts["gone"] = counts["published"] - counts["found"]
+    counts["drawn"] = rows["split"].value_counts().reindex(counts.index, fill_value=0)
+    card = _card(corpus.card, rows, counts, official, notes, seed)
+    _write(files, rows, gone, card)
+    return Built(*files, counts.rename_axis("split").reset_index(), tuple(notes))
+
+
+def _complete(corpus: Builder, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the reader's rows with every column; refuse an id whose rows differ in more than captions."""
+    rows = rows.reset_index(drop=True)
+    for column in TEXT:
+        rows[column] = rows[column].fillna("").astype(str) if column in rows else ""
+    rows["duration_s"] = rows["duration_s"].astype(float) if "duration_s" in rows else float("nan")
+    if rows.empty:
+        raise ManifestError(f"{corpus.name}: the official files list no recording; fetch them again")
+    for column, what in (("split", "splits"), ("audio", "recordings"), ("licence", "licences")):
+        many = rows.drop_duplicates(["track_id", column])["track_id"]
+        if many.duplicated().any():
+            name = many[many.duplicated()].iloc[0]
+            of = " and ".join(map(str, rows.loc[rows["track_id"] == name, column].drop_duplicates()[:2]))
+            raise ManifestError(f"{corpus.name}: {name!r} is listed with two {what} ({of}); mend the official files")
+    return rows
+
+
+def _located(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
+    """Return the rows with ``path`` filled in where a recording was found under ``root``, and empty elsewhere."""
+    found: dict[str, list[str]] = {}
+    for here, folders, names in os.walk(root):
+        folders.sort()
+        for name in names:
+            if PurePosixPath(name).suffix.lower() in corpus.suffixes and not name.startswith("."):
+                relative = (Path(here) / name).relative_to(root).as_posix()
+                found.setdefault(PurePosixPath(name).stem, []).append(relative)
+    paths = [_path(names, found, root) for names in rows["audio"]]
+    used = pd.Series([path for path in paths if path])
+    if used.duplicated().any():
+        raise ManifestError(f"{used[used.duplicated()].iloc[0]}: would be the recording of two tracks; rename it")
+    return rows.assign(path=paths)
+
+
+def _path(names: Sequence[str], found: dict[str, list[str]], root: Path) -> str:
+    """Return the path of the recording that has one of ``names``, tried in this order; empty if none has."""
+    for name in names:
+        stem = name.rpartition("/")[2]
+        fits = [p for p in found.get(stem, ()) if f"/{p}".rpartition(".")[0].endswith(f"/{name}")]
+        if len(fits) > 1:
+            raise ManifestError(f"{name}: expected one recording of this name, found {fits[0]} and {fits[1]}; keep one")
+        if fits and not inside(root / fits[0], root.resolve()):
+            return fits[0]
+    return ""
+
+
+def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
+    """Return the rows with SHA-256, and with the length from the header where no official file tells it."""
+    hashes, lengths = [], []
+    for path, told in zip(rows["path"], rows["duration_s"], strict=True):
+        try:
+            hashes.append(file_hash(root / path))
+            audible = PurePosixPath(path).suffix.lower() in SUFFIXES
+            lengths.append(probe(root / path).duration_s if pd.isna(told) and audible else told)
+        except AudioError:
+            lengths.append(float("nan"))  # scoring will leave it out and say why
+        except OSError as error:
+            raise ManifestError(f"{path}: {reason_of(error)}; mend it and build again") from None
+    return rows.assign(sha256=hashes, duration_s=lengths)
+
+
+def _notes(rows: pd.DataFrame, gone: pd.DataFrame) -> list[str]:
+    """Say what a reader of the manifest should know about it."""
+    notes = []
+    for split, n in gone["split"].value_counts(sort=False).items():
+        total = n + (rows["split"] == split).sum()
+        notes.append(f"{n} of {total} recordings of {split} are gone")
+    bare = int((rows["licence"].str.strip() == "").sum())
+    if bare:
+        notes.append(f"{bare} of {len(rows)} recordings have no licence in the official files")
+    return notes
+
+
+def _card(
+    card: Card, rows: pd.DataFrame, counts: pd.DataFrame, official: Official, notes: list[str], seed: int
+) -> Card:
+    """Return the corpus's card with what was found and drawn."""
+    splits = dict(card.splits)
+    for split in sorted(set(rows["split"])):
+        if split.endswith(REST):
+            splits[split] = f"recordings of {split.removesuffix(REST)} without a counterpart on the other side"
+    held = set(rows["split"])
+    targets = {
+        model: {role: [split for split in names if split in held] for role, names in roles.items()}
+        for model, roles in card.targets.items()
+    }
+    kept = {model: {role: names for role, names in roles.items() if names} for model, roles in targets.items()}
+    numbers = {"tracks": len(rows), "gone": int(counts["gone"].sum()), "seed": seed}
+    return card.model_copy(
+        update={
+            "splits": {split: text for split, text in splits.items() if split in held},
+            "counts": numbers | rows["split"].value_counts().to_dict(),
+            "files": dict(official.files),
+            "known_biases": [*card.known_biases, *notes],
+            "targets": {model: roles for model, roles in kept.items() if roles},
+            "sources": {model: text for model, text in card.sources.items() if kept.get(model)},
+        }
+    )
+
+
+def _write(files: Sequence[Path], rows: pd.DataFrame, gone: pd.DataFrame, card: Card) -> None:
+    """Write manifest, card and list of what is gone: all three, or none."""
+    manifest, beside, lost = files
+    try:
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=manifest.parent, prefix=".building-") as place:
+            made = [Path(place) / path.name for path in files]
+            write_csv(rows[list(COLUMNS)], made[0])
+            made[1].write_text(
+                yaml.safe_dump(card.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120),
+                encoding="utf-8",
+            )
+            write_csv(gone[["track_id", "split", "source"]], made[2])
+            for part, path in zip(reversed(made), (lost, beside, manifest), strict=True):
+                part.replace(path)
+    except OSError as error:
+        raise ManifestError(f"{manifest.parent}: cannot be written to ({reason_of(error)})") from None
