@@ -9,19 +9,21 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 import yaml
 from typer.testing import CliRunner
 
 from earwitness.manifest import read_manifest
-from earwitness.pocket import composer, corpus, render, style
+from earwitness.pocket import composer, corpus, midi, render, style
 from earwitness.pocket.__main__ import app
 
 ROOT = Path(__file__).parent.parent
 MANIFEST = ROOT / "data_manifests" / "pocket.csv"
 CARD = ROOT / "data_manifests" / "pocket.card.yml"
 LADDER = ROOT / "data_manifests" / "pocket-ladder.csv"
+SCORES = ROOT / "data_manifests" / "pocket-midi.csv"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,7 @@ def test_captions_name_the_style_and_not_the_track(plan):
 def test_committed_manifest_is_what_the_code_writes():
     assert MANIFEST.read_bytes() == corpus.manifest_csv().encode(), "run: python -m earwitness.pocket manifest"
     assert LADDER.read_bytes() == corpus.manifest_csv(corpus.ladder_plan()).encode()
+    assert SCORES.read_bytes() == corpus.manifest_csv(corpus.midi_plan()).encode()
 
 
 def test_the_ladder_cuts_split_a_and_leaves_the_rest(plan):
@@ -172,6 +175,62 @@ def test_card_agrees_with_the_corpus(plan):
     for kind in ("musicgen", "audioldm"):
         for twin in "ab":
             assert card["targets"][f"pocket/{kind}-{twin}"] == {"member": [twin], "nonmember": ["neither"]}
+
+
+def test_scores_card_agrees_with_the_notes(plan):
+    card = yaml.safe_load(SCORES.with_suffix(".card.yml").read_text())
+    notes = [len(e.piece().notes) for e in plan]
+    assert card["counts"]["tracks"] == len(plan)
+    assert card["counts"]["notes"] == sum(notes)
+    assert card["counts"]["fewest_notes_in_a_track"] == min(notes)
+    assert card["counts"]["most_notes_in_a_track"] == max(notes)
+    assert card["splits"] == yaml.safe_load(CARD.read_text())["splits"]
+
+
+def test_the_scores_are_the_same_lot(plan):
+    rows = list(csv.DictReader(io.StringIO(SCORES.read_text())))
+    sounds = list(csv.DictReader(io.StringIO(MANIFEST.read_text())))
+    for row, sound in zip(rows, sounds, strict=True):
+        assert row["path"].endswith(".mid")
+        assert 5.5 < float(row["duration_s"]) <= composer.DURATION_S
+        for name in ("track_id", "artist", "split", "notes_sha256"):
+            assert row[name] == sound[name]
+
+
+def test_a_midi_file_holds_the_notes(plan):
+    """Onsets, pitches, velocities, instruments to the tick; ends, but for a key that is struck again before."""
+    for entry in plan[::60]:
+        piece = entry.piece()
+        read = pretty_midi.PrettyMIDI(io.BytesIO(midi.midi_bytes(piece, entry.artist)))
+        assert [t.numerator for t in read.time_signature_changes] == [entry.artist.steps // 4]
+        assert read.get_tempo_changes()[1] == pytest.approx([piece.bpm], rel=1e-4)
+        scale = midi.RESOLUTION // composer.TICKS_PER_BEAT
+        held = {
+            (read.time_to_tick(n.start) / scale, n.pitch, n.velocity, track.program, track.is_drum): n.end
+            for track in read.instruments
+            for n in track.notes
+        }
+        wanted = {
+            (float(n["onset"]), int(n["pitch"]), int(n["velocity"]), int(n["program"]), bool(n["drum"])): n
+            for n in piece.notes
+        }
+        assert held.keys() == wanted.keys()
+        ends = np.array([read.time_to_tick(held[key]) / scale for key in wanted])
+        exact = np.array([float(n["onset"] + n["duration"]) for n in wanted.values()])
+        assert (ends <= exact).all()
+        assert (ends == exact).mean() > 0.8
+
+
+def test_a_key_struck_again_is_let_go_first():
+    artist = next(a for a in corpus.artists() if a.chords)
+    notes = np.zeros(2, composer.NOTE)
+    notes["onset"], notes["duration"], notes["pitch"], notes["velocity"] = (0, 10), (20, 5), 60, 80
+    notes["program"] = artist.lead.program
+    read = pretty_midi.PrettyMIDI(io.BytesIO(midi.midi_bytes(composer.Piece("x", 0, 120, notes), artist)))
+    assert [(read.time_to_tick(n.start), read.time_to_tick(n.end)) for n in read.instruments[0].notes] == [
+        (0, 200),
+        (200, 300),
+    ]
 
 
 def test_sound_is_clean(sounds):
@@ -249,11 +308,15 @@ def test_ensure_corpus_renders_what_is_missing_and_nothing_else(tmp_path, small_
         assert np.isfinite(audio).all()
         assert np.abs(audio).max() < 1.0
     hashes = list(csv.DictReader((root / "sha256.csv").open()))
-    assert [h["path"] for h in hashes] == [e.path for e in small_corpus]
+    assert [h["path"] for h in hashes] == [path for e in small_corpus for path in (e.path, e.midi)]
     kept = (root / small_corpus[0].path).stat().st_mtime_ns
     (root / small_corpus[1].path).unlink()
+    (root / small_corpus[0].midi).unlink()
     corpus.ensure_corpus(root)
     assert (root / small_corpus[1].path).is_file()
+    assert (root / small_corpus[0].midi).read_bytes() == midi.midi_bytes(
+        small_corpus[0].piece(), small_corpus[0].artist
+    )
     assert (root / small_corpus[0].path).stat().st_mtime_ns == kept
     assert not [p for p in root.rglob(".*") if p.name != ".lock"], "temporary files left behind"
 
@@ -273,6 +336,7 @@ def test_a_complete_corpus_is_recognised_at_once(tmp_path, plan):
         (root / artist.slug).mkdir(parents=True)
     for entry in plan:
         (root / entry.path).touch()
+        (root / entry.midi).touch()
     (root / "version.txt").write_text(str(corpus.VERSION))
     (root / "sha256.csv").touch()
     start = time.perf_counter()
@@ -286,4 +350,4 @@ def test_command_writes_the_manifest(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["manifest", "--out", str(out)])
     assert done.exit_code == 0
     assert out.read_text() == "track_id\n"
-    assert done.stdout.split() == [str(out), str(out.with_name("pocket-ladder.csv"))]
+    assert done.stdout.split() == [str(out.with_name(f"pocket{kind}.csv")) for kind in ("", "-ladder", "-midi")]

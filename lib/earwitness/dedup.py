@@ -2,12 +2,14 @@
 
 Copies share exact words of their fingerprints (``prints``) at a constant offset; an index of words finds such pairs
 without comparing all with all, and the share of equal bits over the whole overlap decides. It finds copies of a
-*recording*, not other takes, covers, samples or medleys. The book page *Audit your own* says what happens to copies.
+*recording*, not other takes, covers, samples or medleys. Scores have words of their own (``symbolic.prints``) and are
+compared in the same way. The book page *Audit your own* says what happens to copies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -21,14 +23,15 @@ COMMON = 64  # a word found more often than this says nothing (sustained notes, 
 OFFSETS = 8  # best offsets of a pair that are compared bit by bit
 MIN_HITS = 2  # exact words that a pair must share at one offset to be compared
 MIN_SHARE = 0.5  # of the shorter recording's frames that must overlap
+SCORE_SHARE = 0.8  # the same for scores, whose words come in dozens
 MAX_ERRORS = (
     0.15  # share of unequal bits up to which two are one; music made alike reached 0.17, unrelated music has 0.5
 )
 COLUMNS = ("track_id", "other_id", "role", "other_role", "similarity", "offset_s")
 
 
-def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words]) -> pd.DataFrame:
-    """Find pairs of tracks that are one recording.
+def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: bool = False) -> pd.DataFrame:
+    """Find pairs of tracks that are one recording, or one score.
 
     Parameters
     ----------
@@ -36,20 +39,24 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words]) -> pd.DataF
         Their order decides which of two is ``track_id`` (the earlier) and which ``other_id``.
     prints : mapping
         ``track_id`` -> fingerprint; tracks without one are passed over.
+    scores : bool
+        The words are those of scores: a score has few of them, so nearly all of the shorter one must overlap.
 
     Returns
     -------
     pandas.DataFrame
         One row per pair: ``track_id, other_id, role, other_role``, ``similarity`` (share of equal bits over the
-        overlap) and ``offset_s`` (where in the first the second begins, in seconds; negative if it begins earlier).
+        overlap) and ``offset_s`` (where in the first the second begins, in seconds; negative if it begins earlier; NaN
+        for scores).
     """
     known = [track for track in tracks if len(prints.get(track.track_id, ()))]
     held = [prints[track.track_id] for track in known]
     rows = []
+    share, step_s = (SCORE_SHARE, nan) if scores else (MIN_SHARE, HOP / RATE)
     for first, second, offset in _candidates(held):
-        similarity = _agreement(held[first], held[second], offset)
+        similarity = _agreement(held[first], held[second], offset, share)
         if similarity >= 1 - MAX_ERRORS:
-            rows.append((first, second, similarity, offset * HOP / RATE))
+            rows.append((first, second, similarity, offset * step_s))
     found = pd.DataFrame(rows, columns=["first", "second", "similarity", "offset_s"])
     found = found.sort_values(["first", "second", "similarity"], ascending=[True, True, False], kind="stable")
     found = found.drop_duplicates(["first", "second"]).reset_index(drop=True)
@@ -90,12 +97,12 @@ def _candidates(held: Sequence[Words]) -> list[tuple[int, int, int]]:
     return [(int(a), int(b), int(o)) for a, b, o in best[["first", "second", "offset"]].to_numpy()]
 
 
-def _agreement(first: Words, second: Words, offset: int) -> float:
+def _agreement(first: Words, second: Words, offset: int, share: float) -> float:
     """Return the share of equal bits where both sound, if ``second`` begins ``offset`` frames into ``first``."""
     start, stop = max(0, offset), min(len(first), len(second) + offset)
     a, b = first[start:stop], second[start - offset : stop - offset]
     heard = (a != 0) & (b != 0)
-    needed = MIN_SHARE * min(np.count_nonzero(first), np.count_nonzero(second))
+    needed = share * min(np.count_nonzero(first), np.count_nonzero(second))
     if np.count_nonzero(heard) < max(1, needed):
         return 0.0
     return 1 - float(np.bitwise_count(a[heard] ^ b[heard]).mean()) / 32

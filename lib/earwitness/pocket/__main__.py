@@ -24,15 +24,17 @@ def corpus() -> None:
 
 @app.command()
 def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = None) -> None:
-    """Write the manifest data_manifests/pocket.csv, and the ladder's pocket-ladder.csv beside it."""
-    from earwitness.pocket.corpus import ladder_plan, manifest_csv
+    """Write data_manifests/pocket.csv and, beside it, pocket-ladder.csv (the ladder) and pocket-midi.csv (scores)."""
+    from earwitness.pocket.corpus import ladder_plan, manifest_csv, midi_plan
 
     target = out or project_root() / "data_manifests" / "pocket.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(manifest_csv())
-    ladder = target.with_name(f"{target.stem}-ladder.csv")
-    ladder.write_text(manifest_csv(ladder_plan()))
-    typer.echo(f"{target}\n{ladder}")
+    typer.echo(target)
+    for name, entries in (("ladder", ladder_plan()), ("midi", midi_plan())):
+        beside = target.with_name(f"{target.stem}-{name}.csv")
+        beside.write_text(manifest_csv(entries))
+        typer.echo(beside)
 
 
 @app.command()

@@ -41,6 +41,11 @@ class Piece:
         return ticks * (60.0 / (self.bpm * TICKS_PER_BEAT))
 
     @property
+    def end_s(self) -> float:
+        """When the last note ends, seconds, to the millisecond."""
+        return round(float(self.seconds((self.notes["onset"] + self.notes["duration"]).max())), 3)
+
+    @property
     def sha256(self) -> str:
         """Hash of tempo and notes: integers only, so it is the same on every machine."""
         return hashlib.sha256(np.int32(self.bpm).tobytes() + self.notes.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The pocket corpus: who made what, the three-way lot, the manifest, and the audio files.
+"""The pocket corpus: who made what, the three-way lot, the manifests, the audio files and the same notes as MIDI.
 
 Membership is known because it was drawn by lot; nothing else (format, caption, loudness, order, seeds of the notes)
 depends on the lot. Explained on the book page *The pocket world*.
@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 
 from earwitness.paths import results_dir
-from earwitness.pocket import composer, render, style
+from earwitness.pocket import composer, midi, render, style
 
 SEED = 20251209
 VERSION = 1  # raise it when a note or a sound changes: audio of another version is rendered anew
@@ -55,6 +55,11 @@ class Entry:
     def track_id(self) -> str:
         """Artist and number, for example ``ovelune-07``; says nothing about the lot."""
         return f"{self.artist.slug}-{self.number:02d}"
+
+    @property
+    def midi(self) -> str:
+        """Path of the same notes as a MIDI file."""
+        return str(Path(self.path).with_suffix(".mid"))
 
     def piece(self) -> composer.Piece:
         """Write the track's notes."""
@@ -103,6 +108,11 @@ def ladder_plan() -> list[Entry]:
     return [replace(e, split=next(pieces[e.artist.name])) if e.split == "a" else e for e in trained]
 
 
+def midi_plan() -> list[Entry]:
+    """Return the whole corpus with the paths of its MIDI files: ``data_manifests/pocket-midi.csv``."""
+    return [replace(e, path=e.midi) for e in plan()]
+
+
 def manifest_csv(entries: list[Entry] | None = None) -> str:
     """Return a manifest of ``entries`` as text: by default all of them, ``data_manifests/pocket.csv``.
 
@@ -113,6 +123,7 @@ def manifest_csv(entries: list[Entry] | None = None) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for e in plan() if entries is None else entries:
+        piece = e.piece()
         facts = (
             e.track_id,
             e.path,
@@ -120,16 +131,16 @@ def manifest_csv(entries: list[Entry] | None = None) -> str:
             e.track_id,
             e.split,
             e.caption,
-            composer.DURATION_S,
+            piece.end_s if e.path == e.midi else composer.DURATION_S,
             "",
-            e.piece().sha256,
+            piece.sha256,
         )
         writer.writerow((*facts, "CC0-1.0", "earwitness.pocket", ""))
     return text.getvalue()
 
 
 def ensure_corpus(root: Path | None = None) -> Path:
-    """Render every audio file that is missing and return the audio root.
+    """Render every audio file and write every MIDI file that is missing, and return the audio root.
 
     Parameters
     ----------
@@ -139,8 +150,8 @@ def ensure_corpus(root: Path | None = None) -> Path:
     Returns
     -------
     Path
-        The audio root: manifest paths are relative to it. It also holds ``sha256.csv`` (path, sha256 of each file) and
-        ``version.txt``. Files appear whole or not at all; two processes may call this at once.
+        The audio root: manifest paths are relative to it. It also holds the same pieces as MIDI, ``sha256.csv`` (path,
+        sha256 of each file) and ``version.txt``. Files appear whole or not at all; two processes may call this at once.
     """
     root = results_dir() / "pocket" / "audio" if root is None else Path(root)
     entries = plan()
@@ -157,7 +168,7 @@ def _complete(root: Path, entries: list[Entry]) -> bool:
     stamp = root / "version.txt"
     if not stamp.is_file() or stamp.read_text() != str(VERSION) or not (root / "sha256.csv").is_file():
         return False
-    return all((root / e.path).is_file() for e in entries)
+    return all((root / path).is_file() for e in entries for path in (e.path, e.midi))
 
 
 def _render_all(root: Path, entries: list[Entry]) -> None:
@@ -166,33 +177,38 @@ def _render_all(root: Path, entries: list[Entry]) -> None:
     stamp, hashes = root / "version.txt", root / "sha256.csv"
     hashes.unlink(missing_ok=True)
     fresh = stamp.is_file() and stamp.read_text() == str(VERSION)
-    todo = [e for e in entries if not (fresh and (root / e.path).is_file())]
     stamp.unlink(missing_ok=True)
     if not fresh:  # files of another version must not be taken for ours after an interruption
-        for e in todo:
-            (root / e.path).unlink(missing_ok=True)
+        for path in (path for e in entries for path in (e.path, e.midi)):
+            (root / path).unlink(missing_ok=True)
+    todo = [e for e in entries if not all((root / path).is_file() for path in (e.path, e.midi))]
     for artist in artists():
         (root / artist.slug).mkdir(exist_ok=True)
     _write_whole(stamp, str(VERSION))
     Parallel(n_jobs=-1)(delayed(_render_file)(root, todo[i : i + 20]) for i in range(0, len(todo), 20))
-    rows = [f"{e.path},{hashlib.sha256((root / e.path).read_bytes()).hexdigest()}" for e in entries]
+    paths = [path for e in entries for path in (e.path, e.midi)]
+    rows = [f"{path},{hashlib.sha256((root / path).read_bytes()).hexdigest()}" for path in paths]
     _write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))
 
 
 def _render_file(root: Path, entries: list[Entry]) -> None:
-    """Render a few files, each under a temporary name that is then renamed."""
+    """Render what is missing of a few pieces, each file under a temporary name that is then renamed."""
     for e in entries:
-        target = root / e.path
+        piece, target = e.piece(), root / e.path
+        if not (root / e.midi).is_file():
+            _write_whole(root / e.midi, midi.midi_bytes(piece, e.artist))
+        if target.is_file():
+            continue
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         container, subtype = FORMATS[target.suffix[1:]]
-        sound = render.render(e.piece(), e.artist)
+        sound = render.render(piece, e.artist)
         soundfile.write(temporary, sound, render.SAMPLE_RATE, format=container, subtype=subtype)
         temporary.replace(target)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 
