@@ -202,6 +202,7 @@ def test_logits_that_overflowed_are_refused(value):
 @dataclass
 class Info:
     name: str = "toy"
+    scheme: None = None
 
 
 class Toy:

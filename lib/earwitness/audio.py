@@ -32,6 +32,7 @@ MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
 SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *demux.DEMUXERS}
+SCORES = {".mid", ".midi"}  # read by ``symbolic.midi``, for models of notes
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,10 @@ def probe(path: Path) -> FileInfo:
     AudioError
         A file that is missing or not readable as audio.
     """
+    if path.suffix.lower() in SCORES:
+        from earwitness.symbolic import midi
+
+        return midi.probe(path)
     _refuse_missing(path)
     if demux.handles(path):
         return FileInfo(path.suffix[1:].upper(), *demux.probe(path))

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from earwitness.audio import AudioSpec
 from earwitness.errors import InputError
 from earwitness.extractors.run import Further, passes_asked
 from earwitness.manifest import read_splits
 from earwitness.models import describe
 from earwitness.paths import project_root
 from earwitness.probe import measure
+from earwitness.windows import spec_of
 
 MEASURED = "benchmarks/throughput.csv"
 COLUMNS = ["network", "device", "segment_seconds", "score_s_per_segment", "prepare_s_per_segment", "bytes_per_segment"]
@@ -44,7 +44,7 @@ def throughput(model: str = "", manifest: str | Path = "", *, own_seconds: float
     rows = pd.read_csv(project_root() / MEASURED)[COLUMNS]
     if model:
         info = describe(model)
-        spec = AudioSpec.of(info)
+        spec = spec_of(info)
         further = Further(passes_asked("all", info), None, {})
         found = measure(model, read_splits(manifest)[:8], spec, further, allow_download=False)
         if found is None:

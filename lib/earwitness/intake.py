@@ -20,7 +20,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from earwitness import dedup, imbalance, sandbox
-from earwitness.audio import AudioSpec
 from earwitness.errors import InputError, ManifestError
 from earwitness.gather import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.manifest import Track
@@ -28,6 +27,7 @@ from earwitness.paths import project_root, reason_of
 from earwitness.planning import identity
 from earwitness.prints import Words
 from earwitness.text import write_csv
+from earwitness.windows import spec_of
 
 FILE_COLUMNS = (
     "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
@@ -99,7 +99,7 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
     if not tracks and (found is None or found.refused.empty):
         raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
     info, _ = identity(model, allow_download=False)
-    spec = AudioSpec.of(info)
+    spec = spec_of(info)
     answers = sandbox.inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):
         if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:

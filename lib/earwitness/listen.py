@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from earwitness.audio import AudioSpec, Segment
+from earwitness.audio import Segment
 from earwitness.errors import InputError, nearest
 from earwitness.manifest import Track
 from earwitness.signals import Signals
-from earwitness.windows import segments
+from earwitness.windows import segments, spec_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def first_stored(signals: Signals, tracks: Sequence[Track], *, seed: int = 0) ->
     Parameters are those of :func:`of_each_role`.
     """
     info, names = signals.info, {track.track_id for track in tracks}
-    spec = AudioSpec.of(info, seed)
+    spec = spec_of(info, seed)
     index = signals.index
     stored = set(index.loc[index["track_id"].isin(names), "segment_id"])
     surprise = {

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from earwitness.attacks import cost, resolve
-from earwitness.audio import AudioSpec
-from earwitness.errors import InputError, ManifestError, ModelError
+from earwitness.attacks import cost
+from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.extractors import plan as diffusion_plan
 from earwitness.extractors.run import Further, passes_asked, specs_asked
 from earwitness.manifest import Track, read_manifest, read_splits
@@ -27,6 +26,9 @@ from earwitness.probe import Probe, measure
 from earwitness.progress import span
 from earwitness.shards import exclusion, key_tracks, seconds_of
 from earwitness.store import Store, digest
+from earwitness.symbolic.windows import SymbolicSpec
+from earwitness.windows import Spec, spec_of
+from earwitness.windows import segments as windows_of
 
 SIDES = {"suspect": ("suspect", "member"), "held_out": ("held_out", "nonmember")}
 UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
@@ -96,8 +98,9 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
         own[name] = diffusion_plan.plan(passes).nfe if diffusion else sum(passes.values())
     if diffusion:
         return own, diffusion_plan.plan(asked).nfe
-    standard = cost(resolve("loss"))  # the two passes that are always run, so that no later attack asks for them again
-    return own, sum({**standard, **{name: n for name, n in cost(resolve(attacks)).items() if name in asked}}.values())
+    standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
+    further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    return own, sum({**standard, **further}.values())
 
 
 def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
@@ -171,12 +174,12 @@ def forecast(
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     info, notes = identity(model, allow_download=allow_download)
-    spec = AudioSpec.of(info, seed, max_segments)
+    spec = spec_of(info, seed, max_segments)
     own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
     for _, track in keyed:
-        if not lengths[track.track_id] >= info.segment_seconds:
+        if not lengths[track.track_id] >= info.segment_seconds:  # a symbolic model's is 0: it counts tokens
             reason = f"{track.path.name}: {lengths[track.track_id]:.2f} s, shorter than {info.segment_seconds:.2f} s"
             unknown = np.isnan(lengths[track.track_id])
             excluded.append(exclusion(track, f"{track.path.name}: not readable as audio" if unknown else reason))
@@ -185,7 +188,7 @@ def forecast(
     further = Further(passes_asked(attacks, info), None, {})
     stored = set() if info.revision == UNKNOWN else set(Store(info, spec, further.key()).index()["track_key"])
     missing = [track for key, track in usable if key not in stored]
-    segments = sum(_segments_of(lengths[track.track_id], info.segment_seconds, max_segments) for track in missing)
+    segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None
     if probe and missing and info.revision != UNKNOWN:
         order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
@@ -210,10 +213,15 @@ def forecast(
     )  # fmt: skip
 
 
-def _segments_of(seconds: float, length: float, most: int) -> int:
-    """Return how many whole segments fit, at most ``most`` (0: all)."""
-    count = int(seconds // length)
-    return min(count, most) if most else count
+def _segments_of(track: Track, seconds: float, spec: Spec) -> int:
+    """Return how many whole segments fit, at most ``max_segments`` (0: all); the windows of a score are counted."""
+    if isinstance(spec, SymbolicSpec):
+        try:
+            return sum(1 for _ in windows_of(track.path, spec))
+        except AudioError:
+            return 0
+    count = int(seconds // spec.segment_seconds)
+    return min(count, spec.max_segments) if spec.max_segments else count
 
 
 def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None = None) -> list[Track]:

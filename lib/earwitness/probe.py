@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from earwitness.audio import AudioSpec, Segment
+from earwitness.audio import Segment
 from earwitness.errors import AudioError
 from earwitness.extractors.run import Further, score_part
 from earwitness.manifest import Track
 from earwitness.models import load_model
 from earwitness.store import encode
-from earwitness.windows import segments
+from earwitness.windows import Spec, segments
 
 PROBE_SEGMENTS = 8  # one small batch: enough to see a second a segment, or a millisecond
 
@@ -36,9 +36,7 @@ class Probe:
     bytes_per_segment: float
 
 
-def measure(
-    model: str, tracks: Sequence[Track], spec: AudioSpec, further: Further, *, allow_download: bool
-) -> Probe | None:
+def measure(model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool) -> Probe | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
     started, tried = time.perf_counter(), 0

@@ -29,12 +29,12 @@ import numpy as np
 import soundfile as sf
 from scipy.signal import welch
 
-from earwitness.audio import AudioSpec, condition, decode, probe
+from earwitness.audio import SCORES, condition, decode, probe
 from earwitness.errors import AudioError, EarwitnessError
 from earwitness.paths import reason_of
 from earwitness.prints import SPEC, words
 from earwitness.text import plain
-from earwitness.windows import blocks, is_long, segments
+from earwitness.windows import Spec, blocks, from_plain, is_long, segments, to_plain
 
 MEMORY_GIB = 8  # address space of a worker
 SECONDS, SECONDS_PER_GB = 60.0, 300.0  # time for one file: a base, and more for larger ones
@@ -48,14 +48,14 @@ _busy: set[_Worker] = set()
 _lock = threading.Lock()
 
 
-def inspect(paths: Sequence[Path], spec: AudioSpec, *, workers: int = 2) -> list[dict[str, Any]]:
+def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict[str, Any]]:
     """Open every file in a worker and say what is in it.
 
     Parameters
     ----------
     paths : sequence of Path
         Files, whatever they hold.
-    spec : AudioSpec
+    spec : Spec
         What the target model hears; decides how many segments a recording gives.
     workers : int
         Processes at a time. They stay until this process ends, and serve the next call.
@@ -84,7 +84,7 @@ def inspect(paths: Sequence[Path], spec: AudioSpec, *, workers: int = 2) -> list
         pool.shutdown(cancel_futures=True)
 
 
-def _one(path: Path, spec: AudioSpec) -> dict[str, Any]:
+def _one(path: Path, spec: Spec) -> dict[str, Any]:
     """Hash a file here and have it opened by an idle worker, or a new one."""
     try:
         if not path.is_file():
@@ -100,7 +100,7 @@ def _one(path: Path, spec: AudioSpec) -> dict[str, Any]:
     if worker is None or worker.process.poll() is not None:
         worker = _Worker()
     _busy.add(worker)
-    found |= worker.ask({"path": str(path), "spec": asdict(spec)}, SECONDS + SECONDS_PER_GB * size / 1e9)
+    found |= worker.ask({"path": str(path), "spec": to_plain(spec)}, SECONDS + SECONDS_PER_GB * size / 1e9)
     with _lock:
         _busy.discard(worker)
         if worker.process.poll() is None:
@@ -164,13 +164,14 @@ class _Worker:
         self.process.wait()
 
 
-def look(path: Path, spec: AudioSpec) -> dict[str, Any]:
+def look(path: Path, spec: Spec) -> dict[str, Any]:
     """Say what is in a file (the work of a worker); see ``inspect``."""
     found: dict[str, Any] = {"reason": ""}
     try:
         found |= asdict(probe(path))
-        heard = _long(path, found) if is_long(path) else _whole(path, found)
-        found["words"] = base64.b64encode(words(heard).tobytes()).decode()
+        if path.suffix.lower() not in SCORES:
+            heard = _long(path, found) if is_long(path) else _whole(path, found)
+            found["words"] = base64.b64encode(words(heard).tobytes()).decode()
         found["segments"] = sum(1 for _ in segments(path, spec))
     except AudioError as error:
         found["reason"] = str(error).removeprefix(f"{path.name}: ")
@@ -232,7 +233,7 @@ def main() -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(look(Path(request["path"]), AudioSpec(**request["spec"]))), file=answers, flush=True)
+        print(json.dumps(look(Path(request["path"]), from_plain(request["spec"]))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from earwitness.attacks import resolve
-from earwitness.audio import AudioSpec, Segment
+from earwitness.audio import Segment
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.diffusion import DenoisingSignals
@@ -31,6 +31,7 @@ from earwitness.progress import Progress
 from earwitness.shards import deal, exclusion, key_tracks, parts_of
 from earwitness.store import RESUME, Claims, Store, digest, part_name
 from earwitness.stream import Stream
+from earwitness.windows import Spec, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +98,7 @@ def summary(signals: Signals) -> dict[str, Any]:
 class _Work:
     """The loop: claim a part, score it, store it, until none is left; parts that others hold come last."""
 
-    def __init__(self, model: Any, info: ModelInfo, spec: AudioSpec, further: Further, store: Store) -> None:
+    def __init__(self, model: Any, info: ModelInfo, spec: Spec, further: Further, store: Store) -> None:
         self.model, self.info, self.spec, self.further, self.store = model, info, spec, further, store
         self.failed: dict[str, str] = {}
         self.scored = 0
@@ -223,7 +224,7 @@ def collect(
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
     info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
-    spec = AudioSpec.of(info, seed, max_segments)
+    spec = spec_of(info, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
     further = Further(passes_asked(attacks, info), second, prefixes or {})
     store = Store(info, spec, further.key())

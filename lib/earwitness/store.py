@@ -26,11 +26,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from earwitness.audio import AudioSpec
 from earwitness.errors import StoreError
 from earwitness.extractors import blind, diffusion, token
 from earwitness.models.base import ModelInfo
 from earwitness.paths import results_dir
+from earwitness.windows import Spec
 
 SCHEMA_VERSION = 3
 INDEX = ["track_key", "segment_id", "start_s"]
@@ -101,7 +101,7 @@ def facts_of(schema: pa.Schema) -> dict[str, Any]:
 class Store:
     """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
 
-    def __init__(self, info: ModelInfo, spec: AudioSpec, further: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, info: ModelInfo, spec: Spec, further: Mapping[str, Any] | None = None) -> None:
         self.identity: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "model": info.key(),

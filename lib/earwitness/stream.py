@@ -22,12 +22,12 @@ from queue import Queue
 from types import TracebackType
 from typing import IO, Any, Self
 
-from earwitness.audio import AudioSpec, Segment
+from earwitness.audio import Segment
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.manifest import Track, file_hash
 from earwitness.shards import track_key
-from earwitness.windows import segments
+from earwitness.windows import Spec, segments
 
 AHEAD = 16  # segments a worker holds ready
 
@@ -35,12 +35,12 @@ Task = tuple[str, Path, str]  # track key, recording, caption
 Answer = Segment | str | None  # a segment; at last None, or why the recording cannot be used
 
 
-def answers(task: Task, spec: AudioSpec) -> Iterator[Answer]:
+def answers(task: Task, spec: Spec) -> Iterator[Answer]:
     """Yield the segments of a recording with their blind features; at last None, or why it cannot be used."""
     key, path, caption = task
     try:
         for segment in segments(path, spec):
-            yield replace(segment, blind=blind.extract(segment.audio, spec.sample_rate, path, caption))
+            yield replace(segment, blind=blind.of_segment(segment, spec, path, caption))
         changed = track_key(path, file_hash(path), caption) != key
     except (AudioError, OSError) as error:
         yield str(error)
@@ -51,7 +51,7 @@ def answers(task: Task, spec: AudioSpec) -> Iterator[Answer]:
 class _Worker:
     """A process that answers tasks in the order they come."""
 
-    def __init__(self, spec: AudioSpec) -> None:
+    def __init__(self, spec: Spec) -> None:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "earwitness.stream"],
@@ -84,13 +84,13 @@ class Stream:
 
     Parameters
     ----------
-    spec : AudioSpec
-        What the model hears.
+    spec : Spec
+        What the model hears or reads.
     workers : int
         Worker processes; 0 decodes when a segment is asked for, in this process.
     """
 
-    def __init__(self, spec: AudioSpec, workers: int = 0) -> None:
+    def __init__(self, spec: Spec, workers: int = 0) -> None:
         self.spec, self.number = spec, workers
         self.workers: list[_Worker] = []
         self.asked: deque[tuple[Task, _Worker | None]] = deque()

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from earwitness.audio import AudioSpec
 from earwitness.errors import InputError
 from earwitness.extractors.run import Further, passes_asked
 from earwitness.manifest import Track, read_splits
@@ -22,6 +21,7 @@ from earwitness.models import describe
 from earwitness.paths import project_root, results_dir
 from earwitness.shards import deal, key_tracks, parts_of
 from earwitness.store import CLAIMS, Claims, Store, part_name
+from earwitness.windows import spec_of
 
 MISSING = "expected an audio file"  # how an exclusion of a recording that is not there begins
 
@@ -44,7 +44,7 @@ def status(
         ``bytes`` of the whole store; ``damaged`` parts set aside; ``claimed``: parts another process is at work on.
     """
     info = describe(model, dtype=dtype, allow_download=False)
-    spec = AudioSpec.of(info, seed)
+    spec = spec_of(info, seed)
     store = Store(info, spec, Further(passes_asked(attacks, info), None, {}).key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     keys = {key for key, _ in keyed}

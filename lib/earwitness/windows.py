@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, gcd
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile as sf
@@ -21,13 +22,43 @@ from scipy.signal import resample_poly
 from earwitness import audio
 from earwitness.audio import LEVEL_DBFS, SILENCE_DBFS, AudioSpec, Segment
 from earwitness.errors import AudioError
+from earwitness.symbolic import windows as symbolic
+from earwitness.symbolic.windows import SymbolicSpec
+
+if TYPE_CHECKING:
+    from earwitness.models.base import ModelInfo
+
+Spec = AudioSpec | SymbolicSpec
 
 WHOLE_SECONDS = 600.0  # recordings up to this length are prepared at once
 WINDOW_SECONDS = 60.0  # of audio decoded at a time
 
 
-def segments(path: Path, spec: AudioSpec) -> Iterator[Segment]:
-    """Yield the segments of a recording in time order, as ``audio.prepare`` cuts them; ``AudioError`` as it raises."""
+def spec_of(info: ModelInfo, seed: int = 0, max_segments: int = 0) -> Spec:
+    """Return what a model hears or, if it is a symbolic one, reads."""
+    if info.scheme is not None:
+        return SymbolicSpec(info.scheme, seed, max_segments)
+    return AudioSpec.of(info, seed, max_segments)
+
+
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """Return a specification as JSON can hold it."""
+    return spec.to_plain() if isinstance(spec, SymbolicSpec) else asdict(spec)
+
+
+def from_plain(fields: dict[str, Any]) -> Spec:
+    """Undo ``to_plain``."""
+    return SymbolicSpec.from_plain(fields) if "scheme" in fields else AudioSpec(**fields)
+
+
+def segments(path: Path, spec: Spec) -> Iterator[Segment]:
+    """Yield the segments of a recording in time order, as ``audio.prepare`` cuts them; ``AudioError`` as it raises.
+
+    For a symbolic model they are the windows of a MIDI file.
+    """
+    if isinstance(spec, SymbolicSpec):
+        yield from symbolic.segments(path, spec)
+        return
     if not is_long(path):
         yield from audio.prepare(path, spec)
         return

@@ -90,7 +90,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     specs = resolve(
         attacks,
         codebooks=len(sample.codes) if "token" in heads and sample else DEFAULT_CODEBOOKS,
-        passes={*heads} | (set() if sample is None else sample.passes),
+        passes={p for signal, _ in heads.values() for p in signal.passes},
         context=context,
     )
     for s in specs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import nan
 
 from earwitness.attacks.registry import attack
+from earwitness.extractors import notes
 from earwitness.extractors.blind import FEATURES, BlindSignals
 
 
@@ -19,10 +20,10 @@ from earwitness.extractors.blind import FEATURES, BlindSignals
     formula=r"x_f",
     source="blind baselines: Das et al., arXiv 2406.16201; features after FiMMIA",
     access="none",
-    streams=FEATURES,
+    streams=FEATURES + notes.FEATURES,
     per_codebook=False,
     sign="none",
 )
 def blind(signals: BlindSignals, *, stream: str) -> float:
-    """One feature of the audio or of its manifest row, as it is."""
+    """One feature of the audio, of the notes, or of the manifest row, as it is."""
     return signals.features.get(stream, nan)

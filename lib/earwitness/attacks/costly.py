@@ -81,6 +81,50 @@ def neighbourhood(signals: TokenSignals, *, stream: str, codebook: int | None = 
     return likelihood(signals, stream, codebook) - mean(of_codebook(signals, "neighbours/means", codebook))
 
 
+def beside(signals: TokenSignals, kind: str, stream: str, codebook: int | None) -> float:
+    """Mean log-likelihood minus that of a piece's neighbours of one kind."""
+    return likelihood(signals, stream, codebook) - mean(of_codebook(signals, f"{kind}/means", codebook))
+
+
+@attack(
+    "transposition",
+    family="token",
+    formula=r"\bar l(x)-\tfrac12\sum_{\pm} \bar l(x_{\pm\text{a semitone}})",
+    source="Mattern et al., arXiv 2305.18462; neighbours of a score by us",
+    streams=CONDITIONAL,
+    passes=("transposition",),
+)
+def transposition(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Log-likelihood lost when a score is moved a semitone up or down: keys differ in how common they are, too."""
+    return beside(signals, "transposition", stream, codebook)
+
+
+@attack(
+    "dynamics",
+    family="token",
+    formula=r"\bar l(x)-\tfrac12\sum_{\pm} \bar l(x_{\text{velocity}\pm 8})",
+    source="Mattern et al., arXiv 2305.18462; neighbours of a score by us",
+    streams=CONDITIONAL,
+    passes=("dynamics",),
+)
+def dynamics(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Log-likelihood lost when every note of a score is played louder or softer."""
+    return beside(signals, "dynamics", stream, codebook)
+
+
+@attack(
+    "tempo",
+    family="token",
+    formula=r"\bar l(x)-\tfrac12\sum_{\pm} \bar l(x_{\text{tempo}\times 1.1^{\pm1}})",
+    source="Mattern et al., arXiv 2305.18462; neighbours of a score by us",
+    streams=CONDITIONAL,
+    passes=("tempo",),
+)
+def tempo(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
+    """Log-likelihood lost when a score is played faster or slower: only what is said of its tempo changes."""
+    return beside(signals, "tempo", stream, codebook)
+
+
 @attack(
     "token_neighbourhood",
     family="token",

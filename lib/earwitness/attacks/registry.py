@@ -19,13 +19,15 @@ import pandas as pd
 
 from earwitness.errors import InputError, nearest
 from earwitness.extractors import plan
+from earwitness.extractors.notes import FEATURES as NOTE_FEATURES
+from earwitness.extractors.notes import HALF_PASSES
 from earwitness.extractors.passes import EXTRA_PASSES
 from earwitness.extractors.token import STREAMS
 
 Function = Callable[..., float]
 
 # What is run per segment, in forward passes (NFE). Attacks on one stream share its pass; the contrast needs two.
-PASSES = {"blind": 0, "conditional": 1, "null": 1, **EXTRA_PASSES, **plan.PASSES}
+PASSES = {"blind": 0, "blind_notes": 0, "conditional": 1, "null": 1, **EXTRA_PASSES, **plan.PASSES}
 STANDARD_PASSES = ("blind", "conditional", "null")
 DEFAULT_CODEBOOKS = 4  # MusicGen, AudioGen and MAGNeT in mono
 
@@ -107,7 +109,7 @@ class AttackSpec:
     def passes(self) -> frozenset[str]:
         """Names of everything that must have been run for it."""
         if self.attack.family == "blind":
-            return frozenset({"blind"})
+            return frozenset({"blind_notes" if self.stream in NOTE_FEATURES else "blind"})
         if self.attack.family == "diffusion":
             return frozenset(p if "/" in p else f"{p}/{self.stream}" for p in self.attack.passes)
         own = ("conditional", "null") if self.stream == "contrast" else (self.stream,)
@@ -130,7 +132,7 @@ def attack(
     formula: str,
     source: str,
     access: str = "grey",
-    streams: Sequence[str] = STREAMS,
+    streams: Sequence[str] = (*STREAMS, *HALF_PASSES),
     variants: Sequence[Mapping[str, Any]] = ({},),
     passes: Sequence[str] = (),
     context: Sequence[str] = (),

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from earwitness.attacks import score
-from earwitness.audio import AudioSpec
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.extractors.blind import BlindSignals
@@ -25,7 +24,7 @@ from earwitness.models.base import ModelInfo
 from earwitness.report.schema import Testable
 from earwitness.report.words import mends
 from earwitness.units import BLIND_PREFIX, unit_table
-from earwitness.windows import segments
+from earwitness.windows import Spec, segments, spec_of
 
 ROLES = ("suspect", "held_out")
 CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and closer, once the model has been heard
@@ -34,7 +33,7 @@ CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and cl
 class Unheard:
     """The blind signals of some recordings, in the form that ``score`` reads; no model is involved."""
 
-    def __init__(self, tracks: Sequence[Track], spec: AudioSpec) -> None:
+    def __init__(self, tracks: Sequence[Track], spec: Spec) -> None:
         self._tracks, self._spec = tracks, spec
 
     def items(self, family: str) -> Iterator[tuple[Mapping[str, Any], BlindSignals]]:
@@ -43,7 +42,7 @@ class Unheard:
             names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
             with suppress(AudioError):
                 for segment in segments(track.path, self._spec):
-                    unseen = blind.extract(segment.audio, self._spec.sample_rate, track.path, track.caption)
+                    unseen = blind.of_segment(segment, self._spec, track.path, track.caption)
                     yield {**names, "segment_id": segment.segment_id}, unseen
 
 
@@ -83,7 +82,7 @@ def look(
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
     blind_p: float | None = None
     if min(counts) >= MIN_UNITS and pairs is None and not apart:
-        blind_p = _gate(tracks, AudioSpec.of(info), permutations, seed)
+        blind_p = _gate(tracks, spec_of(info), permutations, seed)
     word, reasons = decide(
         Findings(
             n_suspect=counts[0],
@@ -111,7 +110,7 @@ def look(
     )
 
 
-def _gate(tracks: Sequence[Track], spec: AudioSpec, permutations: int, seed: int) -> float | None:
+def _gate(tracks: Sequence[Track], spec: Spec, permutations: int, seed: int) -> float | None:
     """Return the p-value of the blind features alone; None where there is no usable one."""
     scored: pd.DataFrame = score(Unheard(tracks, spec), f"{BLIND_PREFIX}*")
     if scored["role"].nunique() < 2:

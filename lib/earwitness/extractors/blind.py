@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from scipy.fft import dct, rfft
 from scipy.signal import get_window
 
-from earwitness.audio import probe
+from earwitness.audio import AudioSpec, Segment, probe
+from earwitness.extractors import notes
+from earwitness.windows import Spec
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
@@ -59,18 +61,36 @@ FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 @dataclass(frozen=True)
 class BlindSignals:
-    """Named features of one segment, keys from ``FEATURES``; what is unknown is NaN."""
+    """Named features of one segment, keys from ``FEATURES``, or from ``notes.FEATURES`` of a MIDI file's window.
+
+    What is unknown is NaN.
+    """
 
     features: Mapping[str, float]
 
+    @property
+    def passes(self) -> frozenset[str]:
+        """Which kind is held: ``"blind"`` or ``"blind_notes"``."""
+        return frozenset({"blind_notes" if notes.FEATURES[0] in self.features else "blind"})
+
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return everything as one named array in the order of ``FEATURES``, ready to be stored."""
-        return {"features": np.array([self.features.get(name, nan) for name in FEATURES])}
+        """Return everything as one named array in the order of its names, ready to be stored."""
+        kind, names = ("notes", notes.FEATURES) if "blind_notes" in self.passes else ("features", FEATURES)
+        return {kind: np.array([self.features.get(name, nan) for name in names])}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> BlindSignals:
         """Undo ``to_arrays``."""
-        return cls(dict(zip(FEATURES, arrays["features"].tolist(), strict=True)))
+        kind, names = ("notes", notes.FEATURES) if "notes" in arrays else ("features", FEATURES)
+        return cls(dict(zip(names, arrays[kind].tolist(), strict=True)))
+
+
+def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindSignals:
+    """Describe a segment of a recording, or a window of a MIDI file."""
+    if segment.context is not None:
+        return BlindSignals(notes.blind(segment.context, path))
+    assert isinstance(spec, AudioSpec)
+    return extract(segment.audio, spec.sample_rate, path, caption)
 
 
 def extract(

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earwitness.errors import InputError, ModelError, nearest
+from earwitness.extractors import notes
 from earwitness.extractors.neighbours import NEIGHBOURS
 from earwitness.extractors.token import TokenSignals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import TokenModel
+    from earwitness.models.base import ModelInfo, TokenModel
 
 VERSION = 2  # raise it when what a pass stores changes: stored signals are keyed by it
 TOKEN_NEIGHBOURS = 4
@@ -33,6 +34,7 @@ EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two
     "prefix_nonmember": 1,
     "prefix_member": 1,
     "gradient": 3,
+    **notes.PASSES,
 }
 
 
@@ -42,7 +44,7 @@ class Batch:
 
     model: TokenModel
     audio: Tensor
-    captions: list[str]
+    captions: list[Any]
     codes: Tensor
     reference: TokenModel | None
     prefixes: Mapping[str, Tensor]
@@ -51,7 +53,7 @@ class Batch:
 def extend(
     model: TokenModel,
     audio: Tensor,
-    captions: list[str],
+    captions: list[Any],
     signals: Sequence[TokenSignals],
     passes: Sequence[str],
     *,
@@ -84,18 +86,40 @@ def extend(
     """
     import torch
 
-    codes = torch.from_numpy(np.stack([s.codes for s in signals])).long().to(model.info.device)
+    check(passes, model.info)
+    scheme = model.info.scheme  # of whose signals every row repeats the codes
+    codes = torch.from_numpy(np.stack([s.codes[: 1 if scheme else None] for s in signals])).long().to(model.info.device)
     batch = Batch(model, audio, captions, codes, reference, prefixes or {})
     found: list[dict[str, NDArray[Any]]] = [{} for _ in signals]
+    for name in passes:
+        if name in notes.HALF_PASSES:
+            with torch.inference_mode():
+                signals = notes.replaced(signals, name, notes.half(model, codes, captions, name))
+            continue
+        for key, values in _run(name, batch, signals).items():
+            for b, value in enumerate(values):
+                found[b][f"{name}/{key}"] = value
+    return [replace(s, extras={**s.extras, **new}) for s, new in zip(signals, found, strict=True)]
+
+
+def check(passes: Sequence[str], info: ModelInfo) -> None:
+    """Refuse passes that do not exist, or that make no sense for what a model hears or reads.
+
+    Raises
+    ------
+    InputError
+        Naming the first of them.
+    """
     for name in passes:
         if name not in EXTRA_PASSES:
             raise InputError(
                 f"there is no pass {name!r}{nearest(name, EXTRA_PASSES)}; expected {', '.join(EXTRA_PASSES)}"
             )
-        for key, values in _run(name, batch, signals).items():
-            for b, value in enumerate(values):
-                found[b][f"{name}/{key}"] = value
-    return [replace(s, extras={**s.extras, **new}) for s, new in zip(signals, found, strict=True)]
+        if (name in notes.PASSES) > (info.scheme is not None):
+            raise InputError(f"{info.name} hears sound, and the pass {name!r} changes notes; leave its attacks out")
+        if info.scheme is not None and name not in (*notes.PASSES, *notes.SHARED):
+            able = ", ".join((*notes.PASSES, *notes.SHARED))
+            raise InputError(f"{info.name} reads notes, and the pass {name!r} is for sound; expected one of {able}")
 
 
 def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
@@ -107,6 +131,8 @@ def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, 
     with torch.inference_mode():
         if name == "reference":
             return _reference(batch)
+        if name in notes.NEIGHBOUR_PASSES:
+            return notes.neighbours(batch.model, batch.captions, name)
         if name == "neighbours":
             return _neighbours(batch)
         if name == "token_neighbours":
@@ -138,6 +164,11 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
     other = batch.reference
     if other is None:
         raise InputError("the pass 'reference' needs reference=, a model that saw none of the recordings")
+    if other.info.scheme != batch.model.info.scheme:
+        raise InputError(f"{other.info.name} does not read what {batch.model.info.name} reads; name another reference")
+    if other.info.scheme is not None:
+        scored = notes.score(other, batch.codes.to(other.info.device), batch.captions)
+        return {"nats_per_frame": notes.means(scored).sum(axis=1), "same_tokens": np.ones(len(scored))}
     audio, rates = batch.audio.cpu().numpy(), (other.info.sample_rate, batch.model.info.sample_rate)
     if other.info.channels != audio.shape[1]:
         audio = np.repeat(audio.mean(axis=1, keepdims=True), other.info.channels, axis=1)

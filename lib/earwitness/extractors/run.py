@@ -22,6 +22,7 @@ from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
+from earwitness.windows import Spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,8 @@ def specs_asked(attacks: str | Sequence[str], info: ModelInfo) -> list[AttackSpe
 
     For a diffusion model ``"all"`` means those that the cheap passes suffice for, a pattern all but the tail.
     """
+    if info.scheme is not None:
+        return resolve(attacks, codebooks=len(info.scheme.groups), passes={"blind_notes", "conditional"})
     if info.family == "token":
         return resolve(attacks)
     specs = []
@@ -48,7 +51,9 @@ def passes_asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ..
     """Return the passes to run: for a token model those beyond the two standard ones, for diffusion all of them."""
     needed = cost(specs_asked(attacks, info))
     if info.family == "token":
-        return tuple(name for name in needed if name in passes.EXTRA_PASSES)
+        asked = tuple(name for name in needed if name in passes.EXTRA_PASSES)
+        passes.check(asked, info)
+        return asked
     asked, can = tuple(name for name in needed if name in plan.PASSES), plan.possible(info.conditions)
     for name in asked:
         if name not in can:
@@ -78,16 +83,17 @@ class Further:
         version = {"version": passes.VERSION} if passes.EXTRA_PASSES.keys() & set(self.passes) else {}
         return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes, **version}
 
-    def codes(self, model: Any, spec: AudioSpec) -> dict[str, Tensor]:
+    def codes(self, model: Any, spec: Spec) -> dict[str, Tensor]:
         """Return each prefix as codes ``[K, T]``: the first segment of its recording."""
         import torch
 
+        assert isinstance(spec, AudioSpec), "passes.check lets no symbolic model have a prefix"
         cuts = {kind: prepare(path, spec)[0] for kind, path in self.prefixes.items()}
         return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
 
 
 def _extract(
-    model: Any, audio: Tensor, captions: list[str], further: Further, prefixes: Mapping[str, Tensor], seed: int
+    model: Any, audio: Tensor, captions: list[Any], further: Further, prefixes: Mapping[str, Tensor], seed: int
 ) -> Sequence[TokenSignals | DenoisingSignals]:
     """Run the extractor of the model's family over a batch of segments."""
     if model.info.family == "diffusion":
@@ -99,7 +105,7 @@ def _extract(
 
 
 def score_part(
-    model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: AudioSpec, further: Further
+    model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: Spec, further: Further
 ) -> list[dict[str, Any]]:
     """Run the extractors over the segments of one part, batch by batch; return the part's rows.
 
@@ -116,13 +122,13 @@ def score_part(
 
     def score(batch: Sequence[tuple[str, Track, Segment]]) -> Sequence[TokenSignals | DenoisingSignals]:
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
-        captions = [track.caption for _, track, _ in batch]
+        captions = [track.caption if segment.context is None else segment.context for _, track, segment in batch]
         return _extract(model, audio, captions, further, prefixes, spec.seed)
 
     rows = []
     for (key, track, segment), signal, size in in_batches(model, further.passes, cuts, score):
         row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
-        unseen = segment.blind or blind.extract(segment.audio, spec.sample_rate, track.path, track.caption)
+        unseen = segment.blind or blind.of_segment(segment, spec, track.path, track.caption)
         for family, held in ((model.info.family, signal), ("blind", unseen)):
             row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
         rows.append(row | {"batch_segments": size})

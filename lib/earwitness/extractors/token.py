@@ -183,7 +183,7 @@ class TokenSignals:
         return cls(arrays["codes"], arrays["mask"], streams, extras)
 
 
-def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> list[TokenSignals]:
+def extract(model: TokenModel, audio: Tensor, captions: list[Any] | None) -> list[TokenSignals]:
     """Score a batch of segments: one conditional and one null pass, all three streams.
 
     Parameters
@@ -193,7 +193,8 @@ def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> lis
     audio : Tensor
         ``[B, C, samples]`` float32 in [-1, 1] at the model's sample rate; fixed length, never padded.
     captions : list of str or None
-        One per segment; ``None`` scores the null stream only.
+        One per segment; ``None`` scores the null stream only. A symbolic model is given its windows instead, and has
+        the conditional stream alone.
 
     Returns
     -------
@@ -207,10 +208,13 @@ def extract(model: TokenModel, audio: Tensor, captions: list[str] | None) -> lis
     """
     import torch
 
+    from earwitness.extractors import notes
     from earwitness.extractors.reduction import reduce_batch
 
     with torch.inference_mode():
         codes = model.encode(audio)
+        if model.info.scheme is not None:
+            return notes.score(model, codes, captions or [])
         logits, mask = (None, None) if captions is None else model.logits(codes, captions)
         null_logits, null_mask = model.logits(codes, None)
         if mask is not None and not torch.equal(mask, null_mask):

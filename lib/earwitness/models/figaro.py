@@ -151,8 +151,8 @@ class FigaroModel:
 
         key = b"|".join(bar.tobytes() for bar in window.bar_tokens)
         if key not in self.pieces:
-            bars = [torch.from_numpy(bar).long().to(self.info.device) for bar in window.bar_tokens]
-            with torch.no_grad():
+            with torch.inference_mode(mode=False), torch.no_grad():  # kept, and used where gradients are taken too
+                bars = [torch.from_numpy(bar).long().to(self.info.device) for bar in window.bar_tokens]
                 rows = torch.stack([self.encoder(bar) for bar in bars])
             self.pieces[key] = rows[: self.info.scheme.window].to(next(self.network.parameters()).dtype)  # type: ignore[union-attr]
             while len(self.pieces) > CACHED_PIECES:

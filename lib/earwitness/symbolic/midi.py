@@ -12,13 +12,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earwitness.audio import FileInfo
+from earwitness.audio import SCORES, FileInfo
 from earwitness.errors import AudioError
 
 if TYPE_CHECKING:
     import pretty_midi
 
-SUFFIXES = {".mid", ".midi"}
+SUFFIXES = SCORES
 MAX_BYTES = 4 * 2**20
 MAX_TRACKS = 512
 MAX_EVENTS = 400_000

@@ -80,11 +80,24 @@ class Score:
         drums), and start and end in seconds as they stand in the file.
     bars : tuple of Bar
         From the first to the last bar that holds a note.
+    off_grid : float
+        Share of the notes that were moved to the grid.
     """
 
     resolution: int
     notes: np.ndarray
     bars: tuple[Bar, ...]
+    off_grid: float = 0.0
+
+    @property
+    def number_of_bars(self) -> int:
+        """Bars from the first to the last note."""
+        return len(self.bars)
+
+    @property
+    def metre(self) -> float:
+        """Quarters in the first bar."""
+        return 4 * self.bars[0].numerator / self.bars[0].denominator
 
 
 def score_of(midi: pretty_midi.PrettyMIDI, name: str = "piece", *, max_bars: int = TRAINED_BARS) -> Score:
@@ -106,7 +119,7 @@ def score_of(midi: pretty_midi.PrettyMIDI, name: str = "piece", *, max_bars: int
     """
     if not midi.time_signature_changes:
         raise AudioError(f"{name}: no time-signature event; training skipped such files, so it is a member of nothing")
-    notes = _notes(midi)
+    notes, off_grid = _notes(midi)
     if not len(notes):
         raise AudioError(f"{name}: no notes; leave it out")
     spans = _spans(midi, notes)
@@ -131,11 +144,11 @@ def score_of(midi: pretty_midi.PrettyMIDI, name: str = "piece", *, max_bars: int
             raise AudioError(f"{name}: the metre {numerator}/{denominator} has bars of no length; correct it")
         low, high = (int(np.searchsorted(starts, tick)) for tick in (start, end))
         bars.append(Bar(start, end, numerator, denominator, tuple(items[low:high])))
-    return Score(midi.resolution, notes, tuple(bars))
+    return Score(midi.resolution, notes, tuple(bars), off_grid)
 
 
-def _notes(midi: pretty_midi.PrettyMIDI) -> np.ndarray:
-    """Return the notes with pedals applied, sorted by (start, pitch), then moved down to the grid."""
+def _notes(midi: pretty_midi.PrettyMIDI) -> tuple[np.ndarray, float]:
+    """Return the notes, pedals applied, sorted by (start, pitch), then moved down to the grid; and the share moved."""
     rows = []
     for instrument in midi.instruments:
         program = DRUM if instrument.is_drum else instrument.program
@@ -155,7 +168,7 @@ def _notes(midi: pretty_midi.PrettyMIDI) -> np.ndarray:
     moved = np.rint(grid[np.maximum(place, 0)]).astype(np.int32) - notes["start"]
     notes["start"] += moved
     notes["end"] += moved
-    return notes
+    return notes, float(np.mean(moved != 0)) if len(notes) else 0.0
 
 
 def _pedals(instrument: pretty_midi.Instrument) -> list[tuple[float, float]]:

@@ -23,7 +23,7 @@ from earwitness.symbolic import midi
 from earwitness.symbolic import vocabulary as v
 from earwitness.symbolic.description import description_of
 from earwitness.symbolic.score import Score, score_of
-from earwitness.symbolic.tokens import Tokens, tokens_of
+from earwitness.symbolic.tokens import GROUPS, Tokens, tokens_of
 
 VERSION = 1  # raise it when a token, an id or a window changes: stored signals are keyed by it
 CONTEXT = 256
@@ -71,11 +71,22 @@ class Window:
 class Scheme(Protocol):
     """How a family of models reads a MIDI file."""
 
-    name: str
-    groups: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """The scheme's own."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What is scored, a row each: groups of tokens."""
+        ...
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by."""
+        ...
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it, its ``name`` too."""
         ...
 
     def read(self, path: Path) -> Any:
@@ -97,12 +108,16 @@ class FigaroScheme:
 
     window: int = CONTEXT
     dropped: frozenset[str] = frozenset()
-    name = "figaro"
-    groups = ("position", "instrument", "pitch", "velocity", "duration")
+    name: str = field(default="figaro", init=False)
+    groups: tuple[str, ...] = field(default=GROUPS, init=False)
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by."""
         return {"scheme": self.name, "version": VERSION, "window": self.window, "dropped": sorted(self.dropped)}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {"name": self.name, "window": self.window, "dropped": sorted(self.dropped)}
 
     def read(self, path: Path) -> Score:
         """Read a file as training did; an ``AudioError`` says why it cannot be used."""
@@ -189,6 +204,17 @@ class SymbolicSpec:
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by; nothing here is drawn, so the seed is not among it."""
         return {**self.scheme.key(), "max_segments": self.max_segments}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {"scheme": self.scheme.to_plain(), "seed": self.seed, "max_segments": self.max_segments}
+
+    @classmethod
+    def from_plain(cls, fields: dict[str, Any]) -> SymbolicSpec:
+        """Undo ``to_plain``."""
+        given = fields["scheme"]
+        scheme = FigaroScheme(given["window"], frozenset(given["dropped"]))
+        return cls(scheme, fields["seed"], fields["max_segments"])
 
 
 def segments(path: Path, spec: SymbolicSpec) -> Iterator[Segment]:
