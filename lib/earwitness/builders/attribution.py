@@ -44,7 +44,9 @@ def freesound(official: Official) -> pd.DataFrame:
     """Return one row per sound of ``freesound_sounds.csv``, or else per clip of FSD50K; the list divides them."""
     ids = listed(official, FREESOUND)
     rows = freesound_sounds(official) if official.holds(SOUNDS) else fsd50k.fsd50k(official)
-    return rows.assign(split=[part(row.licence, row.track_id in ids) for row in rows.itertuples()])
+    return rows.assign(
+        split=[part(licence, name in ids) for licence, name in zip(rows["licence"], rows["track_id"], strict=True)]
+    )
 
 
 def freesound_sounds(official: Official) -> pd.DataFrame:
@@ -75,7 +77,9 @@ def fma(official: Official) -> pd.DataFrame:
             f"{FMA}: expected ids of tracks.csv, found {len(known)} of {len(ids)} there; the list numbers its "
             "tracks in another way, or the two files do not belong together"
         )
-    return rows.assign(split=[part(row.licence, row.track_id in ids) for row in rows.itertuples()])
+    return rows.assign(
+        split=[part(licence, name in ids) for licence, name in zip(rows["licence"], rows["track_id"], strict=True)]
+    )
 
 
 def fma_tracks(official: Official) -> pd.DataFrame:

@@ -118,7 +118,7 @@ def build(
     counts["drawn"] = rows["split"].value_counts().reindex(counts.index, fill_value=0)
     card = _card(corpus.card, rows, counts, official, notes, seed)
     _write(files, rows, gone, card)
-    return Built(*files, counts.rename_axis("split").reset_index(), tuple(notes))
+    return Built(files[0], files[1], files[2], counts.rename_axis("split").reset_index(), tuple(notes))
 
 
 def _complete(corpus: Builder, rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 
 import pandas as pd
@@ -12,7 +13,6 @@ from earwitness.builders.registry import builder
 FACTS, LICENCES = "raw.meta.tsv", "audio_licenses.txt"
 PARTS = {part: f"split-0/autotagging-{part}.tsv" for part in ("train", "validation", "test")}
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "PATH", "DURATION", "TAGS")
-QUOTES = {"separator": "\t", "quoting": 3}  # csv.QUOTE_NONE: titles hold single quotation marks
 
 
 @builder("mtg-jamendo")
@@ -20,12 +20,14 @@ def jamendo(official: Official) -> pd.DataFrame:
     """Return one row per track of the official split; tags stand for a caption."""
     found = []
     for part, name in PARTS.items():
-        rows = official.table(name, COLUMNS, key="TRACK_ID", last_takes_rest=True, **QUOTES)
+        rows = official.table(
+            name, COLUMNS, key="TRACK_ID", separator="\t", last_takes_rest=True, quoting=csv.QUOTE_NONE
+        )
         relative(name, rows["PATH"])
         seconds = official.numbers(name, rows["DURATION"], "DURATION")
         found.append(rows.assign(split=part, seconds=seconds))
     rows = pd.concat(found, ignore_index=True)
-    facts = {cells[0]: cells for _, cells in official.rows(FACTS, "\t", quoting=3)}
+    facts = {cells[0]: cells for _, cells in official.rows(FACTS, "\t", quoting=csv.QUOTE_NONE)}
     ledger = official.text(LICENCES)
     licences = dict(re.findall(r"^(\d+/\d+\.mp3)\n.*\n.*(https?://creativecommons\.org/\S+)", ledger, flags=re.M))
     number = rows["PATH"].str.removesuffix(".mp3")

@@ -40,7 +40,7 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what must agree within a matched cell: artist, band of length, band of caption length, where known."""
     step = math.log(LENGTH_STEP)
     length = rows["duration_s"].map(lambda s: math.floor(math.log(s) / step) if s > 0 else -1_000_000)
-    words = rows["caption"].str.split().str.len() // WORDS_STEP
+    words = rows["caption"].map(lambda text: len(text.split()) // WORDS_STEP)
     return pd.DataFrame({"artist": rows["artist"], "length": length, "words": words}, index=rows.index)
 
 
