@@ -24,7 +24,7 @@ SNAKEMAKE = $(PY) -m snakemake --snakefile notebooks/Snakefile --cores $(CORES)
 FAST = not slow and not book and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup corpus pocket book book-full picture test check lint lock clean
+.PHONY: help setup corpus pocket book book-full real picture test check lint lock clean
 
 help:  ## say what can be made
 	@echo "Earwitness. First time here: make book"
@@ -47,6 +47,10 @@ book: setup  ## execute the pages and build the book
 book-full: setup  ## the same with every experiment on everything (up to an hour)
 	@$(SNAKEMAKE) book_full
 	@echo "The book: book/_build/html/index.html"
+
+real: setup  ## run one experiment on published weights: make real PAGE=<id>, of the page Full-scale experiments
+	@$(if $(PAGE),,echo "Which one? make real PAGE=<id>; the book page Full-scale experiments lists them" >&2; exit 2)
+	@$(SNAKEMAKE) "book/pages/$(PAGE).ipynb"
 
 picture: book  ## save the welcome page's figure as the README's picture
 	@$(PY) -m earwitness.pages picture welcome book/_static/result.svg

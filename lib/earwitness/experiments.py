@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from earwitness.errors import InputError, nearest
 from earwitness.paths import project_root
 
-Tier = Literal["book", "full"]
+Tier = Literal["book", "full", "real"]
 Badge = Literal["pocket", "tiny", "real", "none"]
 Parameter = bool | int | float | str | list[Any] | None
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -91,7 +91,7 @@ class Registry(_Strict):
 
         def others(page: dict[str, Any]) -> list[Any]:
             tier = page.get("tier", "book")
-            along = [o for o in pages if tier == "full" or o.get("tier", "book") == "book"]
+            along = [o for o in pages if o.get("tier", "book") in {"book", tier}]
             return [o.get("id") for o in along if o.get("needs") != "all"]
 
         spelled = [page | {"needs": others(page)} if page.get("needs") == "all" else page for page in pages]
@@ -130,8 +130,8 @@ class Registry(_Strict):
         return list(done.values())
 
     def tier(self, tier: Tier) -> list[Page]:
-        """Return the pages of a tier; ``full`` holds those of ``book`` too."""
-        return [page for page in self.pages if tier == "full" or page.tier == "book"]
+        """Return the pages of a tier; ``full`` holds those of ``book`` too, ``real`` only its own."""
+        return [page for page in self.pages if page.tier == tier or (tier, page.tier) == ("full", "book")]
 
 
 def load_registry(path: Path | None = None) -> Registry:

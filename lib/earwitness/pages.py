@@ -216,10 +216,14 @@ def run(page_id: str) -> None:
 
 @app.command()
 def contents(tier: str, out: Path) -> None:
-    """Write the table of contents with the pages of a tier only: book/_toc.yml lists them all."""
-    left_out = {f"pages/{page.id}" for page in load_registry().pages} - {
-        f"pages/{page.id}" for page in load_registry().tier("full" if tier == "full" else "book")
-    }
+    """Write the table of contents with the pages of a tier, and those on real models that were run.
+
+    book/_toc.yml lists them all.
+    """
+    registry, published = load_registry(), project_root() / "book" / "pages"
+    run_here = [page for page in registry.tier("real") if (published / f"{page.id}.ipynb").is_file()]
+    kept = [*registry.tier("full" if tier == "full" else "book"), *run_here]
+    left_out = {f"pages/{page.id}" for page in registry.pages} - {f"pages/{page.id}" for page in kept}
     toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
     for part in toc.get("parts", []):
         part["chapters"] = [chapter for chapter in part["chapters"] if chapter["file"] not in left_out]

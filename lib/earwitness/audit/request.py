@@ -17,6 +17,7 @@ from earwitness.gather import Found, gather
 from earwitness.inference.verdict import ALPHA
 from earwitness.manifest import Track, read_card
 
+AUDITED = {"member": "suspect", "nonmember": "held_out"}
 SAW = ("neither", "suspect", "held_out", "both", "unknown")
 
 
@@ -144,9 +145,15 @@ def gather_tracks(request: Request) -> Found:
         suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
         model=request.models[0],
     )  # fmt: skip
+    found = replace(found, tracks=tuple(_as_audit(track) for track in found.tracks))
     if request.captions is None:
         return found
     return replace(found, tracks=tuple(with_captions(found.tracks, request.captions)))
+
+
+def _as_audit(track: Track) -> Track:
+    """Take a corpus's members for suspects and its non-members for held-out: will the audit find them?"""
+    return replace(track, role=AUDITED.get(track.role, track.role))
 
 
 def with_captions(tracks: Sequence[Track], path: Path) -> list[Track]:

@@ -1,0 +1,124 @@
+"""Experiments on published weights: all they name exists, the graph resolves, and no build runs or shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from earwitness import fullscale
+from earwitness.audit.request import Request, gather_tracks
+from earwitness.builders import builders
+from earwitness.errors import InputError
+from earwitness.experiments import Page, load_registry
+from earwitness.models.cards import read_cards
+from earwitness.pages import contents
+from tests.tiny import SAMPLE, sample_audio
+
+REAL = load_registry().tier("real")
+PAPER = {"audiogen", "audioldm-", "audioldm2", "tango", "tango2"}
+BEYOND = {"musicgen-small", "musicgen-medium", "musicgen-large", "magnet-", "musicldm", "stable-audio-open"}
+
+
+def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() -> None:
+    table = fullscale.experiments()
+    for part in PAPER | BEYOND:
+        assert table["model"].str.contains(f"/{part}").any(), part
+    public = table[table["corpus"] != fullscale.OWN]
+    both = public.groupby(["model", "corpus"])["question"].agg(set)
+    assert all(questions == {"membership", "dataset inference"} for questions in both)
+    used = set(table["corpus"]) - {fullscale.OWN}
+    assert used <= set(builders())
+    assert (table["calls"] > 0).all()
+    assert (table["hours_cpu"] > table["hours_gpu"]).all()
+
+
+@pytest.mark.parametrize("page", REAL, ids=lambda page: page.id)
+def test_an_experiment_names_what_exists(page: Page) -> None:
+    """Model card, family of template, corpus, splits, and what is scored is what the page reads."""
+    (card,) = [card for card in read_cards().models if card.name == page.parameters["model"]]
+    family = "mia_diffusion" if card.format in {"diffusers", "tango"} else "mia_token"
+    assert page.template in {family, "artist_audit"}
+    assert page.badge == "real"
+    (run,) = page.scores
+    assert (run.model, run.manifest) == (page.parameters["model"], page.parameters["manifest"])
+    corpus = Path(run.manifest).stem
+    assert run.manifest == f"corpora/{corpus}/{corpus}.csv"
+    if corpus != fullscale.OWN:
+        roles = builders()[corpus].card.targets[run.model]
+        wanted = {split for splits in roles.values() for split in splits}
+        assert set(run.splits) <= set(builders()[corpus].card.splits)
+        assert wanted & set(run.splits)
+        assert all(set(splits) & set(run.splits) for splits in roles.values())
+
+
+def test_no_build_runs_them_and_the_book_shows_only_what_was_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = load_registry()
+    ids = {page.id for page in REAL}
+    for tier in ("book", "full"):
+        assert not ids & {page.id for page in registry.tier(tier)}
+    for page in registry.pages:
+        assert page.tier == "real" or not ids & set(page.needs)
+    for name in ("notebooks", "book"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "pages", "mathjax"))
+    monkeypatch.chdir(tmp_path)
+    contents("book", tmp_path / "toc.yml")
+    assert not ids & set(re.findall(r"pages/(\S+)", (tmp_path / "toc.yml").read_text()))
+    assert "Full scale" not in [part["caption"] for part in yaml.safe_load((tmp_path / "toc.yml").read_text())["parts"]]
+    (tmp_path / "book" / "pages").mkdir(exist_ok=True)
+    (tmp_path / "book" / "pages" / "tango-audiocaps.ipynb").write_text("{}")
+    contents("book", tmp_path / "toc.yml")
+    assert ids & set(re.findall(r"pages/(\S+)", (tmp_path / "toc.yml").read_text())) == {"tango-audiocaps"}
+
+
+def test_an_experiment_whose_card_says_nothing_of_its_model_is_refused() -> None:
+    page = next(page for page in REAL if page.id == "tango-audiocaps")
+    wrong = page.model_copy(
+        update={"parameters": {"model": "facebook/musicgen-small", "manifest": page.scores[0].manifest}}
+    )
+    with pytest.raises(
+        InputError, match="card of audiocaps does not say who is a member for 'facebook/musicgen-small'"
+    ):
+        fullscale._row(wrong)
+    unknown = page.model_copy(update={"parameters": {"model": "no/model", "manifest": page.scores[0].manifest}})
+    with pytest.raises(InputError, match="'no/model' has no model card"):
+        fullscale._row(unknown)
+
+
+def test_an_audit_takes_members_for_suspects(tmp_path: Path) -> None:
+    """Research manifests and audits name the sides differently; the same manifest serves both templates."""
+    request = Request(models=("tiny/model",), manifest=SAMPLE, root=sample_audio(tmp_path))
+    assert [track.role for track in gather_tracks(request).tracks] == ["suspect"] * 2 + ["held_out"] * 3
+
+
+@pytest.mark.slow
+def test_the_whole_graph_resolves_without_weights_or_recordings(root: Path, tmp_path: Path) -> None:
+    """From building manifests over every shard to every page; and `book` wants none of it."""
+    for name in ("notebooks", "data_manifests", "book"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "pages", "mathjax"))
+    (tmp_path / "lib").symlink_to(root / "lib")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--cores", "1", "--dry-run"]
+    environment = {k: v for k, v in os.environ.items() if k != "EARWITNESS_RESULTS"} | {"PYTHONPATH": str(root / "lib")}
+    said = {}
+    for name, targets in {"real": [f"book/pages/{page.id}.ipynb" for page in REAL], "book": ["book"]}.items():
+        run = subprocess.run(
+            [*command, *targets], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=280
+        )
+        assert run.returncode == 0, run.stderr
+        said[name] = run.stdout + run.stderr
+    pages = set(re.findall(r"executing page (\S+)", said["real"]))
+    assert pages == {page.id for page in REAL}
+    corpora = {Path(page.scores[0].manifest).stem for page in REAL}
+    assert set(re.findall(r"building the manifest of (\S+)", said["real"])) == corpora
+    shards = set(re.findall(r"scoring (\S+) under (\S+), shard (\S+)", said["real"]))
+    runs = {(run.manifest, run.model): run.shards for page in REAL for run in page.scores}
+    assert len(shards) == sum(runs.values())
+    assert not {page.id for page in REAL} & set(re.findall(r"executing page (\S+)", said["book"]))
