@@ -80,6 +80,31 @@ def test_every_format_loads_encodes_and_predicts(name: str, models: dict[str, An
     assert not torch.allclose(found["text"], found["null"], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", WINDOWS)
+def test_every_format_is_scored_by_every_cheap_attack(name: str, models: dict[str, Any]) -> None:
+    from earwitness import attacks
+    from earwitness.extractors.diffusion import extract
+    from earwitness.extractors.plan import standard
+
+    model, passes = models[name], standard(WINDOWS[name][3])
+    signals = extract(model, sound(model), ["sad rock with drums", "happy"], passes)
+    specs = [s for s in attacks.resolve("all", passes=passes) if s.attack.family == "diffusion"]
+    assert {s.stream for s in specs} == {{"text": "conditional"}.get(c, c) for c in WINDOWS[name][3]}
+    for spec in specs:
+        first, second = (spec.bind({})(signal) for signal in signals)
+        assert math.isfinite(first), spec.id
+        assert first != second, spec.id
+
+
+@pytest.mark.parametrize("name", ["audioldm", "musicldm", "audioldm2", "tango", "tango_native"])
+def test_null_is_the_empty_caption(name: str, models: dict[str, Any]) -> None:
+    """For Stable Audio it is zeros, as tested below against the library's own."""
+    null, empty = (models[name].condition(c, [w], None) for c, w in (("null", "sad rock"), ("text", "")))
+    assert null.keys() == empty.keys()
+    for key, value in null.items():
+        assert torch.equal(value, empty[key]), key
+
+
 def test_the_large_audioldm2_loads(tmp_path: Path) -> None:
     model: Any = ew.load_model(str(tiny.audioldm2(tmp_path / "large", large=True)))
     told = model.condition("text", ["sad rock"], None)
