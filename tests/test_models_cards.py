@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,21 @@ def test_the_page_shows_the_cards(root: Path) -> None:
     assert page == written(page), f"run: python -m earwitness.models.cards {PAGE}"
     assert all(f"`{card.name}`" in page for card in read_cards().models)
     rows = [line for line in markdown().splitlines() if line.startswith("|")]
-    assert {row.count(" | ") for row in rows if "---" not in row} == {9}
+    assert {row.count(" | ") for row in rows if "---" not in row} == {10}
     with pytest.raises(ValueError, match="expected the lines"):
         written(page.replace(BEGIN, ""))
+
+
+def test_every_card_names_a_commit_or_says_unknown_and_what_the_licence_allows(root: Path) -> None:
+    """A commit that was not seen is unknown, never guessed; one that was seen has the hub among its sources."""
+    cards = read_cards()
+    for card in cards.models:
+        seen = re.fullmatch(r"[0-9a-f]{7,40} \(.*\d{4}\)", card.revision)
+        assert bool(seen) == ("hub" in card.sources)
+        assert seen or card.revision == ("in this repository" if card.name.startswith("pocket/") else "unknown")
+        assert cards.licences[card.licence]
+    page = (root / PAGE).read_text()
+    assert all(word in page for word in ("HF_HOME", "HF_HUB_OFFLINE=1", "--local-dir", "--revision"))
 
 
 def test_the_published_families_have_cards() -> None:

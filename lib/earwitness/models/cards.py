@@ -15,6 +15,11 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
+COMMITS = (
+    "*Commit* is the hub's commit that holds the weights, as far as its history could be read (`hf download NAME "
+    "--revision COMMIT`); *unknown* means that nobody here has seen it. Whatever was fetched, scores and reports are "
+    "keyed by the hash of the files: keep it, and the commit with it."
+)
 BEGIN, END = "% The cards below are written by python -m earwitness.models.cards", "% End of the cards"
 
 
@@ -34,7 +39,11 @@ class Corpus(_Strict):
 
 
 class Card(_Strict):
-    """One model. ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it."""
+    """One model.
+
+    ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it, ``revision`` the
+    hub's commit that holds the weights, as far as it could be read, or ``unknown``.
+    """
 
     name: str
     format: Literal["transformers", "audiocraft", "both", "diffusers", "tango"]
@@ -46,6 +55,7 @@ class Card(_Strict):
     null_condition: str
     licence: str
     encoder: str
+    revision: str = "unknown"
     sources: tuple[str, ...]
 
 
@@ -55,6 +65,7 @@ class Cards(_Strict):
     sources: dict[str, str]
     corpora: dict[str, Corpus]
     nulls: dict[str, str]
+    licences: dict[str, str]
     models: tuple[Card, ...]
 
     @model_validator(mode="after")
@@ -66,6 +77,7 @@ class Cards(_Strict):
         used = {
             "corpora": {card.corpus for card in self.models},
             "nulls": {card.null_condition for card in self.models},
+            "licences": {card.licence for card in self.models},
             "sources": {name for entry in held for name in entry.sources},
         }
         for section, wanted in used.items():
@@ -84,7 +96,7 @@ def markdown() -> str:
     """Return the cards as a table of models and a list of corpora."""
     cards = read_cards()
     columns = ["model", "format", "size", "audio", "segment", "null condition", "text encoder", "weights' licence"]
-    columns += ["trained on", "sources"]
+    columns += ["commit", "trained on", "sources"]
     lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for card in cards.models:
         audio = f"{card.sample_rate / 1000:g} kHz {'stereo' if card.channels == 2 else 'mono'}"
@@ -96,8 +108,11 @@ def markdown() -> str:
             f"{card.segment_seconds:g} s",
             cards.nulls[card.null_condition],
         ]
-        cells += [card.encoder, card.licence, cards.corpora[card.corpus].title, ", ".join(card.sources)]
+        cells += [card.encoder, card.licence, card.revision, cards.corpora[card.corpus].title, ", ".join(card.sources)]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", COMMITS]
+    lines += ["", "### What the licences say about an audit", ""]
+    lines += [f"- *{name}*: {what}" for name, what in cards.licences.items()]
     for corpus in cards.corpora.values():
         lines += ["", f"### {corpus.title}", "", f"**Training data.** {corpus.training}", ""]
         lines += [f"**Member.** {corpus.member}", "", f"**Non-member.** {corpus.nonmember}", ""]
