@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from earwitness import audit
+from earwitness import signals as engine
 from earwitness.audit import Request, cost, frozen, references, scoring
 from earwitness.audit.run import _made, prepare
-from earwitness.errors import InputError, ModelError
+from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.inference.multiplicity import adjust
 from earwitness.report import checks, folder
@@ -417,6 +422,60 @@ def test_a_report_half_written_is_refused_and_written_again(report, request_of, 
         verify(out)
     audit.run(request_of(), out)
     assert contents(out).keys() == contents(report).keys()
+    assert verify(out).consistent
+
+
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore interruptions
+import earwitness.shards as shards, earwitness.signals as engine
+shards.PART_TRACKS = 4
+real = engine.score_part
+engine.score_part = lambda *given: (real(*given), time.sleep(0.4))[0]
+from earwitness.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_audit_leaves_no_report_and_goes_on(home, number, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    out = tmp_path / "out"
+    sides = [f"--suspects={home / 'suspect'}", f"--held-out={home / 'held_out'}"]
+    arguments = [*sides, f"--model={home / 'model'}", f"--out={out}"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "audit", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "results").rglob("part-*.parquet")):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(number)
+    shown = child.communicate(timeout=30)[1]
+    assert not out.exists()
+    assert not (tmp_path / "results" / "audits").exists(), "it is not counted as a run"
+    if number == signal.SIGKILL:
+        assert child.returncode == -signal.SIGKILL
+    else:
+        assert child.returncode == StoppedError.exit_code
+        line = shown.strip().splitlines()[-1]
+        assert line.startswith(
+            "earwitness: interrupted; finished parts are stored, to go on: earwitness audit --suspects="
+        )
+        assert "Traceback" not in shown
+    stored = len(list((tmp_path / "results").rglob("part-*.parquet")))
+    assert 0 < stored < 2 * SIDE / 4
+    scored = []
+    real = engine.score_part
+    monkeypatch.setattr("earwitness.shards.PART_TRACKS", 4)
+    monkeypatch.setattr(engine, "score_part", lambda *given: (scored.append(len(given[1])), real(*given))[1])
+    request = Request(models=(str(home / "model"),), suspects=home / "suspect", held_out=home / "held_out", deals=20)
+    found = audit.run(request, out)
+    assert len(scored) == -(-2 * SIDE // 4) - stored, "finished parts are not scored again"
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "elsewhere"))
+    assert audit.run(request, tmp_path / "whole").results == found.results
     assert verify(out).consistent
 
 

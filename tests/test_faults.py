@@ -228,17 +228,33 @@ def test_an_interrupted_command_says_how_to_go_on(
 
 
 def test_an_interruption_that_gets_lost_comes_again() -> None:
-    """The first signal falls into a destructor, where Python drops exceptions; the second stops the command."""
+    """The first signal falls where its exception is swallowed; the second stops the command."""
     code = (
         "import os, signal, sys, time\nfrom earwitness import cli\n"
-        "class Dropped:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.1)\n"
-        "def app():\n    Dropped()\n    print('went on', flush=True)\n    time.sleep(60)\n"
+        "def app():\n    try:\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.1)\n"
+        "    except BaseException:\n        print('went on', flush=True)\n    time.sleep(60)\n"
         "cli.app = app\ncli.main()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
     assert run.stdout == "went on\n", "the first one was dropped"
     assert run.returncode == StoppedError.exit_code
     assert "earwitness: interrupted; finished parts are stored" in run.stderr
+
+
+@pytest.mark.parametrize("where", ["__del__", "vio_read"])
+def test_an_interruption_waits_where_python_would_print_and_lose_it(where: str) -> None:
+    """Destructors, and soundfile's callbacks from C: what is raised there would reach the user as a traceback."""
+    code = (
+        "import os, signal, sys, time\nfrom earwitness import cli\n"
+        f"class Held:\n    def {where}(self):\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.2)\n"
+        f"def app():\n    held = Held()\n    {'del held' if where == '__del__' else 'held.vio_read()'}\n"
+        "    print('went on', flush=True)\n    time.sleep(60)\ncli.app = app\ncli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
+    assert run.stdout == "went on\n"
+    assert run.returncode == StoppedError.exit_code
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.startswith("earwitness: interrupted")
 
 
 # --- crowded ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -237,11 +238,14 @@ def test_a_stamp_says_what_produced_a_page_and_only_time_changes():
     assert "seed <code>0</code>" in html
 
 
-def test_a_stamp_outside_a_checkout_says_unknown(tmp_path, monkeypatch):
+def test_elsewhere_a_stamp_names_the_code_that_runs_and_never_another_repository(tmp_path, monkeypatch, root):
+    here = provenance.stamp("demo")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     stamp = provenance.stamp("demo", manifests=["none.csv"])
-    assert (stamp["code"], stamp["manifests"]) == ("unknown", {"none.csv": "unknown"})
+    assert (stamp["code"], stamp["lock"], stamp["manifests"]) == (here["code"], here["lock"], {"none.csv": "unknown"})
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib" / "python3" / "site-packages" / "provenance.py"))
+    assert provenance.code_state() == "unknown"
     monkeypatch.setenv("PATH", "")
     assert provenance.code_state() == "unknown"
 

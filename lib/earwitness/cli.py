@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from earwitness import cli_manifest
+from earwitness import cli_manifest, interrupt
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.paths import reason_of
 from earwitness.text import plain
@@ -34,6 +33,7 @@ Root = Annotated[Path | None, typer.Option(help="folder that the manifest's path
 Captions = Annotated[Path | None, typer.Option(help="CSV with path and caption")]
 ControlModel = Annotated[str | None, typer.Option(help="a model trained on neither side; the difference is tested")]
 ControlSaw = Annotated[str | None, typer.Option(help="neither: you know what the control was trained on")]
+References = Annotated[Path | None, typer.Option("--reference-artists", help="folder with one folder per artist")]
 Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work")]
 Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
@@ -89,6 +89,7 @@ def plan(
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
+    reference_artists: References = None,
     pairs: Pairs = None,
     freeze: Annotated[Path | None, typer.Option(help="fix the audit in this file instead, before it is scored")] = None,
 ) -> None:
@@ -101,13 +102,12 @@ def plan(
     if freeze is not None or manifest is None:
         request = auditing.Request(
             models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
-            control_model=control_model, control_saw=control_saw, pairs=pairs,
+            control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         )  # fmt: skip
     if freeze is not None:
         fixed = auditing.freeze(request, freeze, download=allow_download)
-        _say(
-            f"{freeze}: {fixed.suspects} against {fixed.held_out} recordings, seed {fixed.seed}, plan {fixed.digest()}"
-        )
+        sides = f"{fixed.suspects} against {fixed.held_out} recordings"
+        _say(f"{freeze}: {sides}, seed {fixed.seed}, plan {fixed.digest()}")
         return
     tracks = (
         auditing.gather_tracks(request).tracks if manifest is None else tracks_with_roles(manifest, model[0], split)
@@ -197,7 +197,7 @@ def audit(
     root: Root = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
-    reference_artists: Annotated[Path | None, typer.Option(help="folder with one folder per other artist")] = None,
+    reference_artists: References = None,
     captions: Captions = None,
     pairs: Pairs = None,
     frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
@@ -211,10 +211,9 @@ def audit(
     from earwitness import audit as auditing
 
     request = auditing.Request(
-        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root,
-        control_model=control_model,
-        control_saw=control_saw, reference_artists=reference_artists, captions=captions, pairs=pairs, frozen=frozen,
-        seed=seed, with_audio=with_audio, redact=redact, pdf=pdf,
+        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        frozen=frozen, seed=seed, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     report = auditing.run(request, out, say=_say, download=allow_download)
     _say(f"{report.verdict}: {report.answer}")
@@ -229,11 +228,16 @@ def _say(text: str) -> None:
 
 
 @app.command()
-def verify(report: Annotated[Path, typer.Argument(help="folder of a report")]) -> None:
+def verify(
+    report: Annotated[Path, typer.Argument(help="folder of a report")],
+    recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
+) -> None:
     """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
+    from earwitness.folders import scan
     from earwitness.report.verify import verify as check_report
 
-    found = check_report(report)
+    entries = [entry for folder in recordings or [] for entry in scan(folder)]
+    found = check_report(report, [entry.path for entry in entries if entry.kind == "recording" and not entry.reason])
     for line in found.lines:
         _say(line)
     raise typer.Exit(0 if found.consistent else 1)
@@ -256,30 +260,14 @@ def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experim
     typer.echo(run_page(page_id).name)
 
 
-INTERRUPT_AGAIN_S = 0.5
-
-
-class _Interrupt(BaseException):
-    """Ctrl-C, or a scheduler that takes the machine back; no library mistakes it for an error of its own."""
-
-
-def _interrupted(*_: object) -> NoReturn:
-    # An exception that falls into a destructor or a callback is lost, so it is raised until it has arrived.
-    signal.signal(signal.SIGALRM, _interrupted)
-    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_S)
-    raise _Interrupt
-
-
 def main() -> None:
     """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job that its shell keeps from Ctrl-C
-            signal.signal(number, _interrupted)
+    interrupt.heed()
     try:
         try:
             app()
-        except _Interrupt:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        except interrupt.Interrupt:
+            interrupt.settle()
             again = shlex.join(["earwitness", *sys.argv[1:]])
             raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:

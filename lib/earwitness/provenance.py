@@ -30,10 +30,16 @@ LIBRARIES = ("earwitness", "torch", "transformers", "numpy", "scipy", "pandas", 
 UNKNOWN = "unknown"
 
 
+def _checkout() -> Path:
+    """Return the folder of the code: the project's, or where this library lies when it is used from elsewhere."""
+    root = project_root()
+    return root if (root / "lib" / "earwitness").is_dir() else Path(__file__).resolve().parents[2]
+
+
 def _git(*arguments: str) -> str | None:
     """Return the output of a git command in the project, or None without git or outside a checkout."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=project_root(), capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", *arguments], cwd=_checkout(), capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -42,7 +48,7 @@ def _git(*arguments: str) -> str | None:
 def code_state() -> str:
     """Return the commit of the code, marked where the working tree differs from it; ``"unknown"`` without git."""
     commit = _git("rev-parse", "--short=12", "HEAD")
-    if not commit:
+    if not commit or not _git("ls-files", "lib/earwitness"):  # a repository that only happens to hold the environment
         return UNKNOWN
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}, with uncommitted changes" if changed else commit
@@ -50,7 +56,7 @@ def code_state() -> str:
 
 def hash_of(path: str | Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256, or ``"unknown"`` where there is no such file."""
-    path = project_root() / path
+    path = next((place for root in (project_root(), _checkout()) if (place := root / path).is_file()), Path(path))
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else UNKNOWN
 
 

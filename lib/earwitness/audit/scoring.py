@@ -184,7 +184,7 @@ def untested(
     features = features_of_family(info.family)
     return Result(
         model=shown(model), badge=info.badge, family=info.family, revision=info.revision, verdict="not testable",
-        reasons=testable.reasons, notes=["the recordings alone gave the answer: no model was run to test them"],
+        reasons=testable.reasons, notes=[],
         p_value=None, p_holm=None, p_direction=None, p_opposite=None, blind_p=testable.blind_p, blind_auc=None,
         blind_explained=None, residual_p=None, unseen_sd=None, auc=nothing, auc_within=nothing, hedges_g=nothing,
         e_value=None, n_suspect=counts[0], n_held_out=counts[1], n_segments=0, segments_per_unit=0,

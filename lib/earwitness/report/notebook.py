@@ -15,7 +15,7 @@ import nbformat
 
 from earwitness.errors import InputError
 
-PLACES = ("suspects", "held_out", "manifest", "out")
+PLACES = ("suspects", "held_out", "manifest", "reference_artists", "captions", "frozen", "out")
 INSTEAD = "REDACTED"
 
 

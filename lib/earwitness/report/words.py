@@ -52,8 +52,20 @@ def _short(reasons: Sequence[str]) -> str:
 
 
 def chance(p: float) -> str:
-    """Return a p-value as odds: "in one of 5,000"."""
-    return f"in one of {round(1 / p, 2 - len(str(int(1 / p)))):,.0f}"
+    """Return a p-value as odds: "in about one of 5,000"."""
+    return f"in about one of {round(1 / p, 2 - len(str(int(1 / p)))):,.0f}"
+
+
+def times(count: int) -> str:
+    """Return a count of events: "never", "once", "12 times"."""
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def amount(value: float | None) -> str:
+    """Return a number for people, to two digits and without powers of ten: "0.37", "4.2", "110,000,000"."""
+    if value is None:
+        return "–"
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def sentence(result: Result) -> str:
