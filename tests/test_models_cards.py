@@ -50,8 +50,13 @@ def test_the_published_families_have_cards() -> None:
     audioldm = {f"cvssp/audioldm-{size}" for size in ("s-full-v2", "m-full", "l-full")}
     audioldm2 = {f"cvssp/audioldm2{kind}" for kind in ("", "-large", "-music")}
     diffusion = {"ucsd-reach/musicldm", "declare-lab/tango", "declare-lab/tango2", "stabilityai/stable-audio-open-1.0"}
+    figaro = {f"figaro{kind}" for kind in ("", "-expert", "-learned", "-no-inst", "-no-chord", "-no-meta", "-baseline")}
+    midi = figaro | {f"Natooz/Maestro-{kind}-bpe20k" for kind in ("REMI", "TSD")}
     published = {name for name in names if not name.startswith("pocket/")}
-    assert published == musicgen | melody | magnet | sound | audioldm | audioldm2 | diffusion
+    assert published == musicgen | melody | magnet | sound | audioldm | audioldm2 | diffusion | midi
+    assert {card.name for card in read_cards().models if not card.channels} == midi | {
+        name for name in pocket_names() if describe(name).scheme
+    }
 
 
 @pytest.mark.parametrize("name", pocket_names())

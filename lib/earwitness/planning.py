@@ -111,7 +111,7 @@ def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]
         return describe(model, allow_download=allow_download), []
     except ModelError:
         card = next((card for card in read_cards().models if card.name == model), None)
-        if card is None:
+        if card is None or not card.channels:  # how a symbolic model reads is known from its files alone
             raise
     family = "diffusion" if card.format in {"diffusers", "tango"} else "token"
     info = ModelInfo(

@@ -30,6 +30,7 @@ FAMILIES = {
     "transformer_lm": "earwitness.models.audiocraft",
     "transformer_lm_magnet": "earwitness.models.magnet",
     "figaro": "earwitness.models.figaro",
+    **dict.fromkeys(("gpt2", "gpt_neox", "llama", "mistral"), "earwitness.models.midi_lm"),
 }
 LIBRARIES = ("torch", "transformers", "numpy")
 # audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, model_validator
 
 COMMITS = (
     "*Commit* is the hub's commit that holds the weights, as far as its history could be read (`hf download NAME "
@@ -43,14 +43,15 @@ class Card(_Strict):
 
     ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it, ``revision`` the
     hub's commit that holds the weights, as far as it could be read, or ``unknown``.
+    A symbolic model has neither sample rate, channels nor seconds: they are 0.
     """
 
     name: str
-    format: Literal["transformers", "audiocraft", "both", "diffusers", "tango"]
+    format: Literal["transformers", "audiocraft", "both", "diffusers", "tango", "figaro", "miditok"]
     size: str
-    sample_rate: PositiveInt
-    channels: Literal[1, 2]
-    segment_seconds: PositiveFloat
+    sample_rate: NonNegativeInt
+    channels: Literal[0, 1, 2]
+    segment_seconds: NonNegativeFloat
     corpus: str
     null_condition: str
     licence: str
@@ -99,13 +100,14 @@ def markdown() -> str:
     columns += ["commit", "trained on", "sources"]
     lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for card in cards.models:
-        audio = f"{card.sample_rate / 1000:g} kHz {'stereo' if card.channels == 2 else 'mono'}"
+        channels = ("", "mono", "stereo")[card.channels]
+        audio = f"{card.sample_rate / 1000:g} kHz {channels}" if channels else "notes"
         cells = [
             f"`{card.name}`",
             card.format,
             card.size,
             audio,
-            f"{card.segment_seconds:g} s",
+            f"{card.segment_seconds:g} s" if card.channels else "a window",
             cards.nulls[card.null_condition],
         ]
         cells += [card.encoder, card.licence, card.revision, cards.corpora[card.corpus].title, ", ".join(card.sources)]

@@ -213,7 +213,13 @@ class SymbolicSpec:
     def from_plain(cls, fields: dict[str, Any]) -> SymbolicSpec:
         """Undo ``to_plain``."""
         given = fields["scheme"]
-        scheme = FigaroScheme(given["window"], frozenset(given["dropped"]))
+        scheme: Scheme
+        if given["name"] == "figaro":
+            scheme = FigaroScheme(given["window"], frozenset(given["dropped"]))
+        else:
+            from earwitness.symbolic.miditok_scheme import MiditokScheme
+
+            scheme = MiditokScheme.from_plain(given)
         return cls(scheme, fields["seed"], fields["max_segments"])
 
 

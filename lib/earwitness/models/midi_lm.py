@@ -1,0 +1,105 @@
+"""Causal language models over MIDI tokens in transformers' format, with a tokenizer of miditok's in the same folder.
+
+The tokenizer's file is called as transformers' own is and is never given to it. A piece gets BOS in front where the
+model's configuration names the tokenizer's own BOS, EOS alike. Such a model is told nothing: its stream is called
+conditional, as that of every symbolic model, and there is no other. See the book page *Methods: symbolic models*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earwitness.errors import ModelError
+from earwitness.models.files import read_json
+from earwitness.models.pretrained import badge, headers, load_pretrained
+from earwitness.symbolic.miditok_scheme import FILE, MiditokScheme, is_miditok, tokenizer_of
+from earwitness.symbolic.windows import Window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earwitness.models.base import ModelInfo
+
+LIBRARIES = ("miditok", "symusic", "tokenizers", "pretty_midi")
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM", "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+}  # fmt: skip
+LONGEST = 512  # inputs of a window: longer ones would leave most pieces with none
+
+
+def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
+    """Return the fields of ``ModelInfo`` that the folder determines.
+
+    Raises
+    ------
+    ModelError
+        A tokenizer that is none of miditok's, or that has more tokens than the model.
+    """
+    if not is_miditok(folder):
+        raise ModelError(f"{folder.name}: a {config['model_type']} whose {FILE} is none of miditok's reads no MIDI")
+    tokenizer = tokenizer_of(folder)
+    entries, context = config.get("vocab_size"), config.get("n_positions") or config.get("max_position_embeddings")
+    if not isinstance(entries, int) or not isinstance(context, int) or context < 2:
+        raise ModelError(f"{folder.name}: configuration lacks vocab_size or a context length; is the folder complete?")
+    if len(tokenizer) > entries:
+        raise ModelError(f"{folder.name}: the tokenizer has {len(tokenizer)} tokens and the model {entries} entries")
+    begins, ends = (
+        name in tokenizer.vocab and config.get(key) == tokenizer[name]
+        for name, key in (("BOS_None", "bos_token_id"), ("EOS_None", "eos_token_id"))
+    )
+    return {
+        "family": "token",
+        "sample_rate": 0,
+        "channels": 0,
+        "segment_seconds": 0.0,
+        "badge": badge(sum(map(math.prod, headers(folder).values())), pocket=pocket),
+        "scheme": MiditokScheme(folder.absolute(), min(context, LONGEST), begins, ends, bool(tokenizer.is_trained)),
+    }
+
+
+def load(folder: Path, info: ModelInfo) -> MidiModel:
+    """Load a folder (see ``earwitness.models.load_model``); code that it might bring is never run."""
+    import torch
+    import transformers
+
+    kind = CLASSES[read_json(folder / "config.json")["model_type"]]
+    network = load_pretrained(folder, getattr(transformers, kind), getattr(torch, info.dtype))
+    return MidiModel(network.to(info.device), info)
+
+
+class MidiModel:
+    """A loaded model behind the ``TokenModel`` protocol; windows stand where other models have captions."""
+
+    def __init__(self, network: Any, info: ModelInfo) -> None:
+        self.network, self.info = network, info
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Yield what was trained."""
+        yield from self.network.parameters()
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Turn windows of tokens ``[B, 1, W + 1]`` into what is predicted: ``[B, 1, W]`` (int64)."""
+        return audio[..., 1:].long().to(self.info.device)
+
+    def logits(self, codes: Tensor, captions: Sequence[Window] | None) -> tuple[Tensor, Tensor]:
+        """Return logits ``[B, 1, W, V]`` aligned with ``codes`` and the mask ``[B, 1, W]`` of what belongs to notes.
+
+        Raises
+        ------
+        ModelError
+            No windows: there is no null condition.
+        """
+        import torch
+
+        if captions is None:
+            raise ModelError(f"{self.info.name}: has no null condition; use the conditional stream alone")
+        first = torch.from_numpy(np.stack([w.tokens[:1] for w in captions])).long().to(codes.device)
+        inputs = torch.cat([first, codes[:, 0, :-1]], dim=1)
+        mask = torch.from_numpy(np.stack([w.groups for w in captions]) >= 0).to(codes.device)
+        return self.network(input_ids=inputs, use_cache=False).logits[:, None], mask[:, None]
