@@ -22,7 +22,7 @@ from earwitness.inference.primary import (
     rank_standardise,
     unusable_features,
 )
-from earwitness.inference.relabel import centred, comparable, labellings, sign_flips, strata_of
+from earwitness.inference.relabel import balance, centred, comparable, labellings, sign_flips, strata_of
 
 A = np.array([0.9, 0.7, 0.8, 0.4, 0.6])
 B = np.array([0.5, 0.3, 0.6, 0.2, 0.4])
@@ -314,6 +314,24 @@ def test_strata_and_who_can_be_compared():
     strata, positive = by_artist([(2, 1), (2, 0), (0, 2)])
     assert comparable(positive, strata).tolist() == [True, True, False, False, True, False, False]
     assert comparable(positive, None).all()
+
+
+def test_what_strata_leave_of_the_units():
+    strata, positive = by_artist([(12, 4), (4, 12)])
+    assert balance(positive, strata) == pytest.approx((12 * 4 / 16 + 4 * 12 / 16) / (16 * 16 / 32))
+    assert balance(positive, None) == 1
+    assert balance(*by_artist([(6, 3), (4, 2)])[::-1]) == pytest.approx(1)
+    assert balance(*by_artist([(3, 0), (0, 4)])[::-1]) == 0
+    assert balance(*by_artist([(6, 6), (5, 0)])[::-1]) == pytest.approx(1)  # five without a counterpart do not count
+    together = balance(positive, np.stack([strata, np.zeros(32, dtype=int)]))
+    assert together == pytest.approx([0.75, 1])
+    shift = 0.9  # a planted shift is as plain as with that share of the units in one stratum
+    seen = []
+    for pattern, groups in ((positive, strata), (split(12, 12), None)):
+        raw = noise(40, 400, len(pattern), 4) + shift * pattern[:, None]
+        found = primary_test(rank_standardise(raw, groups), pattern, strata=groups, n_permutations=199)
+        seen.append((found.p_direction <= 0.05).mean())
+    assert seen[0] == pytest.approx(seen[1], abs=0.1)
 
 
 @given(arrays(np.float64, (9, 2), elements=st.integers(-5, 5)), st.lists(st.integers(0, 2), min_size=9, max_size=9))

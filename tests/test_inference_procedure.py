@@ -10,6 +10,7 @@ import earwitness as ew
 from earwitness.errors import InputError
 from earwitness.inference import features as frozen
 from earwitness.inference.features import DEFAULT_FEATURES, MAX_FEATURES, default_features, feature_hash
+from earwitness.inference.power import smallest_detectable_auc
 from earwitness.metrics import Interval
 from tests.inference_tables import score_table
 
@@ -240,6 +241,27 @@ def test_no_artist_on_both_sides_is_not_testable_however_large_the_difference():
     assert "no artist is on both sides" in result.reasons[0]
     assert result.auc.value > 0.9  # still described, and not called evidence
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+def uneven(shares, **options):
+    """As many suspects as held-out, but artists whose tracks are mostly on one side: (suspect, held-out) of each."""
+    counts = np.array(shares).sum(axis=0)
+    table = score_table(*counts, artists=1, **options)
+    names = [f"artist {k}" for side in (0, 1) for k, pair in enumerate(shares) for _ in range(pair[side])]
+    table["artist"] = table["track_id"].map(dict(zip(sorted(table["track_id"].unique()), names, strict=True)))
+    return table
+
+
+def test_artists_mostly_on_one_side_leave_little_to_compare():
+    """Labels move within artists: 9 v 9 tracks can give 81 labellings, of which none could ever reject at 1 %."""
+    result = audit(uneven([(8, 1), (1, 8)], shift=4), n_permutations=9999)
+    assert (result.verdict, result.parameters["n_labellings"]) == ("not testable", 81)
+    assert result.p_value == pytest.approx(1 / 81)
+    assert result.smallest_detectable_auc == 1
+    assert "at least 23 of each" in " ".join(result.reasons)
+    even, odd = (audit(uneven(s)).smallest_detectable_auc for s in ([(10, 10), (10, 10)], [(15, 5), (5, 15)]))
+    assert even == pytest.approx(smallest_detectable_auc(20, 20))
+    assert odd == pytest.approx(smallest_detectable_auc(15, 15))  # three quarters of the units, by variance
 
 
 def test_where_each_unit_is_an_artist_artists_are_compared():

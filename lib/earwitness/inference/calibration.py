@@ -25,7 +25,7 @@ from earwitness.inference.gate import run_clauses
 from earwitness.inference.peers import PEERS
 from earwitness.inference.power import power, units_needed
 from earwitness.inference.primary import Outcome, features_of, primary_test, rank_standardise
-from earwitness.inference.relabel import comparable, strata_of
+from earwitness.inference.relabel import balance, comparable, strata_of
 from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER, Findings, decide
 
 FloatArray = npt.NDArray[np.float64]
@@ -247,6 +247,8 @@ def audit_clauses(
     count = np.broadcast_to(comparable(positive, strata), features.shape[:-1])
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
     outcome: Outcome = clauses.primary
+    share = np.broadcast_to(balance(positive, strata), len(features))
+    share = np.where(outcome.attainable(alpha) > 0, share, 0.0).round(3)
     words = [
         decide(
             Findings(
@@ -258,7 +260,7 @@ def audit_clauses(
                 blind_p=float(clauses.blind.p_value[i]),
                 residual_p=float(clauses.residual.p_value[i]),
                 units_needed=needed,
-                detectable_auc=_detectable(n_suspect, n_held_out, alpha),
+                detectable_auc=_detectable(share[i] * n_suspect, share[i] * n_held_out, alpha),
                 alpha=alpha,
                 apart=not count[i].any(),
             )
@@ -270,7 +272,7 @@ def audit_clauses(
 
 
 @lru_cache(maxsize=4096)
-def _detectable(n_suspect: int, n_held_out: int, alpha: float) -> float:
+def _detectable(n_suspect: float, n_held_out: float, alpha: float) -> float:
     """Largest AUC allowed if an audit of this size sees it, else 1: all that the rule's word depends on."""
     enough = min(n_suspect, n_held_out) >= 2
     seen = enough and power(MAX_DETECTABLE_AUC, n_suspect, n_held_out, alpha=alpha) >= POWER

@@ -43,12 +43,14 @@ def d_to_auc(d: npt.ArrayLike) -> FloatArray:
     return np.asarray(norm.cdf(np.asarray(d) / np.sqrt(2)))
 
 
-def power(auc: float, n_suspect: int, n_held_out: int, *, alpha: float = ALPHA) -> float:
+def power(auc: float, n_suspect: float, n_held_out: float, *, alpha: float = ALPHA) -> float:
     """Probability that the primary test rejects at level ``alpha`` in an audit of this size."""
     return _power(float(auc_to_d(auc)), n_suspect, n_held_out / n_suspect, alpha)
 
 
-def smallest_detectable_auc(n_suspect: int, n_held_out: int, *, alpha: float = ALPHA, target: float = POWER) -> float:
+def smallest_detectable_auc(
+    n_suspect: float, n_held_out: float, *, alpha: float = ALPHA, target: float = POWER
+) -> float:
     """Smallest AUC that the primary test sees with probability ``target``; 1 when none below 1 - 1e-9 is."""
     highest = float(auc_to_d(1 - 1e-9))
     if min(n_suspect, n_held_out) < 2:

@@ -16,6 +16,7 @@ from earwitness.inference.features import feature_hash
 from earwitness.inference.gate import BlindResult, Clauses, run_clauses, summarise_blind
 from earwitness.inference.inputs import Names, Prepared, Saw, prepare
 from earwitness.inference.power import smallest_detectable_auc, units_needed
+from earwitness.inference.relabel import balance
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.sequential import e_value, pair_by_lot
 from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
@@ -120,6 +121,8 @@ def infer(
                 names=prepared.blind_names,
             )
     outcome = None if clauses is None else clauses.primary
+    share = float(balance(positive, prepared.strata))
+    coarse = outcome is not None and not outcome.attainable(alpha).any()  # so few labellings that nothing can reject
     found = Findings(
         n_suspect=n_suspect,
         n_held_out=n_held_out,
@@ -128,8 +131,8 @@ def infer(
         p_opposite=None if outcome is None else float(outcome.p_opposite),
         blind_p=None if gate is None else gate.p_value,
         residual_p=None if clauses is None or clauses.residual is None else float(clauses.residual.p_value),
-        units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
-        detectable_auc=smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha) if outcome else None,
+        units_needed=round(units_needed(MAX_DETECTABLE_AUC, alpha=alpha) / (share or 1)),
+        detectable_auc=_smallest(share * n_suspect, share * n_held_out, alpha, coarse) if outcome else None,
         alpha=alpha,
         apart=prepared.apart,
     )
@@ -184,6 +187,11 @@ def infer(
         },
         unseen_shift=unseen,
     )
+
+
+def _smallest(n_suspect: float, n_held_out: float, alpha: float, coarse: bool) -> float:
+    """Smallest AUC seen with so many units; 1 where p-values are too coarse to fall below ``alpha`` at all."""
+    return 1.0 if coarse else smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha)
 
 
 def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:

@@ -41,6 +41,22 @@ def comparable(positive: BoolArray, strata: IntArray | None) -> BoolArray:
     return np.asarray(np.abs(centred(labels[..., None], strata)[..., 0]) > 1e-9)
 
 
+def balance(positive: BoolArray, strata: IntArray | None) -> FloatArray:
+    """What comparing within strata only leaves of so many units: 1 if every stratum has both sides in one proportion.
+
+    The sum over strata of a b / (a + b), for a suspects and b held-out in each, over the same of all units together: a
+    difference of means is as precise as with this share of the units in one stratum. ``positive`` [n], ``strata``
+    [..., n], of which units without a counterpart are left out; 0 if there is none.
+    """
+    if strata is None:
+        return np.ones(())
+    counted = comparable(positive, strata)
+    a, b = ((counted & side).sum(axis=-1) for side in (positive, ~positive))
+    labels = np.broadcast_to(positive, strata.shape).astype(np.float64)
+    kept = np.square(centred(labels[..., None], strata)[..., 0]).sum(axis=-1)
+    return np.asarray(kept * (a + b) / np.maximum(a * b, 1))
+
+
 def centred(values: FloatArray, strata: IntArray) -> FloatArray:
     """Deviations from the mean of each stratum; ``values`` [..., n, p], ``strata`` [n] or [..., n]."""
     inside = (strata[..., None] == np.arange(strata.max() + 1)).astype(np.float64)
