@@ -24,6 +24,7 @@ from earwitness.symbolic.windows import FigaroScheme, SymbolicSpec
 from earwitness.units import unit_table
 from earwitness.windows import from_plain, segments, to_plain
 from tests import tiny_figaro, tiny_midi
+from tests.test_symbolic_tokens import BAD
 
 SPEC = SymbolicSpec(FigaroScheme())
 
@@ -191,6 +192,21 @@ def test_a_pass_over_the_plan_says_what_scoring_would_take(folder, tracks, monke
     assert found.segments_missing == 16
     assert [row["track_id"] for row in found.exclusions] == ["bad"]
     assert seconds_of(tracks[0]) == pytest.approx(150 * 0.25, rel=0.02)
+
+
+def test_every_bad_file_is_an_exclusion_on_record(folder, tracks, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    given = [tracks[0]]
+    for i, (content, _) in enumerate(BAD.values()):
+        path = tmp_path / f"bad{i}.mid"
+        path.write_bytes(content)
+        given.append(Track(f"bad{i}", path, "nonmember"))
+    found = ew.collect(str(folder), given, max_segments=1, progress=False)
+    reasons = found.exclusions.set_index("track_id")["reason"]
+    assert set(reasons.index) == {t.track_id for t in given[1:]}
+    for i, (_, reason) in enumerate(BAD.values()):
+        assert reason in reasons[f"bad{i}"]
+    assert found.index["track_id"].unique().tolist() == ["t0"]
 
 
 def test_a_worker_looks_into_midi_files_first(tracks, tmp_path) -> None:
