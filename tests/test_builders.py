@@ -18,6 +18,7 @@ from earwitness.errors import InputError, ManifestError
 from earwitness.holdings import holdings
 from earwitness.manifest import read_card, read_manifest, read_splits
 from earwitness.models.cards import read_cards
+from tests.tiny import recording
 from tests.tiny_corpora import MAKERS, write
 
 # corpus -> split -> recordings found, before matching
@@ -37,7 +38,7 @@ FOUND = {
 def made(name: str, folder: Path, **options: Any) -> Path:
     """Write small official files of a corpus and build its manifest."""
     MAKERS[name](folder)
-    return build(name, folder, any_version=True, **options).manifest
+    return build(name, folder, any_version=True, **({"copies": False} | options)).manifest
 
 
 @pytest.mark.parametrize("name", builders())
@@ -72,13 +73,13 @@ def test_cards_say_whose_members_and_who_says_so(name: str) -> None:
 def test_one_caption_is_drawn_and_what_is_gone_changes_no_other_draw(tmp_path: Path) -> None:
     first = {t.track_id: t.caption for t in read_splits(made("audiocaps", tmp_path, match=False))}
     (tmp_path / "audio" / "val0_30.wav").unlink()
-    built = build("audiocaps", tmp_path, match=False, any_version=True, force=True)
+    built = build("audiocaps", tmp_path, copies=False, match=False, any_version=True, force=True)
     again = {t.track_id: t.caption for t in read_splits(built.manifest)}
     assert first.keys() - again.keys() == {"val0_30"}
     assert all(again[name] == first[name] for name in again)
     captions = set()
     for seed in range(6):
-        built = build("audiocaps", tmp_path, seed=seed, match=False, any_version=True, force=True)
+        built = build("audiocaps", tmp_path, copies=False, seed=seed, match=False, any_version=True, force=True)
         captions |= {t.caption for t in read_splits(built.manifest) if t.track_id == "test0_30"}
     assert len(captions) > 1
 
@@ -125,7 +126,7 @@ def test_what_has_no_counterpart_goes_to_splits_of_its_own(tmp_path: Path) -> No
     MAKERS["fma-sao"](tmp_path / "fma")
     tracks = (tmp_path / "fma" / "fma_metadata" / "tracks.csv").read_text().replace(",Bo,", ",Cy,")
     (tmp_path / "fma" / "fma_metadata" / "tracks.csv").write_text(tracks.replace("3,First,Cy", "3,First,Bo"))
-    built = build("fma-sao", tmp_path / "fma", any_version=True)
+    built = build("fma-sao", tmp_path / "fma", copies=False, any_version=True)
     roles = read_manifest(built.manifest, target="stabilityai/stable-audio-open-1.0")
     assert sorted((t.role, t.artist) for t in roles) == [("member", "Ann"), ("nonmember", "Ann")]
     card = read_card(built.manifest)
@@ -157,7 +158,7 @@ def test_sounds_of_freesound_may_come_from_its_own_interface(tmp_path: Path) -> 
     rows = [[n, "rain.wav", "ann", "http://creativecommons.org/licenses/by/4.0/", 61.5, "2015-02-01T10:00:00"]
             for n in (64760, 64763)]  # fmt: skip
     write(tmp_path / "freesound_sounds.csv", [list(attribution.FIELDS), *rows])
-    built = build("freesound-sao", tmp_path, any_version=True)
+    built = build("freesound-sao", tmp_path, copies=False, any_version=True)
     tracks = read_manifest(built.manifest, target="stabilityai/stable-audio-open-1.0")
     assert [(t.track_id, t.role, t.duration_s, t.released) for t in tracks] == [
         ("64760", "member", 61.5, "2015-02-01"),
@@ -285,7 +286,7 @@ def test_bad_official_files_are_one_clear_line_and_nothing_is_written(case: str,
     change(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ManifestError, match=message) as caught:
-        build(name, tmp_path, any_version=True)
+        build(name, tmp_path, copies=False, any_version=True)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -296,7 +297,7 @@ def test_another_version_is_refused_unless_it_is_asked_for(tmp_path: Path) -> No
         ManifestError, match=r"train\.csv: expected 49838 records as published, found 12: another version"
     ):
         build("audiocaps", tmp_path)
-    card = read_card(build("audiocaps", tmp_path, any_version=True).manifest)
+    card = read_card(build("audiocaps", tmp_path, copies=False, any_version=True).manifest)
     assert card is not None
     assert any("expected 49838 records" in line for line in card.known_biases)
 
@@ -304,7 +305,7 @@ def test_another_version_is_refused_unless_it_is_asked_for(tmp_path: Path) -> No
 def test_missing_licences_are_counted(tmp_path: Path) -> None:
     MAKERS["fsd50k"](tmp_path)
     _edit("eval_clips_info_FSD50K.json", ("http://creativecommons.org/licenses/by/3.0/", ""))(tmp_path)
-    built = build("fsd50k", tmp_path, any_version=True)
+    built = build("fsd50k", tmp_path, copies=False, any_version=True)
     assert "1 of 9 recordings have no licence in the official files" in built.notes
 
 
@@ -315,10 +316,10 @@ def test_an_earlier_manifest_is_kept_and_a_failure_writes_nothing(
     before = {path: path.read_bytes() for path in tmp_path.glob("maestro.*")}
     assert len(before) == 3
     with pytest.raises(ManifestError, match=r"maestro\.csv: exists; --force builds it again"):
-        build("maestro", tmp_path, any_version=True)
+        build("maestro", tmp_path, copies=False, any_version=True)
     monkeypatch.setattr("earwitness.builders.build.yaml.safe_dump", _full_disk)
     with pytest.raises(ManifestError, match="no space left"):
-        build("maestro", tmp_path, any_version=True, force=True, seed=5)
+        build("maestro", tmp_path, copies=False, any_version=True, force=True, seed=5)
     assert {path: path.read_bytes() for path in tmp_path.glob("maestro.*")} == before
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(InputError, match="no builder for 'mastro'; there are audiocaps, .*did you mean 'maestro'"):
@@ -329,16 +330,40 @@ def test_an_earlier_manifest_is_kept_and_a_failure_writes_nothing(
 def test_an_official_file_is_never_overwritten(tmp_path: Path) -> None:
     MAKERS["musiccaps"](tmp_path)
     with pytest.raises(ManifestError, match="is one of the official files; name another manifest"):
-        build("musiccaps", tmp_path, out=tmp_path / "musiccaps-public.csv", any_version=True, force=True)
+        build("musiccaps", tmp_path, copies=False, out=tmp_path / "musiccaps-public.csv", any_version=True, force=True)
 
 
 def _full_disk(*_: object, **__: object) -> str:
     raise OSError(28, "No space left on device")
 
 
+def test_copies_are_set_apart_before_anything_is_matched(tmp_path: Path) -> None:
+    """A copy across splits convicts the innocent, so neither stays; within a split the first does."""
+    MAKERS["maestro"](tmp_path)
+    table = (tmp_path / "maestro-v3.0.0.csv").read_text().splitlines()
+    (tmp_path / "maestro-v3.0.0.csv").write_text(
+        "\n".join([*table, *(table[1].replace("p0", f"p{n}") for n in range(4, 7))]) + "\n"
+    )
+    for number in range(7):  # 0: its copy is in the test part; 1; 2: validation; 4 and 5: one recording; 6
+        same = {3: 0, 5: 4}.get(number, number)
+        sound = recording(tmp_path / f"{number}.wav", 4, seed=same)
+        sound.rename(tmp_path / str(2004 + min(number, 3) % 4 if number < 4 else 2004) / f"p{number}.wav")
+    built = build("maestro", tmp_path, any_version=True, match=False)
+    tracks = {t.track_id[-2:]: t for t in read_splits(built.manifest)}
+    assert {name: t.split for name, t in tracks.items()} == {
+        "p0": "copies", "p1": "train", "p2": "validation", "p3": "copies", "p4": "train", "p5": "copies", "p6": "train"
+    }  # fmt: skip
+    assert tracks["p0"].work == tracks["p3"].work
+    assert tracks["p4"].work == tracks["p5"].work
+    card = read_card(built.manifest)
+    assert card is not None
+    assert "copies" in card.splits
+    assert "1 copies within a split and 2 across splits were set apart (split copies)" in built.notes
+
+
 def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     MAKERS["audiocaps"](tmp_path)
-    arguments = ["manifest", "build", "audiocaps", f"--from={tmp_path}", "--any-version"]
+    arguments = ["manifest", "build", "audiocaps", f"--from={tmp_path}", "--any-version", "--no-copies"]
     answer = CliRunner().invoke(cli.app, arguments)
     assert answer.exit_code == 0, answer.output
     assert "train: 11 of 12 recordings found, 1 gone" in answer.output

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earwitness import dedup
+from earwitness import dedup, planted, wordindex
 from earwitness.manifest import Track
 from earwitness.paths import results_dir
 from earwitness.pocket import render
@@ -88,14 +89,42 @@ def test_candidates_are_those_of_comparing_all_with_all(music: dict[str, np.ndar
         for j in range(i + 1, len(held)):
             for a, x in enumerate(held[i].tolist()):
                 for b, y in enumerate(held[j].tolist()):
-                    if x == y and x and count[x] <= dedup.COMMON:
+                    if x == y and x and count[x] <= wordindex.COMMON:
                         slow[i, j, a - b] = slow.get((i, j, a - b), 0) + 1
-    fast = dedup._candidates(held)
+    fast = [tuple(row) for row in wordindex.candidates(held).tolist()]
     assert len(fast) == len(set(fast))
-    assert all(slow[key] >= dedup.MIN_HITS for key in fast)
+    assert all(slow[key] >= wordindex.MIN_HITS for key in fast)
     for pair in {key[:2] for key in slow}:
-        hits = sorted((n for key, n in slow.items() if key[:2] == pair and n >= dedup.MIN_HITS), reverse=True)
-        assert sorted((slow[key] for key in fast if key[:2] == pair), reverse=True) == hits[: dedup.OFFSETS]
+        hits = sorted((n for key, n in slow.items() if key[:2] == pair and n >= wordindex.MIN_HITS), reverse=True)
+        assert sorted((slow[key] for key in fast if key[:2] == pair), reverse=True) == hits[: wordindex.OFFSETS]
+
+
+def test_sorting_part_by_part_changes_nothing(music: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [words(_at_8k(audio)) for audio in music.values()]
+    held += [print_[7:] for print_ in held]
+    whole = wordindex.candidates(held)
+    assert len(whole) >= len(held) // 2
+    monkeypatch.setattr(wordindex, "PART", 500)
+    assert (wordindex.candidates(held) == whole).all()
+
+
+def test_long_recordings_are_found_by_few_of_their_words() -> None:
+    """Of minutes of sound only some words are looked up, and copies that begin elsewhere choose the same ones."""
+    rng = np.random.default_rng(0)
+    long = [rng.integers(1, 2**32, 12_000, dtype=np.uint32) for _ in range(20)]
+    copies = [np.where(rng.random(len(w)) < 0.2, w, w ^ (np.uint32(1) << rng.integers(0, 32, len(w), dtype=np.uint32)))
+              [4_000:] for w in long]  # fmt: skip
+    found = wordindex.candidates([*long, *copies])
+    assert {(a, b, o) for a, b, o in found.tolist()} == {(i, 20 + i, 4_000) for i in range(20)}
+    kept = [len(wordindex._chosen([w])[0]) for w in long]
+    assert set(kept) == {wordindex.KEPT}
+
+
+def test_copies_of_copies_are_one_group() -> None:
+    tracks = [Track(name, Path(name), "") for name in "abcdef"]
+    pairs = pd.DataFrame([("a", "c"), ("c", "e"), ("b", "f")], columns=["track_id", "other_id"])
+    assert sorted(dedup.groups(tracks, pairs)) == [[0, 2, 4], [1, 5]]
+    assert dedup.groups(tracks, pairs[:0]) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,6 +146,19 @@ def test_what_is_too_short_or_silent_has_no_words() -> None:
 def test_other_music_is_no_copy(tmp_path: Path) -> None:
     prints = {str(i): fingerprint(recording(tmp_path / f"{i}.wav", 4, seed=i)) for i in range(30)}
     assert _pairs(prints) == set()
+
+
+def test_planted_copies_are_counted_and_so_is_what_is_merged_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {name: planted.CHANGES[name] for name in ("6 dB lower", "6 % faster (a semitone)")}
+    monkeypatch.setattr(planted, "CHANGES", changes)
+    tracks = [Track(str(i), recording(tmp_path / f"{i}.wav", 4, seed=i), "member") for i in range(3)]
+    others = [Track(f"o{i}", recording(tmp_path / f"o{i}.wav", 4, seed=20 + i % 3), "member") for i in range(4)]
+    table = planted.rates(tracks, others).set_index("change")
+    assert table["found"].to_dict() == {"6 dB lower": 3, "6 % faster (a semitone)": 0}
+    assert (table["false"] == 1).all()  # the first and the last of the others are one recording: no planted copy
+    assert (table["pairs"] == 10 * 9 // 2 - 3).all()
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def build(
     out: Annotated[Path | None, typer.Option(help="manifest to write; default: CORPUS.csv beside the audio")] = None,
     seed: Annotated[int, typer.Option(help="of the lots for captions and matching")] = 0,
     match: Annotated[bool, typer.Option(help="draw members and non-members that are alike")] = True,
+    copies: Annotated[bool, typer.Option(help="look for copies of one recording, which decodes all")] = True,
     any_version: Annotated[
         bool, typer.Option("--any-version", help="take files of another size than published")
     ] = False,
@@ -57,7 +58,15 @@ def build(
     from earwitness.builders.build import build as build_manifest
 
     built = build_manifest(
-        corpus, source, audio=audio, out=out, seed=seed, match=match, any_version=any_version, force=force
+        corpus,
+        source,
+        audio=audio,
+        out=out,
+        seed=seed,
+        match=match,
+        copies=copies,
+        any_version=any_version,
+        force=force,
     )
     for row in built.counts.itertuples():
         typer.echo(f"{row.split}: {row.found} of {row.published} recordings found, {row.gone} gone, {row.drawn} drawn")

@@ -1,9 +1,10 @@
 """The same recording under two names: an acoustic fingerprint that survives re-encoding, gain and trimming.
 
-Copies share exact words of their fingerprints (``prints``) at a constant offset; an index of words finds such pairs
-without comparing all with all, and the share of equal bits over the whole overlap decides. It finds copies of a
-*recording*, not other takes, covers, samples or medleys. Scores have words of their own (``symbolic.prints``) and are
-compared in the same way. The book page *Audit your own* says what happens to copies.
+Copies share exact words of their fingerprints (``prints``) at a constant offset; an index of words (``wordindex``)
+finds such pairs without comparing all with all, and the share of equal bits over the whole overlap decides. It finds
+copies of a *recording*, not other takes, covers, samples or medleys. Scores have words of their own
+(``symbolic.prints``) and are compared in the same way. The book pages *Audit your own* and *Copies* say what happens to
+copies, and how many are found.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from earwitness.manifest import Track
 from earwitness.prints import HOP, RATE, Words, fingerprint
+from earwitness.wordindex import candidates
 
-__all__ = ["duplicates", "fingerprint"]
+__all__ = ["duplicates", "fingerprint", "groups"]
 
-COMMON = 64  # a word found more often than this says nothing (sustained notes, hum) and is not looked up
-OFFSETS = 8  # best offsets of a pair that are compared bit by bit
-MIN_HITS = 2  # exact words that a pair must share at one offset to be compared
 MIN_SHARE = 0.5  # of the shorter recording's frames that must overlap
 SCORE_SHARE = 0.8  # the same for scores, whose words come in dozens
 MAX_ERRORS = (
@@ -53,7 +54,7 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: 
     held = [prints[track.track_id] for track in known]
     rows = []
     share, step_s = (SCORE_SHARE, nan) if scores else (MIN_SHARE, HOP / RATE)
-    for first, second, offset in _candidates(held):
+    for first, second, offset in candidates(held):
         similarity = _agreement(held[first], held[second], offset, share)
         if similarity >= 1 - MAX_ERRORS:
             rows.append((first, second, similarity, offset * step_s))
@@ -67,34 +68,21 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: 
     return found[list(COLUMNS)]
 
 
-def _candidates(held: Sequence[Words]) -> list[tuple[int, int, int]]:
-    """Return (first, second, offset in frames) of pairs that share exact words, the best offsets of each.
+def groups(tracks: Sequence[Track], pairs: pd.DataFrame) -> list[list[int]]:
+    """Return, for each recording that has copies, the places of all its copies in ``tracks``, in order.
 
-    All words lie in one sorted list, so equal ones are neighbours: no pair of tracks is looked at that shares none.
+    Parameters
+    ----------
+    tracks : sequence of Track
+        As given to ``duplicates``.
+    pairs : pandas.DataFrame
+        What ``duplicates`` returned; whoever is a copy of a copy belongs to the group.
     """
-    if not held:
-        return []
-    value = np.concatenate(held)
-    track = np.repeat(np.arange(len(held)), [len(p) for p in held])
-    frame = np.concatenate([np.arange(len(p)) for p in held])
-    keep = value != 0
-    order = np.lexsort((frame[keep], track[keep], value[keep]))
-    value, track, frame = value[keep][order], track[keep][order], frame[keep][order]
-    _, inverse, count = np.unique(value, return_inverse=True, return_counts=True)
-    rare = (count[inverse] > 1) & (count[inverse] <= COMMON)
-    value, track, frame = value[rare], track[rare], frame[rare]
-    keys = []
-    for step in range(1, min(COMMON, len(value))):
-        same = np.flatnonzero((value[step:] == value[:-step]) & (track[step:] != track[:-step]))
-        if len(same):
-            keys.append(np.stack([track[same], track[same + step], frame[same] - frame[same + step]], axis=1))
-    if not keys:
-        return []
-    pairs, hits = np.unique(np.concatenate(keys), axis=0, return_counts=True)
-    best = pd.DataFrame(pairs, columns=["first", "second", "offset"]).assign(hits=hits).query("hits >= @MIN_HITS")
-    best = best.sort_values(["first", "second", "hits"], ascending=[True, True, False], kind="stable")
-    best = best.groupby(["first", "second"]).head(OFFSETS)
-    return [(int(a), int(b), int(o)) for a, b, o in best[["first", "second", "offset"]].to_numpy()]
+    place = {track.track_id: i for i, track in enumerate(tracks)}
+    first, second = pairs["track_id"].map(place), pairs["other_id"].map(place)
+    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(tracks), len(tracks)))
+    label = pd.Series(connected_components(graph, directed=False)[1]) if len(pairs) else pd.Series(dtype=int)
+    return [list(members) for members in label.groupby(label).groups.values() if len(members) > 1]
 
 
 def _agreement(first: Words, second: Words, offset: int, share: float) -> float:

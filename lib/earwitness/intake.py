@@ -13,11 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from earwitness import dedup, imbalance, sandbox
 from earwitness.errors import InputError, ManifestError
@@ -137,14 +134,8 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
 
 def _copies(tracks: Sequence[Track], pairs: pd.DataFrame) -> dict[str, str]:
     """Return track_id -> reason for copies that are left out: all of a group on two sides, else all but the first."""
-    if pairs.empty:
-        return {}
-    place = {track.track_id: i for i, track in enumerate(tracks)}
-    first, second = pairs["track_id"].map(place), pairs["other_id"].map(place)
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(tracks), len(tracks)))
-    groups = pd.Series(connected_components(graph, directed=False)[1])
     left = {}
-    for members in groups.groupby(groups).groups.values():
+    for members in dedup.groups(tracks, pairs):
         group = [tracks[i] for i in members]
         both = len({track.role for track in group}) > 1
         for track in group if both else group[1:]:

@@ -1,8 +1,8 @@
 """From official files and a folder of audio to a manifest and its card: the steps that are the same for every corpus.
 
-Read and check, draw one caption per track, find the recordings on disk, count what is gone, draw comparable members and
-non-members, write. Everything is written or nothing is, and nothing is overwritten unasked. The book page *Methods:
-manifests* shows the command.
+Read and check, draw one caption per track, find the recordings on disk, count what is gone, set copies apart, draw
+comparable members and non-members, write. Everything is written or nothing is, and nothing is overwritten unasked. The
+book page *Methods: manifests* shows the command.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import yaml
 
 from earwitness.audio import SUFFIXES, probe
 from earwitness.builders import matching
+from earwitness.builders.copies import COPIES, MEANING, set_apart
 from earwitness.builders.official import Official
 from earwitness.builders.registry import Builder, find
 from earwitness.errors import AudioError, ManifestError
@@ -51,6 +52,7 @@ def build(
     out: Path | None = None,
     seed: int = 0,
     match: bool = True,
+    copies: bool = True,
     any_version: bool = False,
     force: bool = False,
 ) -> Built:
@@ -71,6 +73,8 @@ def build(
         Of captions and matching.
     match : bool
         Move what has no counterpart of similar length, caption and artist on the other side into splits of its own.
+    copies : bool
+        Look for copies of one recording, by sound, and set them apart before anything is matched.
     any_version : bool
         Take official files with another number of records than published.
     force : bool
@@ -107,6 +111,9 @@ def build(
     rows = _measured(rows, root, corpus)
     notes = [*official.notes, *_notes(rows, gone)]
     found = rows["split"].value_counts()
+    if copies and not corpus.suffixes.isdisjoint(SUFFIXES):
+        rows, more = set_apart(rows, root)
+        notes += more
     if match and corpus.sides:
         member, nonmember = (rows["split"].isin(side) for side in corpus.sides)
         drawn = matching.matched(rows, member, nonmember, seed, corpus.alike)
@@ -198,6 +205,8 @@ def _card(
 ) -> Card:
     """Return the corpus's card with what was found and drawn."""
     splits = dict(card.splits)
+    if COPIES in set(rows["split"]):
+        splits[COPIES] = MEANING
     for split in sorted(set(rows["split"])):
         if split.endswith(REST):
             splits[split] = f"recordings of {split.removesuffix(REST)} without a counterpart on the other side"
