@@ -319,6 +319,7 @@ def raw(*tracks: bytes, kind: int = 1, resolution: int = 480, count: int | None 
 METRE = bytes.fromhex("00ff580404021808")
 NOTE = bytes.fromhex("00903c40 8360803c00")
 END = bytes.fromhex("00ff2f00")
+REST = bytes.fromhex("83ffff7f903c400a803c00")  # two million ticks and a note
 HOUR = bytes.fromhex("87e860903c4087e8603c00")  # a rest and a note of 128,096 ticks each, by running status
 
 BAD = {
@@ -345,6 +346,10 @@ BAD = {
     "bad key": (raw(METRE + bytes.fromhex("00ff59027f05") + NOTE + END), "not readable as MIDI"),
     "10 hours": (raw(METRE + bytes.fromhex("00ff5103ffffff") + NOTE + HOUR * 4 + END), "at most 60 min"),
     "too many ticks": (raw(METRE + NOTE + bytes.fromhex("ffffff7f803c00") + END), "longer than 9000000 ticks"),
+    "endless beats": (raw(METRE + bytes.fromhex("00ff5103000001") + NOTE + REST + END, resolution=1), "200000 beats"),
+    "tiny beats": (raw(bytes.fromhex("00ff5804ff0d1808") + NOTE + REST + END), "200000 beats"),
+    "tempo of no length": (raw(METRE + bytes.fromhex("00ff5103000000") + NOTE + END), "ZeroDivisionError"),
+    "metre of no beats": (raw(bytes.fromhex("00ff580400021808") + NOTE + END), "not readable as MIDI"),
     "metre of no length": (raw(bytes.fromhex("00ff580401071808") + NOTE + END), "bars of no length"),
     "many bars": (
         raw(bytes.fromhex("00ff580401041808") + NOTE + bytes.fromhex("8efe00903c408360803c00") + END),
@@ -412,6 +417,44 @@ def test_no_damage_causes_more_than_a_refusal(tmp_path: Path, place: int, data: 
     path.write_bytes(content)
     with suppress(AudioError):
         assert len(tokens.tokens_of(SCHEME.read(path))) > 2
+
+
+@random_pieces
+@given(
+    st.lists(st.tuples(st.integers(0, 900), st.sampled_from([0, 64, 127])), max_size=12),
+    st.lists(st.tuples(st.integers(0, 900), st.integers(1, 300)), min_size=1, max_size=8),
+)
+def test_pedals_lengthen_notes_as_the_rule_says_one_by_one(tmp_path: Path, pedal: list, notes: list) -> None:
+    rows = [(on, on + length, 40 + i, 64) for i, (on, length) in enumerate(sorted(notes))]
+    path = tiny_midi.write(tmp_path / "x.mid", [(0, rows)], pedals={0: sorted(pedal, key=lambda p: p[0])})
+    parsed = midi.read(path)
+    (instrument,) = parsed.instruments
+    spans, down = [], None
+    for change in instrument.control_changes:
+        if change.value >= 64 and down is None:
+            down = change.time
+        elif change.value < 64 and down is not None:
+            spans.append((down, change.time))
+            down = None
+    first, wanted = 0, []
+    for note in sorted(instrument.notes, key=lambda n: (n.start, n.pitch)):
+        hits = [i for i in range(first, len(spans)) if note.end >= spans[i][0] and note.start < spans[i][1]]
+        if hits:
+            first = hits[0]
+        wanted.append(parsed.time_to_tick(max([note.end, *(spans[i][1] for i in hits[-1:])])))
+    read = score.score_of(parsed).notes
+    moved = [parsed.time_to_tick(t) for t in read["start_s"]] - read["start"]
+    assert (read["end"] + moved).tolist() == wanted
+
+
+def test_a_pedal_that_never_rests_costs_no_time(tmp_path: Path) -> None:
+    pedal = bytes.fromhex("00b0407f01b04000") * 30_000
+    struck = bytes.fromhex("00903d4001803d00") * 15_000
+    (tmp_path / "x.mid").write_bytes(raw(METRE + pedal + struck + END))
+    parsed = midi.read(tmp_path / "x.mid")
+    assert len(parsed.instruments[0].control_changes) == 60_000
+    with pytest.raises(AudioError, match="bars; training"):  # quadratic in pedals and notes this would take minutes
+        score.score_of(parsed, max_bars=4)
 
 
 def test_what_mido_writes_the_survey_counts(tmp_path: Path) -> None:

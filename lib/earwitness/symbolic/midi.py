@@ -24,6 +24,7 @@ MAX_TRACKS = 512
 MAX_EVENTS = 400_000
 MAX_TICKS = 9_000_000  # pretty_midi refuses 10^7, and fills a table of so many numbers
 MAX_SECONDS = 3600.0
+MAX_BEATS = 200_000  # counted in the shortest unit that a metre of the file names
 MAX_ROLL_SECONDS = 20_000.0  # seconds times instruments: 100 KB of piano roll each
 AGAIN = "export it again from the program that wrote it"
 
@@ -160,6 +161,9 @@ def read(path: Path) -> pretty_midi.PrettyMIDI:
     except Exception as error:  # whatever the two libraries make of bytes that make no sense
         why = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise AudioError(f"{path.name}: not readable as MIDI ({why}); {AGAIN}") from None
+    unit = max([4, *(change.denominator for change in midi.time_signature_changes)])
+    if found.ticks * unit > 4 * MAX_BEATS * found.resolution:
+        raise AudioError(f"{path.name}: more than {MAX_BEATS} beats; correct its metre or its resolution")
     seconds = midi.get_end_time()
     if seconds > MAX_SECONDS or seconds * len(midi.instruments) > MAX_ROLL_SECONDS:
         raise AudioError(

@@ -153,11 +153,12 @@ def _notes(midi: pretty_midi.PrettyMIDI) -> tuple[np.ndarray, float]:
     for instrument in midi.instruments:
         program = DRUM if instrument.is_drum else instrument.program
         spans, first = _pedals(instrument), 0
+        downs, ups = ([span[k] for span in spans] for k in (0, 1))  # both rise: spans follow each other
         for note in sorted(instrument.notes, key=lambda n: (n.start, n.pitch)):
             end = note.end
-            hits = [i for i in range(first, len(spans)) if end >= spans[i][0] and note.start < spans[i][1]]
-            if hits:
-                first, end = hits[0], max(end, spans[hits[-1]][1])
+            hit, beyond = bisect_right(ups, note.start, lo=first), bisect_right(downs, end)
+            if hit < beyond:
+                first, end = hit, max(end, ups[beyond - 1])
             ticks = midi.time_to_tick(note.start), midi.time_to_tick(end)
             rows.append((*ticks, note.velocity, note.pitch, program, note.start, note.end))
     notes = np.array(rows, dtype=NOTE)
