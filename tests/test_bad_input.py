@@ -451,6 +451,7 @@ def test_a_manifest_without_held_out_is_not_testable(
 def test_an_interruption_has_its_own_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(cli.interrupt, "leave", sys.exit)
     monkeypatch.setattr(sandbox, "_idle", [])
     monkeypatch.setattr(sandbox, "COMMAND", [sys.executable, "-c", "print('ready', flush=True); input(); input()"])
     arguments = _two_folders(tmp_path)

@@ -272,6 +272,8 @@ def main() -> None:
             raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:
         typer.echo(f"earwitness: {error}", err=True)
+        if isinstance(error, StoppedError):
+            interrupt.leave(error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:  # a disk that is full, a folder that cannot be written to
         place = error.filename or "reading or writing"

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,17 @@ def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict
         Workers cannot be started at all.
     """
     pool = ThreadPoolExecutor(max(1, workers))
+    asked = [pool.submit(_one, path, spec) for path in paths]
     try:
-        return list(pool.map(lambda path: _one(path, spec), paths))
-    except BaseException:  # interrupted: nobody waits for a file that takes minutes
+        while wait(asked, timeout=0.2).not_done:  # a signal that another thread gets does not end an endless wait
+            pass
+        return [one.result() for one in asked]
+    except BaseException:  # interrupted: nobody waits for a file that takes minutes, or for a worker that starts
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in list(_busy):
-            worker.end()
+        while not all(one.done() for one in asked):
+            for worker in list(_busy):
+                worker.end()
+            time.sleep(0.02)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -123,7 +128,9 @@ class _Worker:
             bufsize=0,
             start_new_session=True,  # Ctrl-C at the terminal is for the process that started this one
         )
+        _busy.add(self)  # while it starts too: an interruption ends it at once
         if self._line(START_SECONDS) != b"ready":
+            _busy.discard(self)
             self.end()
             raise EarwitnessError("the process that decodes files did not start; is the installation complete?")
 
