@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Callable
@@ -178,6 +179,21 @@ def test_bar_tokens_can_be_hidden_from_the_latents() -> None:
     masked = torch.tensor([2, 4, 20, 3])
     assert torch.equal(hidden(numbers[0]), hidden(numbers[1]))
     assert torch.equal(hidden(numbers[0]), shown(masked))
+
+
+def test_a_folder_says_which_latents_it_means(tmp_path: Path, windows: list[Window]) -> None:
+    folder = tiny_figaro.convert(tiny_figaro.write(tmp_path / "m", "latent"), tmp_path / "stored")
+    shown = loaded(folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"hide_bar_tokens": True}))
+    hidden = loaded(folder)
+    assert shown.info.revision != hidden.info.revision
+    with torch.inference_mode():
+        found = [model.logits(codes(windows[:1]), windows[:1])[0] for model in (shown, hidden)]
+    assert (found[0] - found[1]).abs().max() > 1e-3
+    (folder / "config.json").write_text(json.dumps(told | {"hide_bar_tokens": "yes"}))
+    with pytest.raises(ModelError, match="hide_bar_tokens is 'yes'; expected true or false"):
+        loaded(folder)
 
 
 # --- as a model -------------------------------------------------------------------------------------------------------

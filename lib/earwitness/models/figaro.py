@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import figaro_weights as weights
+from earwitness.models.files import read_json
 from earwitness.models.pretrained import badge
 from earwitness.symbolic.windows import FigaroScheme, Window
 
@@ -60,12 +61,16 @@ def load(folder: Path, info: ModelInfo) -> FigaroModel:
         network = FigaroNetwork(sizes)
     unused = [weights.UNUSED, *([weights.UNUSED_BY_BASELINE] if sizes.flavour == "none" else [])]
     weights.fill(network, state, unused, where)
-    encoder = _bar_encoder(beside, sizes.latent) if beside and sizes.latent else None
+    options = read_json(folder / weights.CONFIG) if (folder / weights.CONFIG).is_file() else {}
+    hide = options.get("hide_bar_tokens", False)
+    if not isinstance(hide, bool):
+        raise ModelError(f"{folder.name}/{weights.CONFIG}: hide_bar_tokens is {hide!r}; expected true or false")
+    encoder = _bar_encoder(beside, sizes.latent, hide=hide) if beside and sizes.latent else None
     dtype = getattr(torch, info.dtype)
     return FigaroModel(network.to(info.device, dtype), encoder and encoder.to(info.device), info)
 
 
-def _bar_encoder(path: Path, latent: int) -> Any:
+def _bar_encoder(path: Path, latent: int, *, hide: bool) -> Any:
     """Load the encoder half of a VQ-VAE; it stays in float32, for a rounded one would choose other codes."""
     import torch
 
@@ -89,7 +94,7 @@ def _bar_encoder(path: Path, latent: int) -> Any:
     if made != latent or latent % columns or head * HEADS_OF_VQ_VAE != width:
         raise ModelError(f"{where}: latents of {made} in groups of {columns}; the network beside it takes {latent}")
     with torch.device("meta"):
-        encoder = BarEncoder(sizes, codes, columns)
+        encoder = BarEncoder(sizes, codes, columns, hide_bars=hide)
     return weights.fill(encoder, state, [weights.UNUSED, weights.UNUSED_OF_VQ_VAE], where)
 
 
