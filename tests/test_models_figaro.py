@@ -248,6 +248,16 @@ def test_each_flavour_reads_what_it_was_trained_on_and_nothing_else(flavoured: A
         flavoured.logits(codes([window]), None)
 
 
+def test_half_precision_scores_nearly_alike(tmp_path: Path, windows: list[Window]) -> None:
+    folder = tiny_figaro.write(tmp_path / "m", "both")
+    exact, rounded = loaded(folder), loaded(folder, dtype="bfloat16")
+    assert rounded.encoder.pooling.weight.dtype == torch.float32  # rounded, it would choose other codes
+    with torch.inference_mode():
+        a, b = (m.logits(codes(windows[:1]), windows[:1])[0].float().log_softmax(-1) for m in (exact, rounded))
+    assert b.isfinite().all()
+    assert (a - b).abs().mean() < 0.1
+
+
 def test_halves_of_the_condition_are_told_apart(tmp_path: Path, windows: list[Window]) -> None:
     model = loaded(tiny_figaro.write(tmp_path / "m", "both"))
     with torch.inference_mode():
