@@ -17,6 +17,7 @@ from earwitness import dedup
 from earwitness.manifest import Track
 from earwitness.pocket.corpus import plan
 from earwitness.pocket.midi import midi_bytes
+from earwitness.wordindex import candidates
 
 
 def pairs(prints):
@@ -35,7 +36,7 @@ def main():
     planted = list(files)[:: max(1, len(files) // arguments.planted)]
     total = len(files) * (len(files) - 1) // 2
     found = {"pieces": len(files), "pairs": total, "false_merges": len(pairs(prints))}
-    found["compared"] = round(len(dedup._candidates(list(prints.values()))) / total, 6)
+    found["compared"] = round(len(candidates(list(prints.values()))) / total, 6)
     for name, change in (CHANGES | {"thinned": thinned}).items():
         copies = {f"{n}-copy": fingerprint(files[n], change, seed) for seed, n in enumerate(planted)}
         wanted, got = {(n, f"{n}-copy") for n in planted}, pairs(prints | copies)

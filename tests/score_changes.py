@@ -8,8 +8,7 @@ from io import BytesIO
 import numpy as np
 import pretty_midi
 
-from earwitness.symbolic.prints import words
-from earwitness.symbolic.score import score_of
+from earwitness.symbolic.prints import notes_of, words
 
 Midi = pretty_midi.PrettyMIDI
 Rng = np.random.Generator
@@ -105,4 +104,4 @@ def fingerprint(data: bytes, change: Callable[[Midi, Rng], Midi] | None = None, 
         change(midi, np.random.default_rng(seed)).write(buffer)
         buffer.seek(0)
         midi = Midi(buffer)
-    return words(score_of(midi).notes)
+    return words(notes_of(midi))

@@ -29,6 +29,7 @@ FOUND = {
     "fma-sao": {"listed": 2, "unlisted": 2, "other-licence": 4, "no-licence": 2},
     "freesound-sao": {"listed": 3, "unlisted": 3, "other-licence": 3},
     "fsd50k": {"train": 5, "validation": 1, "eval": 3},
+    "lakh": {"train": 2, "validation": 1, "test": 2},
     "maestro": {"train": 2, "validation": 1, "test": 1},
     "mtg-jamendo": {"train": 1, "validation": 1, "test": 1},
     "musiccaps": {"audioset-train": 2, "audioset-eval": 2},
@@ -255,6 +256,12 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         _edit("split-0/autotagging-test.tsv", ("16/216", "../216")),
         "line 2: a path that leaves",
     ),
+    "a folder that is not the first digit": (
+        "lakh",
+        _edit("test.txt", ("9/9ddd", "8/9ddd")),
+        "test.txt, line 2: expected <digit>/<32 hexadecimal digits>.mid, found '8/9ddd",
+    ),
+    "a file in two lists": ("lakh", _edit("val.txt", ("0/0" + "c" * 31, "9/" + "9" * 32)), "is listed with two splits"),
     "not a number": (
         "maestro",
         _edit("maestro-v3.0.0.csv", ("100.0", "1:40")),

@@ -83,6 +83,22 @@ def musiccaps(folder: Path) -> None:
     sounds(folder, ["m0.wav", "Ym1.wav", "m2_30.wav", "m3-[30-40].wav"])
 
 
+def lakh(folder: Path) -> None:
+    """Six files in FIGARO's lists, one of which has gone; folders are first digits, lists end without a new line."""
+    from tests import tiny_midi
+
+    names = {"train": ["1" + "a" * 31, "2" + "b" * 31, "f" * 32], "val": ["0" + "c" * 31]}
+    names["test"] = ["9" * 32, "9" + "d" * 31]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, stems in names.items():
+        (folder / f"{part}.txt").write_text("\n".join(f"{stem[0]}/{stem}.mid" for stem in stems))
+        for number, stem in enumerate(stems):
+            (folder / "lmd_full" / stem[0]).mkdir(parents=True, exist_ok=True)
+            notes = [(480 * i, 480 * i + 400, 60 + i + number, 80) for i in range(4)]
+            tiny_midi.write(folder / "lmd_full" / stem[0] / f"{stem}.mid", [(0, notes)])
+    (folder / "lmd_full" / "f" / f"{names['train'][2]}.mid").unlink()
+
+
 def maestro(folder: Path) -> None:
     """Four performances by two composers, in folders by year."""
     head = ["canonical_composer", "canonical_title", "split", "year", "midi_filename", "audio_filename", "duration"]
@@ -174,5 +190,5 @@ def fma_sao(folder: Path) -> None:
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "audiocaps": audiocaps, "audioset": audioset, "clotho": clotho, "fma-sao": fma_sao, "freesound-sao": freesound_sao,
-    "fsd50k": fsd50k, "maestro": maestro, "mtg-jamendo": jamendo, "musiccaps": musiccaps,
+    "fsd50k": fsd50k, "lakh": lakh, "maestro": maestro, "mtg-jamendo": jamendo, "musiccaps": musiccaps,
 }  # fmt: skip

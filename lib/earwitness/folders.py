@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from earwitness.audio import SUFFIXES
+from earwitness.audio import SCORES, SUFFIXES
 from earwitness.errors import ManifestError
 from earwitness.paths import inside, reason_of
 from earwitness.text import plain
@@ -21,7 +21,7 @@ MAX_ENTRIES = 100_000
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".dmg", ".iso"}
 OTHER_AUDIO = {
     ".wma", ".ape", ".wv", ".dsf", ".dff", ".mka", ".webm", ".amr", ".ac3", ".dts", ".ra", ".m4p", ".aax", ".mp2",
-    ".tta", ".caf", ".au", ".w64", ".mid", ".midi", ".weba", ".3gp", ".mov", ".mkv",
+    ".tta", ".caf", ".au", ".w64", ".weba", ".3gp", ".mov", ".mkv",
 }  # fmt: skip
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir", "system volume information"}
 
@@ -30,9 +30,9 @@ SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir", "sys
 class Entry:
     """Something found in a folder.
 
-    ``name`` is its path relative to the folder, with ``/``. A recording has ``kind`` ``"recording"``; ``reason`` says
-    why it cannot be used, or is empty. ``"hidden"`` and ``"other"`` (no recording by its name) are passed over and
-    counted.
+    ``name`` is its path relative to the folder, with ``/``. A recording, or a score, has ``kind`` ``"recording"``;
+    ``reason`` says why it cannot be used, or is empty. ``"hidden"`` and ``"other"`` (no recording by its name) are
+    passed over and counted.
     """
 
     path: Path
@@ -97,7 +97,7 @@ def _classify(path: Path, folder: Path, left: str) -> Entry:
         return _entry(path, folder, "recording", "an archive, and nothing is unpacked; unpack it and run again")
     if suffix in OTHER_AUDIO:
         return _entry(path, folder, "recording", f"{suffix} files are not read; export it as WAV or FLAC")
-    if suffix not in SUFFIXES:  # a link that leads out may be a folder of recordings: it is never passed over unseen
+    if suffix not in SUFFIXES | SCORES:  # a link that leads out may be a folder of recordings: never passed over unseen
         return _entry(path, folder, "recording" if left else "other", left)
     if not left and not path.is_file():
         left = "no regular file (a pipe, a socket or a device)"

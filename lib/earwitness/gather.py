@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from earwitness import folders
-from earwitness.audio import SUFFIXES
+from earwitness.audio import SCORES, SUFFIXES
 from earwitness.errors import ManifestError
 from earwitness.manifest import Track, read_manifest
 
@@ -76,7 +76,8 @@ def gather(
         entries = folders.scan(folder)
         recordings = [entry for entry in entries if entry.kind == "recording"]
         if not recordings:
-            raise ManifestError(f"{folder}: no audio file in it; expected {', '.join(sorted(SUFFIXES))}")
+            scores = f"or {', '.join(sorted(SCORES))} for models of scores"
+            raise ManifestError(f"{folder}: no audio file in it; expected {', '.join(sorted(SUFFIXES))}, {scores}")
         names = Counter(entry.name for entry in recordings)
         for entry in recordings:
             track_id = f"{role}/{entry.name}" if names[entry.name] == 1 else f"{role}/{str(entry.path)!a}"

@@ -13,6 +13,7 @@ from scipy.stats import fisher_exact, mannwhitneyu
 LEVEL = 0.05  # of each comparison: a warning, not a verdict, so none is corrected for the others
 NUMBERS = {
     "duration_s": ("length", "{:.1f} s"),
+    "notes": ("number of notes", "{:.0f}"),
     "level_dbfs": ("loudness", "{:.1f} dBFS"),
     "bandwidth_hz": ("bandwidth", "{:.0f} Hz"),
     "year": ("release date", "{:.1f}"),
@@ -42,6 +43,8 @@ def sentences(files: pd.DataFrame) -> tuple[str, ...]:
     names = [SIDES[role] for role in roles]
     found = []
     for column, (title, unit) in NUMBERS.items():
+        if column not in files:
+            continue
         a, b = (pd.to_numeric(side[column], errors="coerce").dropna() for side in sides)
         if column == "year" and bool(len(a)) != bool(len(b)):
             found.append(f"release date: known for {names[0] if len(a) else names[1]} only")

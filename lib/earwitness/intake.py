@@ -28,7 +28,7 @@ from earwitness.windows import spec_of
 
 FILE_COLUMNS = (
     "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
-    "sha256", "segments", "reason",
+    "notes", "sha256", "segments", "reason",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class Intake:
         Usable; copies left out by the rules above. ``sha256`` and ``duration_s`` are filled in.
     files : pandas.DataFrame
         One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
-        bandwidth_hz, sha256, segments, reason`` (empty where usable).
+        bandwidth_hz, notes, sha256, segments, reason`` (empty where usable).
     duplicates : pandas.DataFrame
         ``track_id, other_id, role, other_role, similarity, offset_s``.
     imbalances : tuple of str
@@ -53,6 +53,8 @@ class Intake:
         Works with takes in both roles: only the paired test may compare them.
     prints : dict
         ``track_id`` -> fingerprint of every usable track.
+    scores : bool
+        The model reads scores, so these are scores.
     passed_over, root
         As in ``Found``.
     """
@@ -64,6 +66,7 @@ class Intake:
     exclusions: pd.DataFrame
     straddling: tuple[str, ...] = ()
     prints: dict[str, Words] = field(default_factory=dict, repr=False)
+    scores: bool = False
     passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
     root: Path = Path()
 
@@ -103,8 +106,9 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
             answer["reason"] = "its bytes differ from the manifest's sha256; restore the file or its hash"
     told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}
     usable = {track.track_id: track for track in tracks if not told[track.track_id]["reason"]}
-    pairs = dedup.duplicates(list(usable.values()), {name: told[name]["words"] for name in usable})
-    for name, reason in _copies(list(usable.values()), pairs).items():
+    scores = info.scheme is not None
+    pairs = dedup.duplicates(list(usable.values()), {name: told[name]["words"] for name in usable}, scores=scores)
+    for name, reason in _copies(list(usable.values()), pairs, "piece" if scores else "recording").items():
         told[name]["reason"] = reason
         del usable[name]
     rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
@@ -127,12 +131,13 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
         exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
         straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
         prints={name: told[name]["words"] for name in usable},
+        scores=scores,
         passed_over=found.passed_over if found else {},
         root=found.root if found else common_folder(tracks),
     )
 
 
-def _copies(tracks: Sequence[Track], pairs: pd.DataFrame) -> dict[str, str]:
+def _copies(tracks: Sequence[Track], pairs: pd.DataFrame, kind: str) -> dict[str, str]:
     """Return track_id -> reason for copies that are left out: all of a group on two sides, else all but the first."""
     left = {}
     for members in dedup.groups(tracks, pairs):
@@ -141,7 +146,7 @@ def _copies(tracks: Sequence[Track], pairs: pd.DataFrame) -> dict[str, str]:
         for track in group if both else group[1:]:
             other = next(t for t in group if (t.role != track.role if both else t is not track))
             where = "on the other side; both are left out" if both else "on the same side; the first is kept"
-            left[track.track_id] = f"the same recording as {other.track_id} {where}"
+            left[track.track_id] = f"the same {kind} as {other.track_id} {where}"
     return left
 
 

@@ -33,6 +33,9 @@ from earwitness.audio import SCORES, condition, decode, probe
 from earwitness.errors import AudioError, EarwitnessError
 from earwitness.paths import reason_of
 from earwitness.prints import SPEC, words
+from earwitness.symbolic import prints
+from earwitness.symbolic.midi import read
+from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.text import plain
 from earwitness.windows import Spec, blocks, from_plain, is_long, segments, to_plain
 
@@ -41,6 +44,10 @@ SECONDS, SECONDS_PER_GB = 60.0, 300.0  # time for one file: a base, and more for
 START_SECONDS = 120.0
 WRITABLE_BYTES = 0  # what a worker may write to any one file
 BANDWIDTH_DB = -60.0  # relative to the strongest frequency
+MISTAKEN = {
+    True: "a score, and this model hears recordings; name a model of scores, or give the recordings",
+    False: "a recording, and this model reads scores; give MIDI files, or name a model that hears",
+}
 COMMAND = [sys.executable, "-m", "earwitness.sandbox"]
 
 _idle: list[_Worker] = []
@@ -64,8 +71,8 @@ def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict
     -------
     list of dict
         In the order of ``paths``; whatever could be found out of ``sha256``, ``format``, ``codec``, ``sample_rate``,
-        ``channels``, ``duration_s``, ``level_dbfs``, ``bandwidth_hz``, ``segments``, ``words`` (the fingerprint); and
-        ``reason``, empty for a recording that can be used.
+        ``channels``, ``duration_s``, ``level_dbfs``, ``bandwidth_hz``, ``notes`` (of a score), ``segments``, ``words``
+        (the fingerprint); and ``reason``, empty for a recording that can be used.
 
     Raises
     ------
@@ -175,10 +182,16 @@ def look(path: Path, spec: Spec) -> dict[str, Any]:
     """Say what is in a file (the work of a worker); see ``inspect``."""
     found: dict[str, Any] = {"reason": ""}
     try:
+        score = path.suffix.lower() in SCORES
+        if score != isinstance(spec, SymbolicSpec):
+            raise AudioError(MISTAKEN[score])  # noqa: TRY301
         found |= asdict(probe(path))
-        if path.suffix.lower() not in SCORES:
-            heard = _long(path, found) if is_long(path) else _whole(path, found)
-            found["words"] = base64.b64encode(words(heard).tobytes()).decode()
+        if score:
+            notes = prints.notes_of(read(path))
+            found["notes"], printed = len(notes), prints.words(notes)
+        else:
+            printed = words(_long(path, found) if is_long(path) else _whole(path, found))
+        found["words"] = base64.b64encode(printed.tobytes()).decode()
         found["segments"] = sum(1 for _ in segments(path, spec))
     except AudioError as error:
         found["reason"] = str(error).removeprefix(f"{path.name}: ")

@@ -8,10 +8,11 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from earwitness import figures
-from earwitness.audio import Segment
 from earwitness.audit.scoring import Scored
 from earwitness.listen import first_stored
 from earwitness.manifest import Track
@@ -44,20 +45,35 @@ def pictures(
         return [], {}
     labels = dict(chosen)
     entries, files = [], {}
-    for one in first_stored(scored.signals, [suspects[name] for name in labels]):
-        name, rate = one.track.track_id, scored.info.sample_rate
-        drawn = figures.heard(one.segment.audio.mean(axis=0), rate, one.surprise, title=name)
+    for track, drawn, audio, rate in _drawn(scored, [suspects[name] for name in labels]):
+        name = track.track_id
         files[f"pictures/{name}.svg"] = drawn.svg.encode()
         sound = f"audio/{name}.mp3" if with_audio else ""
         if sound:
-            files[sound] = _mp3(one.segment, rate)
+            files[sound] = _mp3(audio, rate)
         entries.append(Picture(number=name, label=labels[name], picture=f"pictures/{name}.svg", audio=sound))  # type: ignore[arg-type]
     return entries, files
 
 
-def _mp3(segment: Segment, sample_rate: int) -> bytes:
+def _drawn(scored: Scored, tracks: Sequence[Track]) -> Iterator[tuple[Track, figures.Figure, np.ndarray, int]]:
+    """Yield each track with its picture, sound ``[C, samples]`` and rate; the sound of a score is made for the ear."""
+    assert scored.signals is not None
+    if scored.info.scheme is not None:
+        from earwitness.symbolic.heard import read
+
+        for one in read(scored.signals, tracks):
+            drawn = figures.roll(one.notes.assign(track=one.track.track_id))
+            yield one.track, drawn, one.audio[None], one.rate
+        return
+    rate = scored.info.sample_rate
+    for heard in first_stored(scored.signals, tracks):
+        drawn = figures.heard(heard.segment.audio.mean(axis=0), rate, heard.surprise, title=heard.track.track_id)
+        yield heard.track, drawn, heard.segment.audio, rate
+
+
+def _mp3(audio: np.ndarray, sample_rate: int) -> bytes:
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, segment.audio.T, sample_rate, format="MP3")
+    soundfile.write(buffer, audio.T, sample_rate, format="MP3")
     return buffer.getvalue()

@@ -74,7 +74,7 @@ def read(folder: Path, intake: Intake, model: str) -> References:
                 tracks.append(Track(name, entry.path, "reference", artist=place.name))
     found = Found(tuple(tracks), pd.DataFrame(refused, columns=list(EXCLUSION_COLUMNS)), {}, folder)
     seen = examine(tracks, model, found=found)
-    both = dedup.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints)
+    both = dedup.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
     copies = {
         row["other_id"]: f"the same recording as {row['track_id']}, which stands on one of the sides"
         for row in both[both["role"] != both["other_role"]].to_dict("records")

@@ -59,7 +59,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         others = references.read(request.reference_artists, intake, request.models[0])
     numbered = number(intake.tracks)
     content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
-    lists = {info.family: scoring.features_of_family(info.family) for info in infos}
+    lists = {info.kind: scoring.features_of_family(info.kind) for info in infos}
     plan = Plan(
         manifest_hash=content,
         texts_hash=texts_hash(intake.tracks),

@@ -61,7 +61,7 @@ def features_of_family(family: str) -> list[str]:
 
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    features = features_of_family(info.family)
+    features = features_of_family(info.kind)
     signals = collect(model, tracks, features)
     return signals, score(signals, [*features, f"{BLIND_PREFIX}*"])
 
@@ -139,7 +139,7 @@ def entry(
     return Result(
         model=shown(model),
         badge=info.badge,
-        family=info.family,
+        family=info.kind,
         revision=info.revision,
         verdict=result.verdict,
         reasons=list(result.reasons),
@@ -181,9 +181,9 @@ def untested(
 ) -> Result:
     """Return what the record says about a model that was not run."""
     nothing = Estimate(value=None, low=None, high=None)
-    features = features_of_family(info.family)
+    features = features_of_family(info.kind)
     return Result(
-        model=shown(model), badge=info.badge, family=info.family, revision=info.revision, verdict="not testable",
+        model=shown(model), badge=info.badge, family=info.kind, revision=info.revision, verdict="not testable",
         reasons=testable.reasons, notes=[],
         p_value=None, p_holm=None, p_direction=None, p_opposite=None, blind_p=testable.blind_p, blind_auc=None,
         blind_explained=None, residual_p=None, unseen_sd=None, auc=nothing, auc_within=nothing, hedges_g=nothing,

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import yaml
 
-from earwitness.audio import SUFFIXES, probe
+from earwitness.audio import SCORES, SUFFIXES, probe
 from earwitness.builders import matching
 from earwitness.builders.copies import COPIES, MEANING, set_apart
 from earwitness.builders.official import Official
@@ -179,7 +179,7 @@ def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
     for path, told in zip(rows["path"], rows["duration_s"], strict=True):
         try:
             hashes.append(file_hash(root / path))
-            audible = PurePosixPath(path).suffix.lower() in SUFFIXES
+            audible = PurePosixPath(path).suffix.lower() in SUFFIXES | SCORES
             lengths.append(probe(root / path).duration_s if pd.isna(told) and audible else told)
         except AudioError:
             lengths.append(float("nan"))  # scoring will leave it out and say why

@@ -14,6 +14,7 @@ from earwitness.figures.curves import densities, roc, tracks_needed
 from earwitness.figures.dial import Dial, dial
 from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
 from earwitness.figures.heat import heat
+from earwitness.figures.roll import roll
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
@@ -33,6 +34,7 @@ __all__ = [
     "levels",
     "lines",
     "roc",
+    "roll",
     "rule",
     "spectrogram",
     "tracks_needed",

@@ -64,6 +64,11 @@ class ModelInfo:
     mixdown: str = "average"
     scheme: Scheme | None = None
 
+    @property
+    def kind(self) -> str:
+        """``"symbolic"`` for a token model that reads scores, else the family: whose frozen features an audit takes."""
+        return self.family if self.scheme is None else "symbolic"
+
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
         left = {"device", "badge", "name", "conditions", "mixdown", "scheme"}

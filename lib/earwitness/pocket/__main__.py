@@ -41,9 +41,14 @@ def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = N
 def train(only: Annotated[str | None, typer.Option(help="one model, for example musicgen-a")] = None) -> None:
     """Train the pocket models and save them as package data."""
     from earwitness.pocket import train as token
+    from earwitness.pocket import train_figaro as symbolic
     from earwitness.pocket import train_ldm as diffusion
 
-    families = (token.TARGETS, token.train_all), (diffusion.TWINS, diffusion.train_twins)
+    families = (
+        (token.TARGETS, token.train_all),
+        (diffusion.TWINS, diffusion.train_twins),
+        (symbolic.TWINS, symbolic.train_twins),
+    )
     wanted = {m.name for m in token.pick([m for models, _ in families for m in models], only)}
     for models, run in families:
         if wanted & {m.name for m in models}:

@@ -201,7 +201,7 @@ def train_lm(model: Any, tokenizer: Any, codes: Tensor, captions: Sequence[str],
     steps = round(recipe.epochs * -(-len(codes) // recipe.batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, steps, pct_start=0.1)
     model.train()
-    for batch in islice(_batches(len(codes), recipe.batch, rng), steps):
+    for batch in islice(batches(len(codes), recipe.batch, rng), steps):
         shifts = rng.integers(codes.shape[1], size=len(batch))
         starts = rng.integers(codes.shape[3] - FRAMES + 1, size=len(batch))
         cuts = [codes[t, s, :, f : f + FRAMES] for t, s, f in zip(batch, shifts, starts, strict=True)]
@@ -216,7 +216,7 @@ def train_lm(model: Any, tokenizer: Any, codes: Tensor, captions: Sequence[str],
     return steps
 
 
-def _batches(n: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
     """Pass over n tracks again and again, each time in a new order."""
     while True:
         order = rng.permutation(n)

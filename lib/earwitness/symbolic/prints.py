@@ -9,16 +9,30 @@ voices is another fingerprint. The book page *Methods: manifests* gives the rate
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from earwitness.symbolic.vocabulary import DRUM
 
+if TYPE_CHECKING:
+    import pretty_midi
+
 SPAN = 3  # moments in a word
 TOGETHER = 0.2  # of the mean time per note: notes this close begin at one moment
 STEPS_PER_OCTAVE = 2  # how finely two steps in time are compared: their ratio in half octaves
 FEWEST = 8  # pitched notes; with fewer the drums are the piece
+
+
+def notes_of(midi: pretty_midi.PrettyMIDI) -> npt.NDArray[np.void]:
+    """Return what ``words`` reads of a parsed file, whatever a model would make of it."""
+    rows = [
+        (note.start, note.pitch, DRUM if track.is_drum else track.program)
+        for track in midi.instruments
+        for note in track.notes
+    ]
+    return np.array(rows, dtype=[("start_s", "<f8"), ("pitch", "<i2"), ("program", "<i2")])
 
 
 def words(notes: npt.NDArray[np.void]) -> npt.NDArray[np.uint32]:
@@ -27,7 +41,7 @@ def words(notes: npt.NDArray[np.void]) -> npt.NDArray[np.uint32]:
     Parameters
     ----------
     notes : ndarray
-        Of dtype ``symbolic.score.NOTE``; ``start_s``, ``pitch`` and ``program`` are read.
+        ``start_s``, ``pitch`` and ``program`` (128: drums), as ``notes_of`` and ``symbolic.score.NOTE`` have them.
     """
     pitched = notes[notes["program"] != DRUM]
     notes = pitched if len(pitched) >= FEWEST else notes
