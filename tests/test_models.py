@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,7 @@ from earwitness.errors import ModelError
 from earwitness.models import describe, locate, pocket_names, revision
 from earwitness.models import musicgen as musicgen_module
 from earwitness.models.base import TokenModel
+from tests import tiny_midi
 from tests.tiny import RATE, musicgen, tune
 
 
@@ -375,9 +377,18 @@ def test_an_absurd_melody_is_refused(melody_folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", pocket_names())
-def test_every_pocket_model_loads_and_scores(name: str) -> None:
+def test_every_pocket_model_loads_and_scores(name: str, tmp_path: Path) -> None:
     model = ew.load_model(name)
     assert model.info.badge == "pocket"
+    if model.info.scheme:
+        notes = [(240 * i, 240 * i + 200, 48 + 7 * i % 24, 80) for i in range(100)]
+        path = tiny_midi.write(tmp_path / "x.mid", [(0, notes)])
+        windows = model.info.scheme.windows(model.info.scheme.read(path))
+        tokens = torch.from_numpy(np.stack([w.tokens[None] for w in windows]))
+        logits, mask = model.logits(model.encode(tokens), windows)
+        assert torch.isfinite(logits[mask]).all()
+        assert mask.any()
+        return
     samples = round(model.info.segment_seconds * model.info.sample_rate)
     codes = model.encode(torch.from_numpy(tune(samples / RATE)[None, None]))
     if model.info.family == "token":
