@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -173,6 +174,11 @@ def test_shipped_weights_are_small_half_precision_and_hashed(name):
         kinds = {tensors.get_tensor(key).dtype for key in tensors.keys()}  # noqa: SIM118 (not a dict)
     assert torch.float32 not in kinds
     assert torch.float16 in kinds
+
+
+def test_shipped_folders_name_no_path_of_a_machine():
+    named = {path: re.findall(r'": "/[^"]*"', path.read_text()) for path in train.WEIGHTS.rglob("*.json")}
+    assert {path.name: found for path, found in named.items() if found} == {}
 
 
 def test_recipes_on_disk_are_those_of_the_code():
