@@ -22,14 +22,14 @@ from earwitness.pages import contents
 from tests.tiny import SAMPLE, sample_audio
 
 REAL = load_registry().tier("real")
-PAPER = {"audiogen", "audioldm-", "audioldm2", "tango", "tango2"}
+PAPER = {"/audiogen", "/audioldm-", "/audioldm2", "/tango", "/tango2", "figaro"}
 BEYOND = {"musicgen-small", "musicgen-medium", "musicgen-large", "magnet-", "musicldm", "stable-audio-open"}
 
 
 def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() -> None:
     table = fullscale.experiments()
     for part in PAPER | BEYOND:
-        assert table["model"].str.contains(f"/{part}").any(), part
+        assert table["model"].str.contains(part).any(), part
     public = table[table["corpus"] != fullscale.OWN]
     both = public.groupby(["model", "corpus"])["question"].agg(set)
     assert all(questions == {"membership", "dataset inference"} for questions in both)
@@ -43,7 +43,8 @@ def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() ->
 def test_an_experiment_names_what_exists(page: Page) -> None:
     """Model card, family of template, corpus, splits, and what is scored is what the page reads."""
     (card,) = [card for card in read_cards().models if card.name == page.parameters["model"]]
-    family = "mia_diffusion" if card.format in {"diffusers", "tango"} else "mia_token"
+    families = {"diffusers": "mia_diffusion", "tango": "mia_diffusion", "figaro": "mia_symbolic"}
+    family = families.get(card.format, "mia_token")
     assert page.template in {family, "artist_audit"}
     assert page.badge == "real"
     (run,) = page.scores

@@ -17,6 +17,7 @@ from earwitness.audit.cost import (
     DENOISING_CALLS,
     GPU_GFLOPS,
     PASSES,
+    TOKENS_PER_SECOND,
     card_of,
     download_gb,
     hours,
@@ -28,7 +29,10 @@ from earwitness.experiments import Page, load_registry
 from earwitness.paths import results_dir
 from earwitness.planning import evaluations, identity
 
-QUESTIONS = {"mia_token": "membership", "mia_diffusion": "membership", "artist_audit": "dataset inference"}
+QUESTIONS = dict.fromkeys(("mia_token", "mia_diffusion", "mia_symbolic"), "membership") | {
+    "artist_audit": "dataset inference"
+}
+SCORE_WINDOW = 256 / TOKENS_PER_SECOND  # FIGARO's window of tokens, in the seconds of sound that cost as much
 OWN = "catalogue"  # the corpus that nobody publishes: whoever has one writes its manifest
 WINDOWS = 1000  # what hours are given for
 
@@ -40,9 +44,9 @@ def experiments() -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per page: ``id, question, model, corpus, members, nonmembers, source`` (who says whose members they
-        are), ``window_s``, ``calls`` (network evaluations a window of the default attacks, as ``earwitness plan``
-        counts them), ``download_gb``, ``hours_cpu`` and ``hours_gpu`` (arithmetic from the number of parameters, per
-        thousand windows), ``state`` (``not run``, or what the page runner says) and ``command``.
+        are), ``window_s`` (NaN for scores), ``calls`` (network evaluations a window of the default attacks, as
+        ``earwitness plan`` counts them), ``download_gb``, ``hours_cpu`` and ``hours_gpu`` (arithmetic from the number
+        of parameters, per thousand windows), ``state`` (``not run``, or what the page runner says) and ``command``.
 
     Raises
     ------
@@ -57,9 +61,12 @@ def _row(page: Page) -> dict[str, Any]:
     card = card_of(model)
     if card is None:
         raise InputError(f"{page.id}: {model!r} has no model card; add it to models/cards.yml")
-    info, _ = identity(model, allow_download=False)
-    _, calls = evaluations("all", info)
-    diffusion, seconds = info.family == "diffusion", WINDOWS * info.segment_seconds
+    if card.channels:
+        info, _ = identity(model, allow_download=False)
+        diffusion, window, (_, calls) = info.family == "diffusion", info.segment_seconds, evaluations("all", info)
+    else:  # a model of scores: one pass, for it has no null condition
+        diffusion, window, calls = False, float("nan"), 1
+    seconds = WINDOWS * (window if card.channels else SCORE_WINDOW)
     size = parameters(card) * calls / (DENOISING_CALLS if diffusion else PASSES)  # as much work as so many calls are
     cpu, gpu = (hours(size, seconds, diffusion=diffusion, gflops=speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
     return {
@@ -68,7 +75,7 @@ def _row(page: Page) -> dict[str, Any]:
         "model": model,
         "corpus": manifest.stem,
         **_sides(page.id, model, manifest.stem),
-        "window_s": info.segment_seconds,
+        "window_s": window,
         "calls": calls,
         "download_gb": download_gb(card),
         "hours_cpu": cpu,
