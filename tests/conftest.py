@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 # Before anything imports numpy or torch. xdist runs several workers; two threads each on two cores are ruinous.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -21,6 +22,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def in_the_book() -> list[str]:
+    """Return the files that the last build shows: pages of other tiers are in ``book/_toc.yml`` alone."""
+    from earwitness.paths import results_dir
+
+    built = results_dir() / "pages" / "_toc.yml"
+    toc = yaml.safe_load((built if built.is_file() else ROOT / "book" / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import yaml
 
 from earwitness import attacks, experiments, present
 from earwitness.paths import results_dir
+from tests.conftest import in_the_book
 
 MAX_PAGE_BYTES = 1_500_000
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +146,7 @@ def page(book):
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("name", [file for _, file in contents()])
+@pytest.mark.parametrize("name", in_the_book())
 def test_a_built_page_is_whole_and_keeps_to_itself(page, name):
     text = page(name)
     assert "</html>" in text

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-import yaml
 
 from earwitness.paths import results_dir
+from tests.conftest import in_the_book
 
 pytestmark = [pytest.mark.browser, pytest.mark.book]
 
@@ -77,15 +77,10 @@ def visit(browser, site):
     assert bad == []
 
 
-def files(root):
-    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-
-
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_page_opens_quietly_and_nothing_overflows(visit, root, width):
+def test_every_page_opens_quietly_and_nothing_overflows(visit, width):
     wide = []
-    for name in files(root):
+    for name in in_the_book():
         tab = visit(name, width)
         if tab.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             wide.append(name)
@@ -101,9 +96,9 @@ CUT = """() => [...document.querySelectorAll('figure.ew-figure svg')].flatMap(sv
 })"""
 
 
-def test_no_word_of_a_figure_is_cut_off(visit, root):
+def test_no_word_of_a_figure_is_cut_off(visit):
     cut = {}
-    for name in files(root):
+    for name in in_the_book():
         tab = visit(name)
         cut |= {name: words} if (words := tab.evaluate(CUT)) else {}
         tab.context.close()
@@ -200,10 +195,10 @@ def test_the_next_page_is_one_click_away(visit):
     assert tab.url.endswith("background.html")
 
 
-def test_no_serious_barrier_for_those_who_cannot_see_or_use_a_mouse(visit, root):
+def test_no_serious_barrier_for_those_who_cannot_see_or_use_a_mouse(visit):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     barriers = []
-    for i, name in enumerate(files(root)):
+    for i, name in enumerate(in_the_book()):
         tab = visit(name, theme=("light", "dark")[i % 2])
         found = axe.run(tab, options={"preload": False}).response["violations"]
         heavy = [v for v in found if v["impact"] in {"serious", "critical"}]

@@ -85,7 +85,7 @@ def levels(table: pd.DataFrame, *, tests: Mapping[str, str], alpha: float = 0.01
     scenarios = list(rows["scenario"].unique())
     canvas, axes = canvas_axes(height=0.19 * len(rows) + 0.16 * len(scenarios) + 1.2)
     ticks, names, at = [], [], 0.0
-    looks = dict(zip(tests, LINES * 3, strict=False))
+    looks = dict(zip(tests, LINES[:-1] * 3, strict=False))  # the alarm's colour is for what is above its band
     for scenario in scenarios:
         block = rows[rows["scenario"] == scenario].set_index("test")
         block = block.loc[[test for test in tests if test in block.index]]
@@ -104,7 +104,7 @@ def levels(table: pd.DataFrame, *, tests: Mapping[str, str], alpha: float = 0.01
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(at + 1.2, 0.8)
-    axes.set_xlim(0, 1.4 * max(float(rows["rate"].max()), float(rows["band_high"].max())))
+    axes.set_xlim(0, 1.7 * max(float(rows["rate"].max()), float(rows["band_high"].max())))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if alpha >= 0.05 else 1))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"null audits rejected at a nominal {alpha:.0%}    (grey: chance)")
