@@ -98,7 +98,10 @@ def reading(source):
         (
             "notebooks/di_artist.ipynb",
             "\n",
-            needing("di-artist") | needing("di-artist-diffusion") | needing("di-artist-symbolic") | {"building the book"},
+            needing("di-artist")
+            | needing("di-artist-diffusion")
+            | needing("di-artist-symbolic")
+            | {"building the book"},
         ),
         ("book/limits.md", "\nMore.\n", {"building the book"}),
         ("lib/earwitness/cli.py", "\n# more\n", set()),
