@@ -8,7 +8,7 @@ is the model's own, whatever it was told. See the book pages *Methods: models* a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from earwitness.errors import ModelError
 from earwitness.models import figaro_weights as weights
 from earwitness.models.files import read_json
 from earwitness.models.pretrained import badge
+from earwitness.models.windowed import WindowedModel, stacked
 from earwitness.symbolic.windows import FigaroScheme, Window
 
 if TYPE_CHECKING:
@@ -98,20 +99,13 @@ def _bar_encoder(path: Path, latent: int, *, hide: bool) -> Any:
     return weights.fill(encoder, state, [weights.UNUSED, weights.UNUSED_OF_VQ_VAE], where)
 
 
-class FigaroModel:
-    """A loaded FIGARO behind the ``TokenModel`` protocol; windows stand where other models have captions."""
+class FigaroModel(WindowedModel):
+    """A loaded FIGARO behind the ``TokenModel`` protocol."""
 
     def __init__(self, network: Any, encoder: Any, info: ModelInfo) -> None:
-        self.network, self.encoder, self.info = network, encoder, info
+        super().__init__(network, info)
+        self.encoder = encoder
         self.pieces: OrderedDict[bytes, Tensor] = OrderedDict()
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Yield what was trained."""
-        yield from self.network.parameters()
-
-    def encode(self, audio: Tensor) -> Tensor:
-        """Turn windows of tokens ``[B, 1, W + 1]`` into what is predicted: ``[B, 1, W]`` (int64)."""
-        return audio[..., 1:].long().to(self.info.device)
 
     def logits(
         self, codes: Tensor, captions: Sequence[Window] | None, *, told: Sequence[str] = HALVES
@@ -132,23 +126,16 @@ class FigaroModel:
         ModelError
             No windows: there is no null condition.
         """
-        import torch
-
-        if captions is None:
-            raise ModelError(f"{self.info.name}: has no null condition; use the conditional stream alone")
-        windows, device = captions, codes.device
-        first = torch.from_numpy(_stack([w.tokens[:1] for w in windows])).to(device).long()
-        inputs = torch.cat([first, codes[:, 0, :-1]], dim=1)
+        inputs, mask = self.inputs(codes, captions)
+        windows = captions or ()
         beside = {
-            name: torch.from_numpy(_stack([w.inputs[name] for w in windows])).long().to(device)
+            name: stacked([w.inputs[name] for w in windows]).long().to(codes.device)
             for name in ("bars", "positions", "description", "description_bars")
         }
         if "description" not in told or self.network.sizes.flavour not in {"description", "both"}:
             beside["description"] = beside["description_bars"] = None  # type: ignore[assignment]
         latents = [self._latents(w) for w in windows] if self.encoder is not None and "latent" in told else None
-        logits = self.network(inputs, **beside, latents=latents)
-        mask = torch.from_numpy(_stack([w.groups for w in windows]) >= 0).to(device)
-        return logits[:, None], mask[:, None]
+        return self.network(inputs, **beside, latents=latents)[:, None], mask
 
     def _latents(self, window: Window) -> Tensor:
         """Return the latents ``[bars, D]`` of every bar of a window's piece."""
@@ -163,9 +150,3 @@ class FigaroModel:
             while len(self.pieces) > CACHED_PIECES:
                 self.pieces.popitem(last=False)
         return self.pieces[key]
-
-
-def _stack(values: Sequence[Any]) -> Any:
-    import numpy as np
-
-    return np.stack(values)

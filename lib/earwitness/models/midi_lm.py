@@ -8,15 +8,14 @@ conditional, as that of every symbolic model, and there is no other. See the boo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from earwitness.errors import ModelError
 from earwitness.models.files import read_json
 from earwitness.models.pretrained import badge, headers, load_pretrained
+from earwitness.models.windowed import WindowedModel
 from earwitness.symbolic.miditok_scheme import FILE, MiditokScheme, is_miditok, tokenizer_of
 from earwitness.symbolic.windows import Window
 
@@ -73,19 +72,8 @@ def load(folder: Path, info: ModelInfo) -> MidiModel:
     return MidiModel(network.to(info.device), info)
 
 
-class MidiModel:
-    """A loaded model behind the ``TokenModel`` protocol; windows stand where other models have captions."""
-
-    def __init__(self, network: Any, info: ModelInfo) -> None:
-        self.network, self.info = network, info
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Yield what was trained."""
-        yield from self.network.parameters()
-
-    def encode(self, audio: Tensor) -> Tensor:
-        """Turn windows of tokens ``[B, 1, W + 1]`` into what is predicted: ``[B, 1, W]`` (int64)."""
-        return audio[..., 1:].long().to(self.info.device)
+class MidiModel(WindowedModel):
+    """A loaded causal language model behind the ``TokenModel`` protocol."""
 
     def logits(self, codes: Tensor, captions: Sequence[Window] | None) -> tuple[Tensor, Tensor]:
         """Return logits ``[B, 1, W, V]`` aligned with ``codes`` and the mask ``[B, 1, W]`` of what belongs to notes.
@@ -95,11 +83,5 @@ class MidiModel:
         ModelError
             No windows: there is no null condition.
         """
-        import torch
-
-        if captions is None:
-            raise ModelError(f"{self.info.name}: has no null condition; use the conditional stream alone")
-        first = torch.from_numpy(np.stack([w.tokens[:1] for w in captions])).long().to(codes.device)
-        inputs = torch.cat([first, codes[:, 0, :-1]], dim=1)
-        mask = torch.from_numpy(np.stack([w.groups for w in captions]) >= 0).to(codes.device)
-        return self.network(input_ids=inputs, use_cache=False).logits[:, None], mask[:, None]
+        inputs, mask = self.inputs(codes, captions)
+        return self.network(input_ids=inputs, use_cache=False).logits[:, None], mask
