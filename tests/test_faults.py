@@ -247,8 +247,9 @@ def test_an_interruption_waits_where_python_would_print_and_lose_it(where: str) 
     code = (
         "import os, signal, sys, time\nfrom earwitness import cli\n"
         f"class Held:\n    def {where}(self):\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.2)\n"
+        "        print('went on', flush=True)\n"
         f"def app():\n    held = Held()\n    {'del held' if where == '__del__' else 'held.vio_read()'}\n"
-        "    print('went on', flush=True)\n    time.sleep(60)\ncli.app = app\ncli.main()"
+        "    time.sleep(60)\ncli.app = app\ncli.main()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
     assert run.stdout == "went on\n"
