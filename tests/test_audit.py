@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from earwitness import audit
@@ -217,6 +218,14 @@ def test_sides_that_differ_in_themselves_stop_before_a_model_is_run(home, reques
     assert "never touch the model" in found.testable.reasons[0]
     assert found.testable.mends
     assert verify(tmp_path / "out").consistent
+
+
+def test_where_every_recording_is_an_artist_of_its_own_artists_are_compared(home, request_of, tmp_path):
+    rows = pd.read_csv(home / "walrus.csv").assign(artist=lambda t: [f"artist {i}" for i in range(len(t))])
+    rows.to_csv(home / "each.csv", index=False)
+    found = audit.run(request_of(manifest=home / "each.csv"), tmp_path / "out")
+    assert found.testable.answer
+    assert found.results[0].n_suspect == SIDE
 
 
 # ---- several models, control
@@ -707,8 +716,6 @@ def test_the_published_schema_is_the_one_in_use(root):
 def test_the_pocket_reference_fits_the_frozen_features():
     from importlib.resources import files
 
-    import pandas as pd
-
     table = pd.read_parquet(str(files("earwitness") / "report" / checks.REFERENCE))
     named = [c.partition(":")[2] for c in table if c.startswith("attack:")]
     assert named == list(DEFAULT_FEATURES["token"]), "write it again: python -m earwitness.report.checks"
@@ -719,7 +726,6 @@ def test_the_pocket_reference_fits_the_frozen_features():
 
 def test_scores_read_back_exactly():
     import numpy as np
-    import pandas as pd
 
     rng = np.random.default_rng(0)
     table = pd.DataFrame(

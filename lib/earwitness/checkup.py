@@ -16,11 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from earwitness.imbalance import SIDES
-from earwitness.inference.power import smallest_detectable_auc
-from earwitness.inference.verdict import MIN_UNITS, POWER
+from earwitness.inference.verdict import ALPHA, MIN_UNITS, POWER
 from earwitness.intake import Intake
-from earwitness.planning import SIDES as ROLES_OF_SIDES
-from earwitness.planning import refusals
+from earwitness.planning import reach_of, refusals
 from earwitness.text import plain
 
 
@@ -32,9 +30,9 @@ def enough(intake: Intake) -> tuple[bool, str]:
     problems = refusals(intake.tracks) if intake.tracks else ["no recording can be used"]
     if problems:
         return False, f"not testable: {'; '.join(problems)}"
-    sides = [sum(track.role in roles for track in intake.tracks) for roles in ROLES_OF_SIDES.values()]
-    seen = f"an AUC of {smallest_detectable_auc(*sides):.2f} or more would be seen with {POWER:.0%} power"
-    return True, f"{sides[0]} v {sides[1]} tracks: {seen}"
+    seen = reach_of(intake.tracks, ALPHA)
+    smallest = f"an AUC of {seen.detectable_auc:.2f} or more would be seen with {POWER:.0%} power"
+    return True, f"{seen.n_suspect} v {seen.n_held_out} tracks: {smallest}"
 
 
 def as_dict(intake: Intake) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from earwitness.store import Store, digest
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.windows import Spec, spec_of
 from earwitness.windows import segments as windows_of
+
+if TYPE_CHECKING:
+    from earwitness.inference.power import Reach
 
 SIDES = {"suspect": ("suspect", "member"), "held_out": ("held_out", "nonmember")}
 UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
@@ -121,23 +124,34 @@ def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]
     return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 
 
+def reach_of(tracks: Sequence[Track], alpha: float) -> Reach:
+    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over."""
+    from earwitness.inference.power import reach
+    from earwitness.inference.relabel import strata_of
+
+    compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
+    positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
+    return reach(positive, strata_of(np.array([track.artist for track in compared], dtype=object)), alpha=alpha)
+
+
 def refusals(usable: Sequence[Track]) -> list[str]:
     """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
-    from earwitness.inference.power import smallest_detectable_auc, units_needed
-    from earwitness.inference.verdict import MAX_DETECTABLE_AUC, POWER
+    from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 
     sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
     if not any(sizes.values()):
         return []
     if not all(sizes.values()):
         return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
-    suspects, held_out = sizes.values()
-    if suspects >= units_needed(MAX_DETECTABLE_AUC, held_out_per_suspect=held_out / suspects):
+    seen = reach_of(usable, ALPHA)
+    if not seen.n_suspect:
+        return ["no artist is on both sides: a difference between artists cannot be told from training"]
+    smallest = seen.detectable_auc or 1.0
+    if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
         return []
-    smallest = smallest_detectable_auc(suspects, held_out)
     return [
-        f"too few tracks: {suspects} suspect and {held_out} held-out show only an AUC above {smallest:.2f} with "
-        f"{POWER:.0%} power; at least {units_needed(MAX_DETECTABLE_AUC)} of each are needed"
+        f"too few tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out show only an AUC above "
+        f"{smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} of each are needed"
     ]
 
 

@@ -9,18 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from earwitness.attacks import score
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.extractors.blind import BlindSignals
-from earwitness.inference.power import smallest_detectable_auc, units_needed
+from earwitness.inference.power import reach
 from earwitness.inference.primary import primary_test, rank_standardise, unusable_features
 from earwitness.inference.relabel import comparable, strata_of
-from earwitness.inference.verdict import MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
+from earwitness.inference.verdict import MIN_UNITS, Findings, decide
 from earwitness.manifest import Track
 from earwitness.models.base import ModelInfo
+from earwitness.planning import reach_of
 from earwitness.report.schema import Testable
 from earwitness.report.words import mends
 from earwitness.units import BLIND_PREFIX, unit_table
@@ -71,29 +73,27 @@ def look(
     pairs : str, optional
         ``work``: matched takes are counted, and the gate waits until they are scored.
     """
-    counts = [sum(track.role == role for track in tracks) for role in ROLES]
-    artists = [{track.artist for track in tracks if track.role == role} for role in ROLES]
-    apart = not artists[0] & artists[1]
-    if pairs is not None:
+    if pairs is None:
+        seen = reach_of(tracks, alpha)
+    else:
         takes = [track for track in tracks if track.work]
         works = [{(track.work, track.artist) for track in takes if track.role == role} for role in ROLES]
-        counts = [len(works[0] & works[1])] * 2
-    detectable = smallest_detectable_auc(*counts, alpha=alpha) if min(counts) >= 2 else None
-    needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
+        seen = reach(np.repeat([True, False], len(works[0] & works[1])), None, alpha=alpha)
+    apart = pairs is None and not min(seen.n_suspect, seen.n_held_out)
     blind_p: float | None = None
-    if min(counts) >= MIN_UNITS and pairs is None and not apart:
+    if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and pairs is None and not apart:
         blind_p = _gate(tracks, spec_of(info), permutations, seed)
     word, reasons = decide(
         Findings(
-            n_suspect=counts[0],
-            n_held_out=counts[1],
-            units_needed=needed,
+            n_suspect=seen.n_suspect,
+            n_held_out=seen.n_held_out,
+            units_needed=seen.units_needed,
             p_value=1.0,  # as if the test had found nothing: only what does not depend on it can speak
             p_direction=None,
             p_opposite=None,
             blind_p=blind_p if blind_p is not None and blind_p <= CLEARLY else 1.0,
             residual_p=None,
-            detectable_auc=detectable,
+            detectable_auc=seen.detectable_auc,
             alpha=alpha,
             apart=apart,
         )
@@ -101,12 +101,12 @@ def look(
     stopped = word == "not testable"
     return Testable(
         answer=not stopped,
-        smallest_detectable_auc=None if detectable is None else round(detectable, 6),
-        units_needed=needed,
+        smallest_detectable_auc=None if seen.detectable_auc is None else round(seen.detectable_auc, 6),
+        units_needed=seen.units_needed,
         blind_p=blind_p,
         cost=cost,
         reasons=list(reasons) if stopped else [],
-        mends=mends(reasons, needed) if stopped else [],
+        mends=mends(reasons, seen.units_needed) if stopped else [],
     )
 
 

@@ -21,11 +21,10 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
-from earwitness.inference.power import units_needed
 from earwitness.inference.primary import rank_standardise
 from earwitness.inference.relabel import labellings, strata_of
 from earwitness.inference.result import InferenceResult
-from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, Findings, decide
+from earwitness.inference.verdict import ALPHA, Findings, decide
 from earwitness.units import BLIND_PREFIX, UnitTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -110,7 +109,7 @@ def holm_verdicts(results: Mapping[str, InferenceResult], alpha: float = ALPHA) 
                 p_opposite=old.p_opposite,
                 blind_p=None if old.blind is None else old.blind.p_value,
                 residual_p=None if old.residual_p is None else float(r),
-                units_needed=units_needed(MAX_DETECTABLE_AUC, alpha=alpha),
+                units_needed=old.parameters["units_needed"],
                 detectable_auc=old.smallest_detectable_auc,
                 alpha=alpha,
                 apart=bool(old.parameters.get("apart")),

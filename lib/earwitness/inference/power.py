@@ -15,6 +15,7 @@ Book page: *How many tracks?*
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
 from earwitness.inference.primary import LEARNED, primary_test, rank_standardise
-from earwitness.inference.verdict import ALPHA, MIN_UNITS, POWER
+from earwitness.inference.relabel import BoolArray, IntArray, balance, comparable
+from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -98,6 +100,40 @@ def units_needed(
 def _power(d: float, n: float, ratio: float, alpha: float) -> float:
     found = float(TTestIndPower().power(d, n, alpha * SHARE, ratio=ratio, alternative="larger"))
     return 1.0 if np.isnan(found) else found  # the noncentral t has no value where the answer is 1 to all digits
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an audit of these units could see, known before any of them is scored.
+
+    Attributes
+    ----------
+    n_suspect, n_held_out : int
+        Units with a counterpart: those of artists on one side only do not count.
+    detectable_auc : float or None
+        Smallest AUC seen with 80 % power; None with fewer than two units on a side.
+    units_needed : int
+        On each side, with the same artists in the same proportions, to see an AUC of ``MAX_DETECTABLE_AUC``.
+    """
+
+    n_suspect: int
+    n_held_out: int
+    detectable_auc: float | None
+    units_needed: int
+
+
+def reach(positive: BoolArray, strata: IntArray | None, *, alpha: float = ALPHA) -> Reach:
+    """Say what an audit of n units could see: suspects are ``positive`` [n], compared within ``strata`` [n] only.
+
+    Book page: *How many tracks?*
+    """
+    counted = comparable(positive, strata)
+    # Comparing within artists who have more tracks on one side than on the other is as precise as with fewer tracks.
+    share = float(balance(positive, strata))
+    suspects, held_out = int((counted & positive).sum()), int((counted & ~positive).sum())
+    few = min(suspects, held_out) < 2
+    detectable = None if few else smallest_detectable_auc(share * suspects, share * held_out, alpha=alpha)
+    return Reach(suspects, held_out, detectable, round(units_needed(MAX_DETECTABLE_AUC, alpha=alpha) / (share or 1)))
 
 
 def needed_table(

@@ -15,11 +15,10 @@ from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash
 from earwitness.inference.gate import BlindResult, Clauses, run_clauses, summarise_blind
 from earwitness.inference.inputs import Names, Prepared, Saw, prepare
-from earwitness.inference.power import smallest_detectable_auc, units_needed
-from earwitness.inference.relabel import balance
+from earwitness.inference.power import reach
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.sequential import e_value, pair_by_lot
-from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, Findings, decide
+from earwitness.inference.verdict import ALPHA, MIN_UNITS, Findings, decide
 from earwitness.metrics import Interval, auc, auc_within, hedges_g
 
 
@@ -121,7 +120,7 @@ def infer(
                 names=prepared.blind_names,
             )
     outcome = None if clauses is None else clauses.primary
-    share = float(balance(positive, prepared.strata))
+    seen = reach(positive, prepared.strata, alpha=alpha)
     coarse = outcome is not None and not outcome.attainable(alpha).any()  # so few labellings that nothing can reject
     found = Findings(
         n_suspect=n_suspect,
@@ -131,8 +130,8 @@ def infer(
         p_opposite=None if outcome is None else float(outcome.p_opposite),
         blind_p=None if gate is None else gate.p_value,
         residual_p=None if clauses is None or clauses.residual is None else float(clauses.residual.p_value),
-        units_needed=round(units_needed(MAX_DETECTABLE_AUC, alpha=alpha) / (share or 1)),
-        detectable_auc=_smallest(share * n_suspect, share * n_held_out, alpha, coarse) if outcome else None,
+        units_needed=seen.units_needed,
+        detectable_auc=None if outcome is None else 1.0 if coarse else seen.detectable_auc,
         alpha=alpha,
         apart=prepared.apart,
     )
@@ -184,14 +183,10 @@ def infer(
             "features_unusable": prepared.unusable,
             "artists": len(set(prepared.artists)),
             "apart": prepared.apart,
+            "units_needed": found.units_needed,
         },
         unseen_shift=unseen,
     )
-
-
-def _smallest(n_suspect: float, n_held_out: float, alpha: float, coarse: bool) -> float:
-    """Smallest AUC seen with so many units; 1 where p-values are too coarse to fall below ``alpha`` at all."""
-    return 1.0 if coarse else smallest_detectable_auc(n_suspect, n_held_out, alpha=alpha)
 
 
 def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:
