@@ -135,12 +135,12 @@ def test_enumeration_lists_every_labelling_once_and_finds_the_observed_one():
 
 
 def test_draws_keep_the_numbers_on_each_side():
-    labels, observed, exact = labellings(split(30, 20), 500, np.random.default_rng(0), batch=(3,))
+    labels, observed, exact = labellings(split(30, 20), 500, np.random.default_rng(0))
     assert not exact
-    assert labels.shape == (3, 50, 501)
-    assert ((labels > 0).sum(axis=1) == 30).all()
-    assert (labels[..., observed] > 0).sum(axis=1).tolist() == [30, 30, 30]
-    assert len({tuple(y) for y in (labels[0] > 0).T}) == 501
+    assert labels.shape == (50, 501)
+    assert ((labels > 0).sum(axis=0) == 30).all()
+    assert ((labels[:, observed] > 0) == split(30, 20)).all()
+    assert len({tuple(y) for y in (labels > 0).T}) == 501
 
 
 def test_smallest_p_value_is_one_in_all_labellings():
@@ -285,7 +285,7 @@ def test_labels_move_within_strata_only():
         assert (up[strata == stratum].sum(axis=0) == suspects).all()
         assert labels[strata == stratum].sum(axis=0) == pytest.approx(0)
     assert len({tuple(y) for y in up.T}) > 290
-    many = labellings(positive, 50, np.random.default_rng(0), (3,), np.stack([strata] * 3))[0]
+    many = labellings(positive, 50, np.random.default_rng(0), np.stack([strata] * 3))[0]
     assert many.shape == (3, 34, 51)
     assert ((many > 0)[:, strata == 1].sum(axis=1) == 3).all()
 

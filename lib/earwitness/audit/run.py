@@ -22,7 +22,7 @@ from earwitness.audit.cost import estimate, present
 from earwitness.audit.frozen import Plan
 from earwitness.audit.request import Request, control_known, gather_tracks, shown
 from earwitness.errors import InputError
-from earwitness.inference.features import feature_hash
+from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.intake import Intake, examine
 from earwitness.models import describe
 from earwitness.report import folder, html, words
@@ -59,7 +59,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         others = references.read(request.reference_artists, intake, request.models[0])
     numbered = number(intake.tracks)
     content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
-    lists = {info.kind: scoring.features_of_family(info.kind) for info in infos}
+    lists = {info.kind: frozen_features(info.kind) for info in infos}
     plan = Plan(
         manifest_hash=content,
         texts_hash=texts_hash(intake.tracks),

@@ -13,9 +13,8 @@ import pandas as pd
 
 from earwitness.attacks import score
 from earwitness.audit.request import Request, shown
-from earwitness.errors import InputError
 from earwitness.inference import InferenceResult, infer
-from earwitness.inference.features import DEFAULT_FEATURES, feature_hash
+from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.inference.inputs import Prepared, Saw, prepare
 from earwitness.inference.multiplicity import holm_verdicts
 from earwitness.manifest import Track
@@ -43,25 +42,9 @@ class Scored:
     excluded: Mapping[str, str] = field(default_factory=dict)
 
 
-def features_of_family(family: str) -> list[str]:
-    """Return the frozen feature list of a family.
-
-    Raises
-    ------
-    InputError
-        No list was frozen for that family.
-    """
-    if family not in DEFAULT_FEATURES:
-        raise InputError(
-            f"no feature list was frozen for {family} models ({', '.join(DEFAULT_FEATURES)} have one), so an audit of "
-            "one could only be exploratory; see the page on dataset inference"
-        )
-    return list(DEFAULT_FEATURES[family])
-
-
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    features = features_of_family(info.kind)
+    features = frozen_features(info.kind)
     signals = collect(model, tracks, features)
     return signals, score(signals, [*features, f"{BLIND_PREFIX}*"])
 
@@ -181,7 +164,7 @@ def untested(
 ) -> Result:
     """Return what the record says about a model that was not run."""
     nothing = Estimate(value=None, low=None, high=None)
-    features = features_of_family(info.kind)
+    features = frozen_features(info.kind)
     return Result(
         model=shown(model), badge=info.badge, family=info.kind, revision=info.revision, verdict="not testable",
         reasons=testable.reasons, notes=[],

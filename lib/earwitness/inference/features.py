@@ -48,6 +48,22 @@ def feature_hash(features: Sequence[str]) -> str:
     return sha256("\n".join(features).encode()).hexdigest()
 
 
+def frozen_features(kind: str) -> list[str]:
+    """Return the frozen list of a kind of model: ``token``, ``diffusion`` or ``symbolic`` (``ModelInfo.kind``).
+
+    Raises
+    ------
+    InputError
+        No list was frozen for that kind.
+    """
+    if kind not in DEFAULT_FEATURES:
+        raise InputError(
+            f"no feature list was frozen for {kind} models ({', '.join(DEFAULT_FEATURES)} have one), so an audit of "
+            "one could only be exploratory; see the page on dataset inference"
+        )
+    return list(DEFAULT_FEATURES[kind])
+
+
 def default_features(attacks: Sequence[str]) -> list[str]:
     """Return the frozen list of the family whose features a score table holds.
 

@@ -94,7 +94,7 @@ def run_clauses(
     positive, pairs, strata, n_permutations, seed
         As in :func:`earwitness.inference.primary.primary_test`.
     """
-    drawn = relabel(positive, features.shape[:-2], pairs, strata, n_permutations, seed)
+    drawn = relabel(positive, pairs, strata, n_permutations, seed)
 
     def test(values: FloatArray, oriented: bool | FloatArray = True) -> Outcome:
         return primary_test(values, positive, pairs=pairs, oriented=oriented, seed=seed, drawn=drawn)

@@ -199,7 +199,7 @@ def label_statistics(
     Parameters
     ----------
     features : numpy.ndarray, shape [..., n, p]
-    labels : numpy.ndarray, shape [..., n, L]
+    labels : numpy.ndarray, shape [n, L] or [..., n, L]
     oriented : numpy.ndarray, shape [..., n], optional
         What the pre-oriented statistic adds up; default the sum of the features.
 
@@ -257,7 +257,7 @@ def primary_test(
         What :func:`relabel` gave for the same design and seed, when several tests share it.
     """
     batch = features.shape[:-2]
-    labels, observed, exact = drawn or relabel(positive, batch, pairs, strata, n_permutations, seed)
+    labels, observed, exact = drawn or relabel(positive, pairs, strata, n_permutations, seed)
     total = features.sum(axis=-1) if isinstance(oriented, bool) else oriented
     if pairs is not None:
         features = features[..., pairs[:, 0], :] - features[..., pairs[:, 1], :]

@@ -92,19 +92,19 @@ def labellings(
     positive: BoolArray,
     n_permutations: int,
     rng: np.random.Generator,
-    batch: tuple[int, ...] = (),
     strata: IntArray | None = None,
 ) -> Labellings:
     """Relabellings that keep the numbers on each side (of each stratum), centred to sum to 0 there.
 
     Parameters
     ----------
-    strata : numpy.ndarray of int, shape [n] or [*batch, n], optional
-        Labels move within strata only.
+    strata : numpy.ndarray of int, shape [n] or [..., n], optional
+        Labels move within strata only. Audits of a batch that share their strata share the labellings too, as any two
+        audits of one size and seed do.
 
     Returns
     -------
-    labels : numpy.ndarray, shape [..., n, B + 1] (or [n, all])
+    labels : numpy.ndarray, shape [n, B + 1] (or [n, all]; or [..., n, B + 1] where each audit has its own strata)
     observed : int
         Column of the observed labelling.
     exact : bool
@@ -118,44 +118,39 @@ def labellings(
             splits = _splits_within(rows, positive)
             observed = int(np.flatnonzero((splits == positive).all(axis=1))[0])
             return centred(splits.T.astype(np.float64), groups), observed, True
-    drawn = np.empty((*batch, n_permutations + 1, n))
-    if strata is None:
-        drawn[...] = positive - positive.mean()
-        rng.permuted(drawn[..., 1:, :], axis=-1, out=drawn[..., 1:, :])
-    elif strata.ndim == 1:
-        drawn[...] = centred(positive.astype(np.float64)[:, None], strata)[:, 0]
+        drawn = np.empty((n_permutations + 1, n))
+        drawn[...] = centred(positive.astype(np.float64)[:, None], groups)[:, 0]
         for r in rows:
-            drawn[..., 1:, r] = rng.permuted(drawn[..., 1:, r], axis=-1)
+            drawn[1:, r] = rng.permuted(drawn[1:, r], axis=-1)
     else:
-        own = np.broadcast_to(strata, (*batch, n))
-        labels = centred(np.broadcast_to(positive, own.shape).astype(np.float64)[..., None], own)[..., 0]
+        labels = centred(np.broadcast_to(positive, strata.shape).astype(np.float64)[..., None], strata)[..., 0]
+        drawn = np.empty((*strata.shape[:-1], n_permutations + 1, n))
         drawn[...] = labels[..., None, :]
-        shuffled = np.argsort(own[..., None, :] + 0.5 * rng.random((*batch, n_permutations, n)), axis=-1)
-        place = np.broadcast_to(np.argsort(own, axis=-1, kind="stable")[..., None, :], shuffled.shape)
+        shuffled = np.argsort(strata[..., None, :] + 0.5 * rng.random(drawn[..., 1:, :].shape), axis=-1)
+        place = np.broadcast_to(np.argsort(strata, axis=-1, kind="stable")[..., None, :], shuffled.shape)
         moved = np.take_along_axis(drawn[..., 1:, :], shuffled, axis=-1)
         np.put_along_axis(drawn[..., 1:, :], place, moved, axis=-1)
     return np.swapaxes(drawn, -1, -2), 0, False
 
 
-def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator, batch: tuple[int, ...] = ()) -> Labellings:
+def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator) -> Labellings:
     """Signs for the paired design, shaped and enumerated like :func:`labellings`; the observed signs are all +1."""
     if 2**n_pairs <= _EXACT_PER_DRAW * (n_permutations + 1):
         return _all_signs(n_pairs).T, 0, True
-    drawn = rng.choice((-1.0, 1.0), size=(*batch, n_pairs, n_permutations + 1))
-    drawn[..., 0] = 1.0
+    drawn = rng.choice((-1.0, 1.0), size=(n_pairs, n_permutations + 1))
+    drawn[:, 0] = 1.0
     return drawn, 0, False
 
 
 def relabel(
     positive: BoolArray,
-    batch: tuple[int, ...],
     pairs: IntArray | None,
     strata: IntArray | None,
     n_permutations: int,
     seed: int,
 ) -> Labellings:
-    """Draw the relabellings of a test: labels [..., n, L], the observed one, whether all are there."""
+    """Draw the relabellings of a test: labels [n, L] or [..., n, L], the observed one, whether all are there."""
     rng = np.random.default_rng((seed, 1))
     if pairs is not None:
-        return sign_flips(len(pairs), n_permutations, rng, batch)
-    return labellings(positive, n_permutations, rng, batch, strata)
+        return sign_flips(len(pairs), n_permutations, rng)
+    return labellings(positive, n_permutations, rng, strata)

@@ -18,8 +18,8 @@ import numpy as np
 
 import earwitness
 from earwitness.audit.references import rank
-from earwitness.audit.scoring import decide, entry, features_of_family, together, totals
-from earwitness.inference.features import feature_hash
+from earwitness.audit.scoring import decide, entry, together, totals
+from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.manifest import file_hash
 from earwitness.models.base import ModelInfo
 from earwitness.report import folder, html, words
@@ -100,7 +100,7 @@ def _identity(report: Report) -> Iterator[str]:
     for result in report.results:
         if feature_hash(result.features) != result.features_hash:
             yield f"{result.model}: the hash of the features does not follow from their list"
-        if result.features != features_of_family(result.family):
+        if result.features != frozen_features(result.family):
             yield f"{result.model}: the features are not this version's frozen list"
     if report.verdict != words.overall(report.results) or report.answer != words.answer(report.results):
         yield "the answer does not follow from the verdicts"
