@@ -17,8 +17,10 @@ from earwitness.audit.request import Request, gather_tracks
 from earwitness.builders import builders
 from earwitness.errors import InputError
 from earwitness.experiments import Page, load_registry
+from earwitness.extractors.run import passes_asked
 from earwitness.models.cards import read_cards
 from earwitness.pages import contents
+from earwitness.planning import identity
 from tests.tiny import SAMPLE, sample_audio
 
 REAL = load_registry().tier("real")
@@ -49,6 +51,10 @@ def test_an_experiment_names_what_exists(page: Page) -> None:
     assert page.badge == "real"
     (run,) = page.scores
     assert (run.model, run.manifest) == (page.parameters["model"], page.parameters["manifest"])
+    if card.channels:
+        info, _ = identity(card.name, allow_download=False)
+        asked = "audit" if page.template == "artist_audit" else "all"
+        assert passes_asked(run.attacks, info) == passes_asked(asked, info), "scored for the page, and again by it"
     corpus = Path(run.manifest).stem
     assert run.manifest == f"corpora/{corpus}/{corpus}.csv"
     if corpus != fullscale.OWN:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from earwitness import planning, probe
+from earwitness.audit import cost
 from earwitness.errors import InputError, ModelError
+from earwitness.extractors import plan
+from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.manifest import Track
 from earwitness.planning import evaluations, forecast, refusals, tracks_with_roles
 from earwitness.shards import seconds_of
@@ -126,6 +130,15 @@ def test_shared_evaluations_are_counted_once(folder: str) -> None:
     assert not {"loss", "min_k"} & set(own)
 
 
+def test_an_audit_asks_for_its_features_alone(folder: str) -> None:
+    info = planning.describe(folder)
+    assert evaluations("audit", info) == evaluations(DEFAULT_FEATURES["token"], info)
+    diffusion = replace(info, family="diffusion", conditions=("text", "null"))
+    own, shared = evaluations("audit", diffusion)
+    assert own == {"denoising_loss": plan.LOSS_REPEATS, "sima": len(plan.ORIGIN)}
+    assert shared == cost.calls(diffusion) == sum(own.values())
+
+
 def test_a_hub_model_is_counted_from_its_card(audio: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -162,7 +175,9 @@ def test_lengths_come_from_the_manifest_then_from_the_header(audio: list[Track],
     assert seconds_of(replace(audio[0], path=tmp_path / "none.wav")) != seconds_of(audio[0])
 
 
-def test_the_command_prints_a_table_or_json(folder: str, audio: list[Track], tmp_path: Path) -> None:
+def test_the_command_prints_a_table_or_json(
+    folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from typer.testing import CliRunner
 
     from earwitness.cli import app
@@ -179,3 +194,13 @@ def test_the_command_prints_a_table_or_json(folder: str, audio: list[Track], tmp
     found = json.loads(listed.stdout)
     assert (found["tracks"], found["segments_missing"], found["probe"]) == (4, 10, None)
     assert found["refusals"]
+    asked = []
+    monkeypatch.setattr(planning, "evaluations", lambda attacks, info: asked.append(attacks) or ({}, 0))
+    for track in audio:
+        (tmp_path / track.role).mkdir(exist_ok=True)
+        shutil.copy(track.path, tmp_path / track.role)
+    sides = [f"--suspects={tmp_path / 'suspect'}", f"--held-out={tmp_path / 'held_out'}"]
+    for sources in (sides, [f"--manifest={manifest}"], [*sides, "--attacks=loss"]):
+        answer = CliRunner().invoke(app, ["plan", f"--model={folder}", "--no-probe", *sources])
+        assert answer.exit_code == 0, answer.output
+    assert asked == ["audit", "all", "loss"]

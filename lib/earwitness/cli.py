@@ -78,7 +78,10 @@ def plan(
     model: Models,
     manifest: AuditManifest = None,
     split: Splits = None,
-    attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
+    attacks: Annotated[
+        str,
+        typer.Option(help="attacks whose signals are wanted; default: all of a manifest, those of an audit of folders"),
+    ] = "",
     seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="for programs")] = False,
     probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
@@ -115,7 +118,7 @@ def plan(
     found = forecast(
         model[0],
         tracks,
-        attacks,
+        attacks or ("audit" if manifest is None else "all"),
         seed=seed,
         probe=probe,
         allow_download=allow_download,

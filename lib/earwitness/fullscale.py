@@ -14,9 +14,7 @@ import pandas as pd
 
 from earwitness.audit.cost import (
     CPU_GFLOPS,
-    DENOISING_CALLS,
     GPU_GFLOPS,
-    PASSES,
     TOKENS_PER_SECOND,
     card_of,
     download_gb,
@@ -44,9 +42,10 @@ def experiments() -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per page: ``id, question, model, corpus, members, nonmembers, source`` (who says whose members they
-        are), ``window_s`` (NaN for scores), ``calls`` (network evaluations a window of the default attacks, as
-        ``earwitness plan`` counts them), ``download_gb``, ``hours_cpu`` and ``hours_gpu`` (arithmetic from the number
-        of parameters, per thousand windows), ``state`` (``not run``, or what the page runner says) and ``command``.
+        are), ``window_s`` (NaN for scores), ``calls`` (network evaluations a window of what the page scores, as
+        ``earwitness plan`` counts them), ``download_gb``, ``hours_cpu`` and ``hours_gpu`` (arithmetic from the
+        number of parameters, per thousand windows), ``state`` (``not run``, or what the page runner says) and
+        ``command``.
 
     Raises
     ------
@@ -63,12 +62,12 @@ def _row(page: Page) -> dict[str, Any]:
         raise InputError(f"{page.id}: {model!r} has no model card; add it to models/cards.yml")
     if card.channels:
         info, _ = identity(model, allow_download=False)
-        diffusion, window, (_, calls) = info.family == "diffusion", info.segment_seconds, evaluations("all", info)
+        (run,), diffusion, window = page.scores, info.family == "diffusion", info.segment_seconds
+        calls = evaluations(run.attacks, info)[1]
     else:  # a model of scores: one pass, for it has no null condition
         diffusion, window, calls = False, float("nan"), 1
-    seconds = WINDOWS * (window if card.channels else SCORE_WINDOW)
-    size = parameters(card) * calls / (DENOISING_CALLS if diffusion else PASSES)  # as much work as so many calls are
-    cpu, gpu = (hours(size, seconds, diffusion=diffusion, gflops=speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
+    size, seconds = parameters(card), WINDOWS * (window if card.channels else SCORE_WINDOW)
+    cpu, gpu = (hours(size, seconds, calls, diffusion=diffusion, gflops=speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
     return {
         "id": page.id,
         "question": QUESTIONS[page.template],

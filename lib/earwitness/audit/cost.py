@@ -1,8 +1,9 @@
 """What an audit would cost, said before any weights are fetched and before any model is run.
 
-Sizes come from the model cards. Hours are arithmetic, not measurement: two passes of 2 x parameters x tokens
-operations each, at a speed that two cores of an ordinary computer reach. They tell minutes from days, no more; once a
-model is on the machine, ``earwitness plan`` measures.
+Sizes come from the model cards, network calls from the frozen features, which are all that an audit scores, counted
+as ``earwitness plan`` counts them. Hours are arithmetic, not measurement: every call takes 2 x parameters x tokens
+operations, at a speed that two cores of an ordinary computer reach. They tell minutes from days, no more; once a model
+is on the machine, ``earwitness plan`` measures.
 
 Book page: *Audit your own*.
 """
@@ -17,12 +18,12 @@ from earwitness.intake import Intake
 from earwitness.models import locate
 from earwitness.models.base import ModelInfo
 from earwitness.models.cards import Card, read_cards
+from earwitness.planning import evaluations, identity
 
 CPU_GFLOPS = 100.0  # two cores, float32
 GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
 TOKENS_PER_SECOND = 50
-PASSES = 2
-DENOISING_CALLS = 86  # of the standard set on diffusion models
+LATENT_SHARE = 0.1  # of them: what a diffusion model sees of a second
 ENCODER_GB = 1.0  # text encoder and codec, in round numbers
 
 
@@ -39,10 +40,14 @@ def download_gb(card: Card) -> float:
     return parameters(card) * 4 / 1e9 + ENCODER_GB
 
 
-def hours(size: float, audio_seconds: float, *, diffusion: bool, gflops: float = CPU_GFLOPS) -> float:
-    """Return hours of scoring for so many seconds of audio under a model of so many parameters."""
-    calls = DENOISING_CALLS if diffusion else PASSES
-    tokens = audio_seconds * TOKENS_PER_SECOND * (0.1 if diffusion else 1.0)
+def calls(info: ModelInfo) -> int:
+    """Return the network calls that an audit makes a window."""
+    return evaluations("audit", info)[1]
+
+
+def hours(size: float, audio_seconds: float, calls: int, *, diffusion: bool, gflops: float = CPU_GFLOPS) -> float:
+    """Return hours of so many network calls a window over so much audio, under a model of so many parameters."""
+    tokens = audio_seconds * TOKENS_PER_SECOND * (LATENT_SHARE if diffusion else 1.0)
     return calls * 2 * size * tokens / (gflops * 1e9) / 3600
 
 
@@ -69,7 +74,7 @@ def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
         if card is None:
             unknown.append(info.name)
         else:
-            told += hours(parameters(card), seconds, diffusion=info.family == "diffusion")
+            told += hours(parameters(card), seconds, calls(info), diffusion=info.family == "diffusion")
     known = f"{words(told)} on two cores" if len(unknown) < len(infos) else "unknown: no card tells the model's size"
     return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {known}"
 
@@ -92,10 +97,11 @@ def present(name: str, *, download: bool) -> None:
             return
         if card is None or not card.channels:  # what a symbolic model takes is not counted in seconds of sound
             raise
-        audio = 240.0 * 40
-        size = parameters(card)
-        slow = words(hours(size, audio, diffusion=card.format in {"diffusers", "tango"}))
-        fast = words(hours(size, audio, diffusion=card.format in {"diffusers", "tango"}, gflops=GPU_GFLOPS))
+        info, _ = identity(name, allow_download=False)
+        slow, fast = (
+            words(hours(parameters(card), 240.0 * 40, calls(info), diffusion=info.family == "diffusion", gflops=speed))
+            for speed in (CPU_GFLOPS, GPU_GFLOPS)
+        )
         raise ModelError(
             f"{name}: not on this machine. Fetching it takes about {download_gb(card):.0f} GB ({card.size} parameters, "
             f"licence {card.licence}); scoring 40 recordings of four minutes then takes {slow} on two cores, {fast} on "
