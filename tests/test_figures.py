@@ -17,6 +17,7 @@ from earwitness.errors import InputError
 from earwitness.figures.style import COLOURS
 from earwitness.metrics import compare
 from earwitness.models.base import ModelInfo
+from tests.inference_tables import score_table
 
 NAN = float("nan")
 
@@ -164,6 +165,25 @@ def test_a_table_shows_intervals_and_escapes_what_it_is_given():
     assert html.count("ew-long") == 2, "marked by the length of its text, not of its markup"
     assert "ew-long" not in present.table(words.head(1), {"attack": "a"}, formats={"attack": present.verdict}).html
     assert "Nothing" in present.table(table.head(0), {"attack": "attack"}).html
+
+
+@pytest.mark.parametrize(
+    ("artists", "over", "than"),
+    [
+        (4, "30 members and 25 non-members of the same 4 artists,", "non-member of its own artist <strong>"),
+        (1, "30 members and 25 non-members of one artist,", "non-member of its own artist <strong>"),
+        (0, "30 members and 25 non-members, the attack <code>x0</code>", "above a non-member <strong>"),
+    ],
+)
+def test_a_ranking_speaks_of_artists_only_where_tracks_name_them(artists, over, than):
+    scores = score_table(30, 25, artists=max(1, artists), roles=("member", "nonmember"))
+    row = compare(scores if artists else scores.assign(artist=""), attacks="x0").iloc[0]
+    assert row["n_artists"] == artists
+    told = present.ranking(row, "x0")
+    assert over in told
+    assert than in told
+    value = row["auc_within"] if artists else row["auc"]
+    assert f"<strong>{value:.0%} of the time</strong>" in told
 
 
 def test_an_unknown_badge_is_refused():

@@ -244,5 +244,5 @@ def test_bad_reference_tables():
         rank_artist(table.assign(role=table["role"].mask(table["track_id"] == "a0t1", "held_out")), "x*")
     with pytest.raises(InputError, match="has 12 tracks that can be scored, fewer than tracks_per_artist = 13"):
         rank_artist(table, "x*", tracks_per_artist=13)
-    with pytest.raises(InputError, match="only 1 reference artists have 8 tracks"):
+    with pytest.raises(InputError, match="expected 2 or more reference artists with 8 tracks each .*, got 1"):
         rank_artist(table[table["artist"].isin(["artist 0", "artist 1"])], "x*")

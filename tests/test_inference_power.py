@@ -284,5 +284,7 @@ def test_comparison_needs_enough_units():
     members, nonmembers = twelve_artists(16, 10), twelve_artists(17, 18)
     with pytest.raises(InputError, match="need 2 artists with 10 members and 20 non-members each, got 0"):
         audit_p_values(members, nonmembers, (9, 20))
+    with pytest.raises(InputError, match="need 1 artist with 10 members"):
+        audit_p_values(members, nonmembers, (10,))
     odd = audit_p_values(members, nonmembers, (11,), recipes={OURS: RECIPES[OURS]}, n_audits=4)  # six and five
     assert len(odd) == 8

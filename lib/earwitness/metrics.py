@@ -246,10 +246,11 @@ def compare(
     -------
     pandas.DataFrame
         ``attack, n_member, n_nonmember, n_missing, segments_per_unit``; ``auc, auc_low, auc_high``;
-        ``auc_within, auc_within_low, auc_within_high, n_artists``; ``tpr, tpr_low, tpr_high`` at ``fpr_target``, with
-        the realised ``fpr, fpr_low, fpr_high``. Units that an attack cannot score count in ``n_missing``; an attack
-        that scores fewer than two units on a side gets NaN. Attacks are not ranked: choosing the best row of this
-        table on the data that made it is optimistic (see :func:`earwitness.inference.multiplicity.max_t`).
+        ``auc_within, auc_within_low, auc_within_high, n_artists`` (0 where no track names one); ``tpr, tpr_low,
+        tpr_high`` at ``fpr_target``, with the realised ``fpr, fpr_low, fpr_high``. Units that an attack cannot score
+        count in ``n_missing``; an attack that scores fewer than two units on a side gets NaN. Attacks are not ranked:
+        choosing the best row of this table on the data that made it is optimistic (see
+        :func:`earwitness.inference.multiplicity.max_t`).
     """
     table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
     chosen = table.attacks if attacks is None else matching(table.attacks, attacks)
@@ -273,7 +274,8 @@ def _row(table: UnitTable, attack: str, seed: int) -> dict[str, object]:
         whole = auc(column[pos], column[ref])
         within, artists = auc_within(column[pos], column[ref], table.artists[pos], table.artists[ref])
         point = tpr_at_fpr(column[pos], column[ref], seed=seed)
-    row |= _spread("auc", whole) | _spread("auc_within", within) | {"n_artists": artists}
+    named = artists if (table.artists != "").any() else 0  # tracks without artists are compared as if of one
+    row |= _spread("auc", whole) | _spread("auc_within", within) | {"n_artists": named}
     return row | {"fpr_target": point.target} | _spread("tpr", point.tpr) | _spread("fpr", point.fpr)
 
 

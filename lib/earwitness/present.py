@@ -57,6 +57,22 @@ def claim(text: str, kind: str) -> Html:
     return Html(f'<div class="ew-claim">{worn}<p>{text}</p></div>')
 
 
+def ranking(row: pd.Series, attack: str) -> str:
+    """Say in HTML how often an attack ranks a member above a non-member, within artists where tracks name any.
+
+    ``row`` is the attack's of ``ew.compare``.
+    """
+    n = int(row["n_artists"])
+    of = f" of {'one artist' if n == 1 else f'the same {n} artists'}" if n else ""
+    own, name = (" of its own artist", "auc_within") if n else ("", "auc")
+    value, low, high = (f"{row[name + limit]:.0%}" for limit in ("", "_low", "_high"))
+    return (
+        f"Over {row['n_member']:.0f} members and {row['n_nonmember']:.0f} non-members{of}, the attack "
+        f"<code>{html.escape(attack)}</code> ranks a member above a non-member{own} "
+        f"<strong>{value} of the time</strong> (95% interval {low} to {high}; a coin: 50%)"
+    )
+
+
 def interval(frame: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
     """Format ``name`` with ``name_low`` and ``name_high`` as "0.62 [0.57, 0.66]"; NaN becomes "cannot say"."""
 

@@ -26,6 +26,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: "1 artist", "12 artists"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def guard(cell: object) -> object:
     """Return a table's cell so that no spreadsheet takes it for a formula: an apostrophe before ``=``, ``+``, ``@``…"""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

@@ -20,6 +20,7 @@ from earwitness.inference.calibration import Pool
 from earwitness.inference.peers import PEERS
 from earwitness.inference.primary import primary_test, rank_standardise
 from earwitness.inference.verdict import ALPHA, POWER
+from earwitness.text import counted
 
 FloatArray = npt.NDArray[np.float64]
 Recipe = Callable[..., FloatArray]
@@ -88,8 +89,8 @@ def audit_p_values(
         artists = sorted(_artists_with(members, each[0]) & _artists_with(nonmembers, 2 * each[0]))
         if len(artists) < n_artists:
             raise InputError(
-                f"audits of {n} units a side need {n_artists} artists with {each[0]} members and {2 * each[0]} "
-                f"non-members each, got {len(artists)}"
+                f"audits of {n} units a side need {counted(n_artists, 'artist')} with {each[0]} members and "
+                f"{2 * each[0]} non-members each, got {len(artists)}"
             )
         strata = np.tile(np.repeat(np.arange(n_artists), each), 2)
         for start in range(0, n_audits, batch):

@@ -103,7 +103,7 @@ def rank_artist(
     references = means.drop(artist)
     if len(references) < 2:
         raise InputError(
-            f"only {len(references)} reference artists have {t} tracks; at least 2 are needed, 99 for p = .01"
+            f"expected 2 or more reference artists with {t} tracks each (99 for p = .01), got {len(references)}"
         )
     excluded = dict(prepared.excluded)
     if (available < t).any():
