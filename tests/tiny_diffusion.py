@@ -74,12 +74,13 @@ def t5_encoder() -> Any:
     return T5EncoderModel(T5Config(vocab_size=200, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=1))
 
 
-def vae(channels: int = 4) -> Any:
+def vae(channels: int = 4, widths: tuple[int, ...] = (8, 16)) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=[8, 16], in_channels=1, out_channels=1, norm_num_groups=8, latent_channels=channels,
-        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, scaling_factor=0.9,
+        block_out_channels=widths, in_channels=1, out_channels=1, norm_num_groups=8, latent_channels=channels,
+        down_block_types=["DownEncoderBlock2D"] * len(widths), up_block_types=["UpDecoderBlock2D"] * len(widths),
+        scaling_factor=0.9,
     )  # fmt: skip
 
 
@@ -192,25 +193,29 @@ def tango_scheduler() -> Any:
 def tango_unet(channels: int = 4) -> Any:
     from diffusers import UNet2DConditionModel
 
-    shape = {**BLOCKS, "in_channels": channels, "out_channels": channels}
+    shape = {
+        **BLOCKS, "in_channels": channels, "out_channels": channels, "block_out_channels": (8, 8, 16),
+        "down_block_types": ("DownBlock2D", *BLOCKS["down_block_types"]),
+        "up_block_types": (*BLOCKS["up_block_types"], "UpBlock2D"),
+    }  # fmt: skip
     return UNet2DConditionModel(**shape, sample_size=(32, 2), cross_attention_dim=32, attention_head_dim=2)
 
 
 def tango(folder: Path) -> Path:
-    """Tango's parts in diffusers' layout."""
+    """Tango's parts in diffusers' layout; as its window is fixed, so are the latents: 256 frames of 16 bands."""
     import torch
 
     quiet()
     torch.manual_seed(0)
     return save(
-        folder, "TangoPipeline", unet=tango_unet(), vae=vae(), vocoder=vocoder(), text_encoder=t5_encoder(),
-        tokenizer=t5(folder / "tokenizer"), scheduler=tango_scheduler(),
+        folder, "TangoPipeline", unet=tango_unet(), vae=vae(widths=(8, 16, 16)), vocoder=vocoder(),
+        text_encoder=t5_encoder(), tokenizer=t5(folder / "tokenizer"), scheduler=tango_scheduler(),
     )  # fmt: skip
 
 
 LDM_SHAPE = {
     "double_z": True, "z_channels": 4, "resolution": 256, "downsample_time": False, "in_channels": 1, "out_ch": 1,
-    "ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+    "ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
 }  # fmt: skip
 
 
@@ -225,7 +230,7 @@ def native_autoencoder(model: Any) -> dict[str, Any]:
             ("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out"), ("conv_norm_out", "norm_out"),
             ("downsamplers.0.conv", "downsample.conv"), ("upsamplers.0.conv", "upsample.conv"),
             ("conv_shortcut", "nin_shortcut"), ("resnets", "block"), ("down_blocks", "down"),
-            ("up_blocks.0", "up.1"), ("up_blocks.1", "up.0"),
+            ("up_blocks.0", "up.2"), ("up_blocks.1", "up.1"), ("up_blocks.2", "up.0"),
         ):  # fmt: skip
             name = name.replace(ours, theirs) if "quant_conv" not in name else name
         linear = ".attn_1." in name and name.endswith("weight") and "norm" not in name
@@ -245,8 +250,8 @@ def tango_native(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     unet, text = tango_unet(), t5_encoder()
     model = AutoencoderKL(
-        in_channels=1, out_channels=1, block_out_channels=[32, 64], latent_channels=4, layers_per_block=1,
-        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, scaling_factor=0.92,
+        in_channels=1, out_channels=1, block_out_channels=[32, 32, 64], latent_channels=4, layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3, scaling_factor=0.92,
     )  # fmt: skip
     weights = {f"unet.{k}": v for k, v in unet.state_dict().items()}
     weights |= {f"text_encoder.{k}": v.clone() for k, v in text.state_dict().items()}
