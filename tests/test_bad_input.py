@@ -405,6 +405,24 @@ def test_what_is_refused(
         assert _everything(tmp_path) == before
 
 
+UNVERIFIED = (
+    "no such manifest", "folder as manifest", "empty manifest", "header alone", "latin 1", "a picture", "null bytes",
+    "missing column", "column twice", "ragged row", "open quote", "wrong role", "same row twice", "both roles",
+    "absolute path", "path upwards", "empty path", "bad length", "endless cell",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNVERIFIED)
+def test_a_manifest_that_cannot_be_read_cannot_be_verified(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build, expected, message = REFUSED[name]
+    (argument,) = build(tmp_path, monkeypatch)  # type: ignore[misc]
+    code, text = _run(["manifest", "verify", argument.removeprefix("--manifest=")], monkeypatch, capsys)
+    assert code == expected
+    assert re.search(message, text), text
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_models(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model, message = MODELS[name]

@@ -184,6 +184,11 @@ def _latin1(folder: Path) -> object:
     return path.write_bytes(path.read_text().replace("Ann", "Ané").encode("latin-1"))
 
 
+def _utf16(folder: Path) -> object:
+    path = folder / "dataset" / "train.csv"
+    return path.write_text(path.read_text(), encoding="utf-16")
+
+
 def _copy(old: str, new: str) -> Callable[[Path], object]:
     def change(folder: Path) -> object:
         (folder / new).parent.mkdir(parents=True, exist_ok=True)
@@ -246,6 +251,17 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "val1: expected one recording .*audio/val1.wav and more",
     ),
     "wrong encoding": ("clotho", _latin1, "clotho_metadata_development.csv, line 2: expected UTF-8, found other bytes"),
+    "wrong encoding from its first byte": ("audiocaps", _utf16, "train.csv, line 1: expected UTF-8, found other bytes"),
+    "a column of licences renamed": (
+        "clotho",
+        _edit("clotho_metadata_validation.csv", (",license", ",licence")),
+        "clotho_metadata_validation.csv: expected a column 'license', .*did you mean 'licence'",
+    ),
+    "path of another system": (
+        "maestro",
+        _edit("maestro-v3.0.0.csv", ("2004/p0.wav", "C:/p0.wav")),
+        "line 2: a path that leaves the audio folder",
+    ),
     "absolute path": (
         "maestro",
         _edit("maestro-v3.0.0.csv", ("2004/p0.wav", "/etc/p0.wav")),
@@ -332,6 +348,39 @@ def test_an_earlier_manifest_is_kept_and_a_failure_writes_nothing(
     with pytest.raises(InputError, match="no builder for 'mastro'; there are audiocaps, .*did you mean 'maestro'"):
         build("mastro", tmp_path)
     assert manifest.is_file()
+
+
+@pytest.mark.parametrize("name", ["maestro.csv", "maestro.card.yml", "maestro.gone.csv"])
+def test_none_of_the_three_files_is_overwritten_unasked(name: str, tmp_path: Path) -> None:
+    MAKERS["maestro"](tmp_path)
+    (tmp_path / name).write_text("written by hand")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ManifestError, match=f"{re.escape(name)}: exists; --force builds it again"):
+        build("maestro", tmp_path, copies=False, any_version=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / name).read_text() == "written by hand"
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ManifestError, match=f"{re.escape(name)}: is a folder; name another manifest"):
+        build("maestro", tmp_path, copies=False, any_version=True, force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_breaks_lines_elsewhere_does_not_break_a_row(tmp_path: Path) -> None:
+    MAKERS["audiocaps"](tmp_path)
+    _edit("train.csv", ("A dog barks ", "A dog\u2028barks\x85 "))(tmp_path)
+    tracks = read_splits(build("audiocaps", tmp_path, copies=False, match=False, any_version=True).manifest)
+    assert "A dog\u2028barks\x85 then stops" in {t.caption for t in tracks}
+
+
+def test_a_link_to_elsewhere_is_no_recording_of_the_corpus(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    MAKERS["maestro"](folder)
+    (folder / "2004" / "p0.wav").rename(tmp_path / "elsewhere.wav")
+    (folder / "2004" / "p0.wav").symlink_to(tmp_path / "elsewhere.wav")
+    built = build("maestro", folder, copies=False, match=False, any_version=True)
+    assert pd.read_csv(built.gone)["track_id"].str.endswith("p0").tolist() == [True]
+    assert len(read_splits(built.manifest)) == 3
 
 
 def test_an_official_file_is_never_overwritten(tmp_path: Path) -> None:

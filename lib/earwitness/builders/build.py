@@ -92,6 +92,8 @@ def build(
     target = out or root / f"{name}.csv"
     files = [target, target.with_suffix(".card.yml"), target.with_suffix(".gone.csv")]
     for path in files:
+        if path.is_dir():
+            raise ManifestError(f"{path.name}: is a folder; name another manifest")
         if path.exists() and not force:
             raise ManifestError(f"{path.name}: exists; --force builds it again")
     official = Official(folder, corpus.expected, any_version=any_version)

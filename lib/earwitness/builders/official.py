@@ -7,6 +7,7 @@ manifests* lists what a builder refuses.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -102,7 +103,7 @@ class Official:
 
     def rows(self, name: str, separator: str = ",", **options: Any) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each row of an official table that is not empty; ``options`` go to ``csv.reader``."""
-        reader = csv.reader(self.text(name).splitlines(keepends=True), delimiter=separator, **options)
+        reader = csv.reader(io.StringIO(self.text(name), newline=""), delimiter=separator, **options)
         try:
             for row in reader:
                 if row:
