@@ -18,12 +18,14 @@ import torch
 import yaml
 
 import earwitness as ew
+from earwitness import planning
 from earwitness.errors import ModelError
 from earwitness.extractors import passes
 from earwitness.extractors.token import extract
 from earwitness.manifest import Track
 from earwitness.models import describe, revision
 from earwitness.models.base import TokenModel
+from earwitness.models.cards import read_cards
 from earwitness.models.magnet import PASSES, hidden
 from tests.tiny import RATE, recording, tune
 from tests.tiny_audiocraft import audiocraft, twin
@@ -177,6 +179,17 @@ def test_every_position_is_hidden_exactly_once_in_spans(frames: int, span: int) 
         assert (passes == hidden.__wrapped__(frames, span, codebook)).all()
     if frames >= 32:
         assert (hidden(frames, span, 0) != hidden(frames, span, 1)).any()
+
+
+@pytest.mark.parametrize(("name", "calls"), [("audiogen", 2), ("magnet", 2 * PASSES * 4)])
+def test_network_calls_are_planned_as_they_are_made(models: dict[str, Any], name: str, calls: int) -> None:
+    made: list[int] = []
+    hook = models[name].lm.register_forward_hook(lambda network, given, output: made.append(len(output)))
+    extract(models[name], _audio(1), ["sad rock"])
+    hook.remove()
+    assert sum(made) == planning.evaluations("loss", models[name].info)[1] == calls
+    published = {card.calls for card in read_cards().models if "magnet" in card.name}
+    assert published == {models["magnet"].info.calls}
 
 
 @pytest.mark.parametrize("codebook", [0, 1, 3])

@@ -98,12 +98,12 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = diffusion_plan.plan(passes).nfe if diffusion else sum(passes.values())
+        own[name] = diffusion_plan.plan(passes).nfe if diffusion else sum(passes.values()) * info.calls
     if diffusion:
         return own, diffusion_plan.plan(asked).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
-    return own, sum({**standard, **further}.values())
+    return own, sum({**standard, **further}.values()) * info.calls
 
 
 def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
@@ -119,7 +119,7 @@ def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]
     family = "diffusion" if card.format in {"diffusers", "tango"} else "token"
     info = ModelInfo(
         model, family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
-        conditions=("text", "null") if family == "diffusion" else (),
+        conditions=("text", "null") if family == "diffusion" else (), calls=card.calls,
     )  # fmt: skip
     return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 

@@ -48,6 +48,8 @@ class ModelInfo:
     scheme : Scheme, optional
         How a symbolic model reads MIDI files (``symbolic.windows``); None for models that hear sound. Such a model has
         no sample rate, channels or seconds: they are 0. The scheme has a key of its own.
+    calls : int
+        Network calls that one stream of a window takes; not part of the identity.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModelInfo:
     conditions: tuple[str, ...] = ()
     mixdown: str = "average"
     scheme: Scheme | None = None
+    calls: int = 1
 
     @property
     def kind(self) -> str:
@@ -71,7 +74,7 @@ class ModelInfo:
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        left = {"device", "badge", "name", "conditions", "mixdown", "scheme"}
+        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls"}
         return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}
 
 

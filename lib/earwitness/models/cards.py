@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 COMMITS = (
     "*Commit* is the hub's commit that holds the weights, as far as its history could be read (`hf download NAME "
@@ -43,7 +43,7 @@ class Card(_Strict):
 
     ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it, ``revision`` the
     hub's commit that holds the weights, as far as it could be read, or ``unknown``.
-    A symbolic model has neither sample rate, channels nor seconds: they are 0.
+    A symbolic model has neither sample rate, channels nor seconds: they are 0. ``calls`` is as in ``ModelInfo``.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Card(_Strict):
     sample_rate: NonNegativeInt
     channels: Literal[0, 1, 2]
     segment_seconds: NonNegativeFloat
+    calls: PositiveInt = 1
     corpus: str
     null_condition: str
     licence: str

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earwitness.errors import ModelError
-from earwitness.models.audiocraft import LIBRARIES, AudiocraftModel, build, describe, parts
+from earwitness.models import audiocraft
+from earwitness.models.audiocraft import LIBRARIES, AudiocraftModel, build, parts
 from earwitness.models.checkpoint import read_config
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def hidden(frames: int, span: int, codebook: int) -> NDArray[np.bool_]:
     hand = np.empty(spans, np.int64)
     hand[np.random.default_rng([frames, span, codebook]).permutation(spans)] = np.arange(spans) % PASSES
     return np.repeat(hand, span)[:frames] == np.arange(PASSES)[:, None]
+
+
+def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
+    """Return the fields of ``ModelInfo``; a stream takes a call for each pass over each codebook."""
+    return audiocraft.describe(folder, config, pocket=pocket) | {"calls": PASSES * config["transformer_lm"]["n_q"]}
 
 
 def load(folder: Path, info: ModelInfo) -> MagnetModel:
