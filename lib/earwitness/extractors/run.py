@@ -37,9 +37,9 @@ def specs_asked(attacks: str | Sequence[str], info: ModelInfo) -> list[AttackSpe
     ``"audit"`` means the frozen features of the model's family, which are all that an audit scores.
     """
     if attacks == "audit":
-        from earwitness.inference.features import DEFAULT_FEATURES
+        from earwitness.inference.features import frozen_features
 
-        attacks = DEFAULT_FEATURES[info.kind]
+        attacks = frozen_features(info.kind)
     if info.scheme is not None:
         return resolve(attacks, codebooks=len(info.scheme.groups), passes={"blind_notes", "conditional"})
     if info.family == "token":
