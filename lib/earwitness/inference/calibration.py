@@ -89,7 +89,7 @@ def null_audits(
     n_permutations: int = 199,
     alpha: float = ALPHA,
     seed: int = 0,
-    batch: int = 100,
+    batch: int = 25,
 ) -> pd.DataFrame:
     """Run audits in which nothing was trained on.
 

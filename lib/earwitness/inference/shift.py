@@ -37,7 +37,7 @@ def shift_curve(
     n_permutations: int = 199,
     alpha: float = ALPHA,
     seed: int = 0,
-    batch: int = 100,
+    batch: int = 25,
     recipes: Mapping[str, Recipe] | None = None,
 ) -> pd.DataFrame:
     """Shares of verdicts against the size of a difference in kind, with nothing trained on.
