@@ -175,11 +175,11 @@ def test_a_shift_without_membership_rarely_passes_for_evidence():
     """Both clauses together: with the first alone, audits whose sides differ in kind pass several times as often."""
     pool, latent = latent_pool()
     curve = shift_curve(
-        pool, latent, (0.0, 0.5, 1.0, 2.0), n_suspect=40, n_held_out=40, n_audits=150, n_permutations=99
+        pool, latent, (0.0, 0.5, 1.0, 2.0), n_suspect=40, n_held_out=40, n_audits=300, n_permutations=99
     )
     assert curve["shift"].to_numpy() == pytest.approx([0, 0.5, 1, 1.9], abs=0.15)
     assert (curve["evidence"] <= 0.08).all()
-    assert curve["first_clause_only"].max() > 2 * curve["evidence"].max()
+    assert curve["first_clause_only"].sum() > 2 * curve["evidence"].sum()
     assert curve.loc[0, "evidence"] <= 0.03
     assert curve.loc[3, "gate_rejects"] > 0.95
     assert curve[["evidence", "no_evidence", "not_testable"]].sum(axis=1).to_numpy() == pytest.approx(1)
