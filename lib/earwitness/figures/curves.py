@@ -25,13 +25,13 @@ def roc(curves: pd.DataFrame, *, names: Mapping[str, str] | None = None, source:
         Where the table lies.
     """
     need(curves, "attack", "fpr", "tpr")
-    canvas, axes = canvas_axes(width=4.6, height=4.2)
+    canvas, axes = canvas_axes(width=4.6, height=4.9)
     looks = iter([("member", "-"), ("blind", (0, (5, 1.5))), ("reference", "-."), ("evidence", ":"), ("neutral", "-")])
     for (attack, curve), (colour, line) in zip(curves.groupby("attack", sort=False), looks, strict=False):
         name = (names or {}).get(str(attack), str(attack))
         axes.plot(curve["fpr"], curve["tpr"], color=COLOURS[colour], linestyle=line, label=name)
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), label="coin toss")
-    axes.legend(loc="lower right", frameon=False, handlelength=2.6)
+    canvas.legend(loc="outside upper left", ncols=1, frameon=False, handlelength=2.6)  # inside it hides weak curves
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("false positive rate (non-members flagged)")
     axes.set_ylabel("true positive rate (members flagged)")

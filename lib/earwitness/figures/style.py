@@ -66,7 +66,8 @@ class Figure:
     @property
     def html(self) -> str:
         """The figure with its caption, as HTML."""
-        caption = f"<figcaption>Drawn from <code>{html.escape(self.source)}</code></figcaption>" if self.source else ""
+        tables = html.escape(self.source).replace(" and ", "</code> and <code>")
+        caption = f"<figcaption>Drawn from <code>{tables}</code></figcaption>" if self.source else ""
         width = float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', self.svg)[1])  # type: ignore[index]
         narrow = " ew-narrow" if width <= NARROW * 72 else ""
         return f'<figure class="ew-figure{narrow}">{self.svg}{caption}</figure>'
