@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -713,20 +714,22 @@ def test_the_published_schema_is_the_one_in_use(root):
     assert (root / "book" / "_static" / "report.schema.json").read_text() == schema_text()
 
 
-def test_the_pocket_reference_fits_the_frozen_features():
+@pytest.mark.parametrize("kind", DEFAULT_FEATURES)
+def test_the_pocket_reference_of_each_kind_fits_the_frozen_features(kind):
     from importlib.resources import files
 
-    table = pd.read_parquet(str(files("earwitness") / "report" / checks.REFERENCE))
+    table = pd.read_parquet(str(files("earwitness") / "report" / f"reference-{kind}.parquet"))
     named = [c.partition(":")[2] for c in table if c.startswith("attack:")]
-    assert named == list(DEFAULT_FEATURES["token"]), "write it again: python -m earwitness.report.checks"
-    pool, causes = checks.reference()
+    assert sorted(named) == sorted(DEFAULT_FEATURES[kind]), f"write it again: python -m earwitness.report.checks {kind}"
+    pool, causes = checks.reference(kind)
     assert len(pool.artists) >= 1000
+    assert np.isfinite(pool.attacks).all()
+    assert np.isfinite(pool.blind).all()
     assert list(causes)[-1] == checks.HIDDEN
+    assert ("lossy or lossless files" in causes) == (kind != "symbolic")
 
 
 def test_scores_read_back_exactly():
-    import numpy as np
-
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         [

@@ -180,7 +180,8 @@ def checked(result: Result, scored: Scored, request: Request, seed: int) -> Resu
     """Add how the procedure behaves at this size, where there was a test."""
     if result.p_value is None or not scored.prepared.blind.shape[1]:
         return result
-    known = checks.shifts(scored.prepared, alpha=request.alpha, audits=min(SHIFT_AUDITS, request.deals), seed=seed)
+    audits = min(SHIFT_AUDITS, request.deals)
+    known = checks.shifts(scored.prepared, scored.info.kind, alpha=request.alpha, audits=audits, seed=seed)
     paired = request.pairs is not None
     dealt = None if paired else checks.level(scored.prepared, alpha=request.alpha, deals=request.deals, seed=seed)
     return result.model_copy(update={"level": dealt, "shifts": known})

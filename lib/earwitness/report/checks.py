@@ -5,8 +5,9 @@ again and again; how often does the whole rule say evidence? *Shift*: nothing wa
 in kind, up to differences built so that the blind features cannot show them; how often then? The first says nothing
 about the second.
 
-The material of the second is the audit's own held-out recordings where there are enough, else the pocket reference:
-``reference.parquet``, unit means of recordings that trained nothing (``python -m earwitness.report.checks`` writes it).
+The material of the second is the audit's own held-out recordings where there are enough, else the pocket reference of
+the same kind of model: ``reference-<kind>.parquet``, unit means of recordings that trained nothing (``python -m
+earwitness.report.checks KIND FILE`` writes one).
 
 Book page: *Audit your own*.
 """
@@ -30,7 +31,11 @@ from earwitness.inference.shift import shift_curve, smallest_gate_shift
 from earwitness.metrics import rate
 from earwitness.report.schema import Estimate, Level, Shift, Shifts
 
-REFERENCE = "reference.parquet"
+REFERENCES = {  # kind of model -> the second twin of that kind, and the manifest of what it did not hear
+    "token": ("pocket/musicgen-b", "pocket.csv"),
+    "diffusion": ("pocket/audioldm-b", "pocket.csv"),
+    "symbolic": ("pocket/figaro-b", "pocket-midi.csv"),
+}
 DOSES = (1.0, 2.0, 3.0)
 OWN = 3  # own held-out recordings are enough where there are so many times more than an audit takes
 PERMUTATIONS = 199  # of each audit of a check: the smallest p is then 1/200, below every level used
@@ -64,10 +69,10 @@ def level(prepared: Prepared, *, alpha: float, deals: int, seed: int) -> Level:
     return Level(deals=deals, evidence=said, rejected=rejected, rate=_rate(said, deals), alpha=alpha)
 
 
-def shifts(prepared: Prepared, *, alpha: float, audits: int, seed: int) -> Shifts:
+def shifts(prepared: Prepared, kind: str, *, alpha: float, audits: int, seed: int) -> Shifts:
     """Draw audits without membership whose sides differ in kind, and apply the rule to each.
 
-    Parameters are those of :func:`level`; ``audits`` counts those of each cause and dose.
+    Parameters are those of :func:`level`; ``kind`` is the model's, ``audits`` counts those of each cause and dose.
     """
     n_suspect, n_held_out = int(prepared.positive.sum()), int((~prepared.positive).sum())
     own = len(prepared.positive) - n_suspect >= OWN * 2 * n_suspect
@@ -77,7 +82,7 @@ def shifts(prepared: Prepared, *, alpha: float, audits: int, seed: int) -> Shift
         known = _causes(pool, prepared.artists[rows])
         n_held_out = n_suspect
     else:
-        pool, known = reference()
+        pool, known = reference(kind)
         pool = replace(pool, artists=_artists(prepared, pool.artists))
     if prepared.strata is not None or any(prepared.artists):
         known.pop(ARTIST, None)  # artists are named: labels move within each, or there is only one
@@ -138,28 +143,30 @@ def _causes(pool: Pool, artists: npt.NDArray[np.object_]) -> dict[str, npt.NDArr
     return causes | {HIDDEN: residualise(ranked, rank_standardise(pool.blind)).mean(axis=1)}
 
 
-def reference() -> tuple[Pool, dict[str, npt.NDArray[np.float64]]]:
-    """Return the pocket reference, as a pool and its causes."""
-    table = pd.read_parquet(str(files("earwitness") / "report" / REFERENCE))
+def reference(kind: str) -> tuple[Pool, dict[str, npt.NDArray[np.float64]]]:
+    """Return the pocket reference of a kind of model, as a pool and its causes."""
+    table = pd.read_parquet(str(files("earwitness") / "report" / f"reference-{kind}.parquet"))
     columns = {kind: [c for c in table if str(c).startswith(f"{kind}:")] for kind in ("attack", "blind")}
     attacks, blind = (table[names].to_numpy(dtype=np.float64) for names in columns.values())
     pool = Pool(attacks, blind, table["artist"].to_numpy(dtype=object))
-    lossy = table["blind:blind/format_mp3"] + table["blind:blind/format_ogg"]
-    return pool, {"lossy or lossless files": lossy.to_numpy(dtype=np.float64)} | _causes(pool, pool.artists)
+    lossy = table.reindex(columns=["blind:blind/format_mp3", "blind:blind/format_ogg"]).sum(axis=1)
+    formats = {"lossy or lossless files": lossy.to_numpy(dtype=np.float64)} if lossy.any() else {}  # scores have none
+    return pool, formats | _causes(pool, pool.artists)
 
 
-def write_reference(path: Path) -> None:
+def write_reference(kind: str, path: Path) -> None:
     """Write the pocket reference: non-members of the second twin as unit means of the default and blind features."""
     import earwitness as ew
-    from earwitness.inference.features import DEFAULT_FEATURES
+    from earwitness.inference.features import frozen_features
     from earwitness.inference.primary import unusable_features
     from earwitness.paths import project_root
     from earwitness.units import BLIND_PREFIX, unit_table
 
+    model, manifest = REFERENCES[kind]
     roles = {"suspect": ["never-1"], "held_out": ["never-2", "neither"]}
-    tracks = ew.read_manifest(project_root() / "data_manifests" / "pocket.csv", roles=roles)
-    wanted = [*DEFAULT_FEATURES["token"], f"{BLIND_PREFIX}*"]
-    units = unit_table(ew.score(ew.collect("pocket/musicgen-b", tracks), wanted))
+    tracks = ew.read_manifest(project_root() / "data_manifests" / manifest, roles=roles)
+    wanted = [*frozen_features(kind), f"{BLIND_PREFIX}*"]
+    units = unit_table(ew.score(ew.collect(model, tracks, wanted), wanted))
     unusable = unusable_features(units.means)
     table = pd.DataFrame(
         {
@@ -173,4 +180,4 @@ def write_reference(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_reference(Path(sys.argv[1]))
+    write_reference(sys.argv[1], Path(sys.argv[2]))
