@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,5 +44,11 @@ def test_an_artist_without_both_roles_is_refused(scored):
         InputError, match=r"tracks as member and nonmember, found none called 'twos'; did you mean 'two'"
     ):
         listen.of_each_role(signals, tracks, "twos")
-    with pytest.raises(InputError, match="found none; name no artist"):
-        listen.of_each_role(signals, [tracks[0], tracks[1]], "")
+    with pytest.raises(InputError, match="scored tracks as member and nonmember, found some as member only"):
+        listen.of_each_role(signals, [tracks[0], replace(tracks[1], track_id="unscored")], "")
+
+
+def test_where_no_artist_has_both_roles_anybody_is_heard(scored):
+    signals, tracks = scored
+    heard = listen.of_each_role(signals, tracks[:2])
+    assert [one.track.track_id for one in heard] == ["t0", "t1"]

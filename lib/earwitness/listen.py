@@ -48,7 +48,7 @@ def first_stored(signals: Signals, tracks: Sequence[Track], *, seed: int = 0) ->
 
 
 def of_each_role(signals: Signals, tracks: Sequence[Track], artist: str = "", *, seed: int = 0) -> list[Heard]:
-    """Return one track of each role by the same artist, the first of each in manifest order.
+    """Return one track of each role by the same artist where one has both, the first of each in manifest order.
 
     Parameters
     ----------
@@ -57,24 +57,28 @@ def of_each_role(signals: Signals, tracks: Sequence[Track], artist: str = "", *,
     tracks : sequence of Track
         Roles resolved.
     artist : str
-        Whose tracks; empty: the first artist with tracks of every role.
+        Whose tracks; empty: the first artist with tracks of every role, or whoever's come first if there is none.
 
     Raises
     ------
     InputError
-        No artist, or not this one, has a scored track of every role.
+        A role has no scored track, or none by this artist.
     """
     scored = set(signals.index["track_id"])
     roles = list(dict.fromkeys(track.role for track in tracks))
+    anyone: dict[str, Track] = {}
     firsts: dict[str, dict[str, Track]] = {}
     for track in tracks:
         if track.track_id in scored:
+            anyone.setdefault(track.role, track)
             firsts.setdefault(track.artist, {}).setdefault(track.role, track)
     whole = {name: found for name, found in firsts.items() if set(found) == set(roles)}
-    if not whole or (artist and artist not in whole):
+    if artist and artist not in whole:
         raise InputError(
-            f"expected an artist with scored tracks as {' and '.join(roles)}, found none"
-            + (f" called {artist!r}{nearest(artist, whole)}" if artist and whole else "; name no artist to listen to")
+            f"expected an artist with scored tracks as {' and '.join(roles)}, found none called {artist!r}"
+            f"{nearest(artist, whole)}; name no artist to listen to"
         )
-    chosen = whole[artist or next(iter(whole))]
+    if set(anyone) != set(roles):
+        raise InputError(f"expected scored tracks as {' and '.join(roles)}, found some as {' and '.join(anyone)} only")
+    chosen = whole[artist] if artist else next(iter(whole.values()), anyone)
     return first_stored(signals, [chosen[role] for role in roles], seed=seed)

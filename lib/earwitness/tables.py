@@ -122,7 +122,7 @@ def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
     )
     rows["gap"] = 1 - rows["loss_member"] / rows["loss_nonmember"]
     rows["told"] = rows["stream"].map(TOLD)
-    shown = ["told", "timestep", "auc_within", "auc_within_low", "auc_within_high"]
+    shown = ["told", "timestep", *(f"{auc}{limit}" for auc in ("auc_within", "auc") for limit in ("", "_low", "_high"))]
     ordered = rows.sort_values(["stream", "timestep"], ignore_index=True)
     return ordered[[*shown, "loss_member", "loss_nonmember", "gap"]]
 
