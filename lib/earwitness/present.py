@@ -31,6 +31,7 @@ BADGES = {
 ACCESS = {"none": "no model", "grey": "probabilities", "white": "gradients"}
 SIGN = {"published": "as published", "ours": "fixed here beforehand", "none": "none claimed"}
 LONG_CELL = 44  # characters; longer cells wrap
+SHORT_CELL = 15  # characters; shorter ones never do
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,14 @@ def table(
             raise InputError(f"the table has no column {column!r}{nearest(column, frame.columns)}")
     cells = {column: _cells(frame, column, (formats or {}).get(column)) for column in columns}
     lengths = {c: max((len(re.sub("<[^>]+>", "", cell)) for cell in shown), default=0) for c, shown in cells.items()}
-    wide = {column for column, length in lengths.items() if length > LONG_CELL}
+    looks = {column: " class=ew-long" for column, length in lengths.items() if length > LONG_CELL}
+    if looks:
+        looks |= {column: " class=ew-short" for column, length in lengths.items() if length <= SHORT_CELL}
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in columns.values())
     apart = frame[mark].to_list() if mark else [False] * len(frame)
     rows = []
     for i, flag in enumerate(apart):
-        row = "".join(f"<td{' class=ew-long' if c in wide else ''}>{shown[i]}</td>" for c, shown in cells.items())
+        row = "".join(f"<td{looks.get(c, '')}>{shown[i]}</td>" for c, shown in cells.items())
         rows.append(f"<tr{' class=ew-apart' if flag else ''}>{row}</tr>")
     note = f"<p class=ew-source><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
     if not rows:
@@ -204,7 +207,8 @@ def catalogue(attacks: pd.DataFrame) -> Html:
         text = {name: html.escape(str(value)) for name, value in row.items()}
         entries.append(
             f'<dt><a href="../api.html#{text["function"]}"><code>{text["attack"]}</code></a> '
-            f"<small>{text['family']}; {text['ids']} ids; passes: {text['passes']}; access: {ACCESS[row['access']]}; "
+            f"<small>{text['family']}; {text['ids']} id{'' if row['ids'] == 1 else 's'}; "
+            f"passes: {text['passes']}; access: {ACCESS[row['access']]}; "
             f"sign: {SIGN[row['sign']]}</small></dt>"
             f"<dd><p>{text['summary']}</p>"
             f'<div class="math notranslate nohighlight ew-scroll">\\[{text["formula"]}\\]</div>'

@@ -27,7 +27,7 @@ def hours(table: pd.DataFrame, *, source: str = "") -> Figure:
     low, high = table["tracks"].min(), table["tracks"].max()
     for name, span in (("a day", 24), ("a week", 7 * 24), ("a year", 365 * 24)):
         axes.axhline(span, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(name, (low, span), (0, 2), textcoords="offset points", color=COLOURS["muted"], fontsize=9)
+        axes.annotate(name, (low, span), (0, 4), textcoords="offset points", color=COLOURS["muted"], fontsize=9)
     for (network, line), (colour, style, marker) in zip(table.groupby("network", sort=False), LOOKS, strict=False):
         axes.plot(
             line["tracks"], line["hours"], color=COLOURS[colour], linestyle=style, marker=marker, ms=5, mew=0,
