@@ -336,3 +336,10 @@ def test_losses_are_arranged_by_timestep():
     none = table[table["attack"] == "pia-5/conditional"]
     with pytest.raises(InputError, match="no row of multiple_loss"):
         tables.timesteps(compare(none), tables.per_unit(none, "*"))
+
+
+def test_no_number_is_shown_as_less_than_nothing() -> None:
+    shown = present.table(
+        pd.DataFrame({"x": [-0.001, -0.01], "n": [-1, 2000]}), {"x": "x", "n": "n"}, formats={"n": ","}
+    )
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", shown.html) == ["0.00", "-1", "-0.01", "2,000"]

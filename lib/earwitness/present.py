@@ -143,7 +143,8 @@ def _cells(frame: pd.DataFrame, column: str, how: str | Callable[[Any], Any] | N
     elif f"{column}_low" in frame:
         values = interval(frame, column).to_list()
     elif how or pd.api.types.is_float_dtype(frame[column]):
-        values = ["" if pd.isna(value) else format(value, how or ".2f") for value in values]
+        sign = "z" if pd.api.types.is_float_dtype(frame[column]) else ""  # no "-0.00"
+        values = ["" if pd.isna(value) else format(value, sign + (how or ".2f")) for value in values]
     return [value.html if isinstance(value, Html) else html.escape(str(value)) for value in values]
 
 
