@@ -20,7 +20,7 @@ import pandas as pd
 
 from earwitness.errors import InputError, nearest
 from earwitness.figures import Figure, heard, spectrogram
-from earwitness.text import guarded
+from earwitness.text import counted, guarded
 
 BADGES = {
     "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
@@ -138,12 +138,13 @@ def table(
 def _cells(frame: pd.DataFrame, column: str, how: str | Callable[[Any], Any] | None) -> list[str]:
     """Format a column; everything is escaped but what is :class:`Html` already."""
     values: list[Any] = frame[column].to_list()
+    real = pd.api.types.is_float_dtype(frame[column])
     if callable(how):
         values = [how(value) for value in values]
     elif f"{column}_low" in frame:
         values = interval(frame, column).to_list()
-    elif how or pd.api.types.is_float_dtype(frame[column]):
-        sign = "z" if pd.api.types.is_float_dtype(frame[column]) else ""  # no "-0.00"
+    elif how or real:
+        sign = "z" if real else ""  # no "-0.00"
         values = ["" if pd.isna(value) else format(value, sign + (how or ".2f")) for value in values]
     return [value.html if isinstance(value, Html) else html.escape(str(value)) for value in values]
 
@@ -208,7 +209,7 @@ def catalogue(attacks: pd.DataFrame) -> Html:
         text = {name: html.escape(str(value)) for name, value in row.items()}
         entries.append(
             f'<dt><a href="../api.html#{text["function"]}"><code>{text["attack"]}</code></a> '
-            f"<small>{text['family']}; {text['ids']} id{'' if row['ids'] == 1 else 's'}; "
+            f"<small>{text['family']}; {counted(row['ids'], 'id')}; "
             f"passes: {text['passes']}; access: {ACCESS[row['access']]}; "
             f"sign: {SIGN[row['sign']]}</small></dt>"
             f"<dd><p>{text['summary']}</p>"
