@@ -1,7 +1,6 @@
 """Blind features: closed forms on known sounds, and blind attacks in the registry."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -141,14 +140,3 @@ def test_every_feature_is_a_blind_attack():
         assert spec.bind({})(signals) == pytest.approx(expected, nan_ok=True)
     assert math.isnan(attacks.resolve("blind/level")[0].bind({})(BlindSignals({})))
     assert [s.id for s in attacks.resolve("blind/chroma_*")] == [f"blind/chroma_{n}" for n in blind.PITCH_CLASSES]
-
-
-def test_a_segment_takes_a_few_milliseconds():
-    audio = noise()
-    features(audio)
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        features(audio)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.02  # 2 ms on an idle core; the bound is for a loaded one

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -56,9 +55,7 @@ def plan(copy):
 
 
 def test_a_second_run_does_nothing(plan):
-    started = time.monotonic()
     assert plan() == set()
-    assert time.monotonic() - started < 30
 
 
 def test_touching_a_file_does_nothing(plan, copy):
