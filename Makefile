@@ -1,7 +1,8 @@
 # Two commands: `make book` and `make test`. Each sets everything up first, in .venv; a second one installs nothing.
 
 VENV ?= .venv
-CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Without OMP_NUM_THREADS, which nproc would answer with.
+CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= 2
 
 # One thread per worker: pages and tests run side by side, and more threads than cores slow torch down a hundredfold.
