@@ -83,6 +83,8 @@ def test_holm_over_models_decides_again():
     if expected[1] > 0.01:
         assert decided["middling"].verdict == "no evidence"
     assert decided["strong"].p_value == results["strong"].p_value
+    assert all("p adjusted for 3 audits = " in reason for r in decided.values() for reason in r.reasons)
+    assert not any("adjusted" in reason for r in results.values() for reason in r.reasons)
     assert any("Holm over 3 audits" in note for note in decided["nothing"].notes)
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from earwitness.attacks import resolve
 from earwitness.audio import Segment
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.extractors.blind import BlindSignals
@@ -188,7 +187,7 @@ def collect(
     attacks : str or sequence of str
         The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them; ``"all"`` are those that
         the two standard passes suffice for (for a diffusion model: the cheap ones, ``extractors.plan.STANDARD``).
-        Naming a costly attack runs its further passes. ``"audit"`` are the features that an audit tests.
+        Naming a costly attack runs its further passes. ``"audit"`` is all that an audit scores.
     reference : TokenModel or str, optional
         A second model that saw none of the tracks, for attacks that compare with one.
     prefixes : mapping, optional
@@ -219,8 +218,6 @@ def collect(
     ModelError
         As ``load_model``.
     """
-    if attacks != "audit":
-        resolve(attacks)
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()

@@ -14,7 +14,7 @@ import pandas as pd
 from earwitness.attacks import score
 from earwitness.audit.request import Request, shown
 from earwitness.inference import InferenceResult, infer
-from earwitness.inference.features import feature_hash, frozen_features
+from earwitness.inference.features import audit_attacks, feature_hash, frozen_features
 from earwitness.inference.inputs import Prepared, Saw, prepare
 from earwitness.inference.multiplicity import holm_verdicts
 from earwitness.manifest import Track
@@ -24,7 +24,6 @@ from earwitness.report import checks
 from earwitness.report.folder import read_scores, scores_bytes
 from earwitness.report.schema import Control, Estimate, Result, Testable
 from earwitness.signals import Signals, collect
-from earwitness.units import BLIND_PREFIX
 
 SHIFT_AUDITS = 200  # of each cause and dose in the check of shifts
 
@@ -44,9 +43,8 @@ class Scored:
 
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    features = frozen_features(info.kind)
-    signals = collect(model, tracks, features)
-    return signals, score(signals, [*features, f"{BLIND_PREFIX}*"])
+    signals = collect(model, tracks, "audit")
+    return signals, score(signals, audit_attacks(info.kind))
 
 
 def decide(

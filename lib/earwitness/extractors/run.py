@@ -34,12 +34,12 @@ def specs_asked(attacks: str | Sequence[str], info: ModelInfo) -> list[AttackSpe
     """Return the attacks that a name, a pattern or a list of them means for this model.
 
     For a diffusion model ``"all"`` means those that the cheap passes suffice for, a pattern all but the tail.
-    ``"audit"`` means the frozen features of the model's family, which are all that an audit scores.
+    ``"audit"`` means all that an audit scores (``inference.features.audit_attacks``).
     """
     if attacks == "audit":
-        from earwitness.inference.features import frozen_features
+        from earwitness.inference.features import audit_attacks
 
-        attacks = frozen_features(info.kind)
+        attacks = audit_attacks(info.kind)
     if info.scheme is not None:
         return resolve(attacks, codebooks=len(info.scheme.groups), passes={"blind_notes", "conditional"})
     if info.family == "token":

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from earwitness.errors import InputError
+from earwitness.units import BLIND_PREFIX
 
 MAX_FEATURES = 24
 
@@ -62,6 +63,11 @@ def frozen_features(kind: str) -> list[str]:
             "one could only be exploratory; see the page on dataset inference"
         )
     return list(DEFAULT_FEATURES[kind])
+
+
+def audit_attacks(kind: str) -> list[str]:
+    """Return everything that an audit of a kind of model scores: its frozen list, and every blind feature beside it."""
+    return [*frozen_features(kind), f"{BLIND_PREFIX}*"]
 
 
 def default_features(attacks: Sequence[str]) -> list[str]:

@@ -113,6 +113,7 @@ def holm_verdicts(results: Mapping[str, InferenceResult], alpha: float = ALPHA) 
                 detectable_auc=old.smallest_detectable_auc,
                 alpha=alpha,
                 apart=bool(old.parameters.get("apart")),
+                audits=len(names),
             )
         )
         note = f"p-values are adjusted by Holm over {len(names)} audits"

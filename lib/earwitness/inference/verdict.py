@@ -53,7 +53,8 @@ class Findings:
     ``units_needed`` is the number on each side with which the largest allowed AUC would be seen. ``p_value`` is the
     primary test's, ``p_direction`` and ``p_opposite`` the one-sided p-values of the pre-oriented sum, ``blind_p`` the
     gate's first clause and ``residual_p`` its second; ``alpha`` the level left after correcting for other models;
-    ``detectable_auc`` the smallest AUC seen with 80 % power; ``apart`` whether no artist is on both sides.
+    ``detectable_auc`` the smallest AUC seen with 80 % power; ``apart`` whether no artist is on both sides;
+    ``audits`` how many were decided together, for which ``p_value`` and ``residual_p`` are adjusted.
     """
 
     n_suspect: int
@@ -67,6 +68,7 @@ class Findings:
     detectable_auc: float | None
     alpha: float = ALPHA
     apart: bool = False
+    audits: int = 1
 
 
 def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
@@ -80,6 +82,7 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
         Every reason that leads to the word, in the order of :data:`RULE`.
     """
     p, direction, blind, residual = found.p_value, found.p_direction, found.blind_p, found.residual_p
+    named = "p" if found.audits == 1 else f"p adjusted for {found.audits} audits"
     if found.apart:
         return "not testable", (
             "no artist is on both sides: a difference between artists cannot be told from training; give held-out "
@@ -113,18 +116,18 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
         )
     if p <= found.alpha and blind is not None and (residual is None or residual > found.alpha):
         reasons.append(
-            "the difference does not survive removing what blind features explain (residual p = "
-            f"{1.0 if residual is None else residual:.4f}, must not exceed {found.alpha:g})"
+            "the difference does not survive removing what blind features explain (residual "
+            f"{named} = {1.0 if residual is None else residual:.4f}, must not exceed {found.alpha:g})"
         )
     if reasons:
         return "not testable", tuple(reasons)
     if p > found.alpha:
         return "no evidence", (
-            f"the primary test does not reject (p = {p:.4f} > {found.alpha:g}); an AUC of {found.detectable_auc:.2f} "
-            f"or more would have been seen with {POWER:.0%} power",
+            f"the primary test does not reject ({named} = {p:.4f} > {found.alpha:g}); an AUC of "
+            f"{found.detectable_auc:.2f} or more would have been seen with {POWER:.0%} power",
         )
     return "evidence", (
-        f"suspects score higher than held-out (p = {p:.4f} ≤ {found.alpha:g}), in the direction of membership, "
+        f"suspects score higher than held-out ({named} = {p:.4f} ≤ {found.alpha:g}), in the direction of membership, "
         f"blind features do not separate the sides (p = {blind:.4f}), and the difference survives removing them "
-        f"(p = {residual:.4f})",
+        f"({named} = {residual:.4f})",
     )

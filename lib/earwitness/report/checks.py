@@ -157,7 +157,7 @@ def reference(kind: str) -> tuple[Pool, dict[str, npt.NDArray[np.float64]]]:
 def write_reference(kind: str, path: Path) -> None:
     """Write the pocket reference: non-members of the second twin as unit means of the default and blind features."""
     import earwitness as ew
-    from earwitness.inference.features import frozen_features
+    from earwitness.inference.features import audit_attacks
     from earwitness.inference.primary import unusable_features
     from earwitness.paths import project_root
     from earwitness.units import BLIND_PREFIX, unit_table
@@ -165,8 +165,7 @@ def write_reference(kind: str, path: Path) -> None:
     model, manifest = REFERENCES[kind]
     roles = {"suspect": ["never-1"], "held_out": ["never-2", "neither"]}
     tracks = ew.read_manifest(project_root() / "data_manifests" / manifest, roles=roles)
-    wanted = [*frozen_features(kind), f"{BLIND_PREFIX}*"]
-    units = unit_table(ew.score(ew.collect(model, tracks, wanted), wanted))
+    units = unit_table(ew.score(ew.collect(model, tracks, "audit"), audit_attacks(kind)))
     unusable = unusable_features(units.means)
     table = pd.DataFrame(
         {
