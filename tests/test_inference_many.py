@@ -9,6 +9,7 @@ import pytest
 import earwitness as ew
 from earwitness.errors import InputError
 from earwitness.inference.multiplicity import adjust, e_bh, holm_verdicts, max_t
+from earwitness.inference.power import smallest_detectable_auc, units_needed
 from earwitness.inference.reference import conformal_p, rank_artist
 from earwitness.inference.sequential import (
     e_path,
@@ -94,6 +95,30 @@ def test_holm_counts_audits_that_could_not_be_tested():
     decided = holm_verdicts({"tiny": tiny, "strong": strong})
     assert decided["tiny"].verdict == "not testable"
     assert decided["strong"].parameters["p_holm"] == pytest.approx(2 * strong.p_value)
+
+
+def audits_of(n, **options):
+    return ew.infer(score_table(n, n, artists=1, shift=options.pop("shift", 0)), features="x*", **options)
+
+
+@pytest.mark.parametrize(("n", "word"), [(9, "not testable"), (20, "no evidence")])
+def test_what_could_be_seen_is_stated_for_the_level_that_holm_leaves(n, word):
+    alone = audits_of(n, n_permutations=1999)
+    assert alone.verdict == "no evidence"
+    decided = holm_verdicts({str(i): alone for i in range(12)})["0"]
+    assert decided.smallest_detectable_auc == pytest.approx(smallest_detectable_auc(n, n, alpha=0.01 / 12))
+    assert decided.smallest_detectable_auc > alone.smallest_detectable_auc
+    assert decided.parameters["units_needed"] == units_needed(0.9, alpha=0.01 / 12)
+    assert decided.verdict == word
+    assert f"{decided.smallest_detectable_auc:.2f}" in decided.reasons[0]
+
+
+def test_labellings_too_few_for_the_level_that_holm_leaves_are_not_testable():
+    """Of 1,000 labellings p is at least .001, which twelve audits make .012."""
+    strong = audits_of(40, shift=5, n_permutations=999)
+    assert strong.verdict == "evidence"
+    decided = holm_verdicts({str(i): strong for i in range(12)})["0"]
+    assert (decided.verdict, decided.smallest_detectable_auc) == ("not testable", 1)
 
 
 # --- e-values ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from earwitness.errors import InputError
 from earwitness.inference import peers
-from earwitness.inference.calibration import Pool, Scenario, level_table, null_audits
+from earwitness.inference.calibration import Pool, Scenario, audit_clauses, level_table, null_audits
 from earwitness.inference.comparison import OURS, RECIPES, audit_p_values, power_at_equal_level, tracks_needed
 from earwitness.inference.peers import CAVEATS, PEERS, cdi, iar, llm_di, mean_p
 from earwitness.inference.power import (
@@ -21,11 +22,13 @@ from earwitness.inference.power import (
     d_to_auc,
     needed_table,
     power,
+    reach,
     simulated_power,
     smallest_detectable_auc,
     units_needed,
 )
 from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.verdict import MAX_DETECTABLE_AUC
 
 # --- closed form ---
 
@@ -80,6 +83,12 @@ def test_bad_effects(bad):
         units_needed(**bad)
 
 
+@pytest.mark.parametrize("bad", [{"alpha": 0}, {"target": 1}, {"held_out_per_suspect": 0}])
+def test_bad_plans(bad):
+    with pytest.raises(InputError, match=r"need 0 < alpha < 1, 0 < target < 1 and held_out_per_suspect > 0"):
+        units_needed(0.7, **bad)
+
+
 def correlated(seed, *shape):
     rng = np.random.default_rng(seed)
     return 0.7 * rng.normal(size=shape) + 0.7 * rng.normal(size=(*shape[:-1], 1))
@@ -91,6 +100,44 @@ def test_simulation_confirms_the_closed_form(n):
     found = simulated_power(values, smallest_detectable_auc(n, n), n, n, n_audits=300, n_permutations=299)
     assert 0.72 <= found <= 0.92
     assert simulated_power(values, 0.5000001, n, n, n_audits=200, n_permutations=199) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("n", "artists", "paired"),
+    [(9, 1, False), (9, 1, True), (9, 9, False), (12, 12, False), (12, 6, False), (20, 2, False)],
+)
+def test_the_power_claimed_is_there_in_every_design(n, artists, paired):
+    """Each pair, and each artist compared within, takes a degree of freedom."""
+    strata = np.tile(np.arange(n) % artists, 2) if artists > 1 else None
+    claimed = reach(np.repeat([True, False], n), strata, paired=paired).detectable_auc
+    found = simulated_power(
+        correlated(0, 400, 10), claimed, n, n, n_audits=1000, n_permutations=399, artists=artists, paired=paired
+    )
+    assert binom.ppf(0.0005, 1000, 0.8) <= 1000 * found <= binom.isf(0.0005, 1000, 0.8)
+
+
+def test_pairs_and_small_artists_need_more_units_than_one_artist():
+    positive = np.repeat([True, False], 9)
+    one, pairs = reach(positive, None), reach(positive, None, paired=True)
+    small = reach(positive, np.tile(np.arange(9), 2))
+    assert one.detectable_auc < MAX_DETECTABLE_AUC < pairs.detectable_auc == small.detectable_auc
+    assert (one.units_needed, pairs.units_needed) == (9, units_needed(MAX_DETECTABLE_AUC, artists=np.inf))
+    enough = reach(np.repeat([True, False], pairs.units_needed), None, paired=True)
+    assert enough.detectable_auc <= MAX_DETECTABLE_AUC
+    assert (one.smallest_p, pairs.smallest_p) == pytest.approx((1 / comb(18, 9), 2**-9))
+    assert small.smallest_p == pytest.approx(2**-9)
+    assert replace(pairs, alpha=0.001).detectable_auc == 1  # 512 patterns of signs
+
+
+def test_null_audits_of_many_small_artists_are_too_small_for_the_rule():
+    rng = np.random.default_rng(3)
+    features, blind = (rank_standardise(rng.normal(size=(20, 18, q))) for q in (4, 3))
+    positive = np.repeat([True, False], 9)
+    words = audit_clauses(features, blind, positive, 499, 0.01, 0)["verdict"]
+    assert "no evidence" in words
+    strata = np.broadcast_to(np.tile(np.arange(9), 2), (20, 18))
+    within = [rank_standardise(values, strata) for values in (features, blind)]
+    assert set(audit_clauses(*within, positive, 499, 0.01, 0, strata)["verdict"]) == {"not testable"}
 
 
 def test_simulation_needs_enough_units():

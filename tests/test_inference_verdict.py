@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from earwitness.inference import verdict
-from earwitness.inference.calibration import Pool
+from earwitness.inference.calibration import Pool, Scenario, draw_audits
 from earwitness.inference.gate import blind_components, foreseen, residualise, run_clauses, summarise_blind
 from earwitness.inference.primary import folds_of, primary_test, rank_standardise
 from earwitness.inference.shift import shift_curve, smallest_gate_shift
@@ -186,7 +186,32 @@ def test_a_shift_without_membership_rarely_passes_for_evidence():
 
 
 def test_smallest_gate_shift_shrinks_with_more_units():
-    blind = np.random.default_rng(4).normal(size=(200, 5))
-    few = smallest_gate_shift(blind, 15, 15, n_audits=60, n_permutations=59)
-    many = smallest_gate_shift(blind, 60, 60, n_audits=60, n_permutations=59)
+    pool = gate_pool(5, 200)
+    few = smallest_gate_shift(pool, 15, 15, n_audits=60, n_permutations=199)
+    many = smallest_gate_shift(pool, 60, 60, n_audits=60, n_permutations=199)
     assert 0.3 < many < few < 2.5
+
+
+def gate_pool(q, n, artists=1):
+    rng = np.random.default_rng(4)
+    names = np.array([f"a{i % artists}" for i in range(n)], dtype=object)
+    return Pool(rng.normal(size=(n, 6)), rng.normal(size=(n, q)), names)
+
+
+@pytest.mark.parametrize("artists", [1, 3])
+def test_the_gate_closes_four_times_in_five_at_the_shift_stated(artists):
+    """The gate that the rule uses, both directions of it and within artists, on other audits of the same pool."""
+    pool, n, n_audits = gate_pool(30, 300, artists), 30, 400
+    stated = smallest_gate_shift(pool, n, n, n_audits=n_audits)
+    positive = np.arange(2 * n) < n
+    rng, closed = np.random.default_rng(9), []
+    for drawn in draw_audits(pool, Scenario("gate", n, n), n_audits, rng, 20):
+        raw, which, strata = rank_standardise(pool.blind[drawn]), rng.integers(30, size=len(drawn)), pool.strata(drawn)
+        for audit, feature in enumerate(which):
+            raw[audit, positive, feature] += stated
+        arrays = rank_standardise(pool.attacks[drawn], strata), rank_standardise(raw, strata)
+        child = int(rng.integers(2**31))
+        clauses = run_clauses(*arrays, positive, strata=strata, n_permutations=199, seed=child)
+        closed.append(clauses.blind.p_value <= verdict.GATE_P)
+    error = np.sqrt(2 * 0.8 * 0.2 / n_audits)  # of the statement and of the measurement
+    assert np.concatenate(closed).mean() == pytest.approx(0.8, abs=3.3 * error)

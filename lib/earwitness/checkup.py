@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -16,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from earwitness.imbalance import SIDES
-from earwitness.inference.verdict import ALPHA, MIN_UNITS, POWER
+from earwitness.inference.power import reach
+from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.intake import Intake
 from earwitness.planning import reach_of, refusals
 from earwitness.text import plain
@@ -26,13 +28,22 @@ def enough(intake: Intake) -> tuple[bool, str]:
     """Say whether the number of usable tracks can be tested at all, and with what power."""
     if intake.straddling:
         pairs = len(intake.straddling)
-        return pairs >= MIN_UNITS, f"{pairs} works have takes on both sides: the paired test counts works, not tracks"
+        seen = reach(np.repeat([True, False], pairs), None, paired=True)
+        smallest = seen.detectable_auc or 1.0
+        large = pairs >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC
+        return large, (
+            f"{pairs} works have takes on both sides: the paired test counts works, not tracks, and "
+            + (_shows(smallest) if large else f"needs at least {seen.units_needed} of them")
+        )
     problems = refusals(intake.tracks) if intake.tracks else ["no recording can be used"]
     if problems:
         return False, f"not testable: {'; '.join(problems)}"
     seen = reach_of(intake.tracks, ALPHA)
-    smallest = f"an AUC of {seen.detectable_auc:.2f} or more would be seen with {POWER:.0%} power"
-    return True, f"{seen.n_suspect} v {seen.n_held_out} tracks: {smallest}"
+    return True, f"{seen.n_suspect} v {seen.n_held_out} tracks: {_shows(seen.detectable_auc or 1.0)}"
+
+
+def _shows(auc: float) -> str:
+    return f"an AUC of {auc:.2f} or more would be seen with {POWER:.0%} power"
 
 
 def as_dict(intake: Intake) -> dict[str, Any]:

@@ -147,7 +147,8 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     pandas.DataFrame
         ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
         ``blind_p``, ``residual_p`` (all but ``p_holm`` without correction), ``e_value``,
-        ``smallest_detectable_auc``, ``n_suspect``, ``n_held_out``, ``n_segments`` and ``reasons``.
+        ``smallest_detectable_auc`` (at the level that Holm's correction leaves), ``n_suspect``, ``n_held_out``,
+        ``n_segments`` and ``reasons``.
     """
     from earwitness.inference import infer
     from earwitness.inference.multiplicity import holm_verdicts
@@ -164,7 +165,7 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
         row |= {key: getattr(result, key) for key in ("p_value", "p_direction", "residual_p", "e_value")}
         row["blind_p"] = result.blind.p_value if result.blind else None
         row |= {
-            key: getattr(result, key) for key in ("smallest_detectable_auc", "n_suspect", "n_held_out", "n_segments")
+            key: getattr(decided, key) for key in ("smallest_detectable_auc", "n_suspect", "n_held_out", "n_segments")
         }
         rows.append(row | {"reasons": "; ".join(decided.reasons)})
     return pd.DataFrame(rows)

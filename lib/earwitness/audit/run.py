@@ -129,7 +129,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     before = testable.look(
         tracks,
         known.infos[0],
-        alpha=request.alpha,
+        alpha=request.alpha / len(request.models),  # what Holm leaves to the smallest p-value
         permutations=request.n_permutations,
         seed=plan.seed,
         cost=estimate(known.intake, known.infos),

@@ -66,7 +66,9 @@ def look(
         Recordings of both sides that can be used.
     info : ModelInfo
         The model whose window decides how they are cut.
-    alpha, permutations, seed
+    alpha : float
+        What correcting for several models leaves of the level.
+    permutations, seed
         As for ``infer``.
     cost : str
         What scoring would take, in words.
@@ -78,7 +80,7 @@ def look(
     else:
         takes = [track for track in tracks if track.work]
         works = [{(track.work, track.artist) for track in takes if track.role == role} for role in ROLES]
-        seen = reach(np.repeat([True, False], len(works[0] & works[1])), None, alpha=alpha)
+        seen = reach(np.repeat([True, False], len(works[0] & works[1])), None, paired=True, alpha=alpha)
     apart = pairs is None and not min(seen.n_suspect, seen.n_held_out)
     blind_p: float | None = None
     if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and pairs is None and not apart:

@@ -23,9 +23,9 @@ from scipy.stats import binom
 from earwitness.errors import InputError
 from earwitness.inference.gate import run_clauses
 from earwitness.inference.peers import PEERS
-from earwitness.inference.power import power, units_needed
+from earwitness.inference.power import power, units_needed, within
 from earwitness.inference.primary import Outcome, features_of, primary_test, rank_standardise
-from earwitness.inference.relabel import balance, comparable, strata_of
+from earwitness.inference.relabel import strata_of
 from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER, Findings, decide
 
 FloatArray = npt.NDArray[np.float64]
@@ -244,25 +244,25 @@ def audit_clauses(
     clauses = run_clauses(features, blind, positive, strata=strata, n_permutations=n_permutations, seed=seed)
     if clauses.blind is None or clauses.residual is None:
         raise InputError("the verdict needs blind features; give the pool some")
-    count = np.broadcast_to(comparable(positive, strata), features.shape[:-1])
     needed = units_needed(MAX_DETECTABLE_AUC, alpha=alpha)
     outcome: Outcome = clauses.primary
-    share = np.broadcast_to(balance(positive, strata), len(features))
+    n_suspect, n_held_out, artists, share = (np.broadcast_to(x, len(features)) for x in within(positive, strata))
+    df = n_suspect + n_held_out - 1 - artists
     share = np.where(outcome.attainable(alpha) > 0, share, 0.0).round(3)
     words = [
         decide(
             Findings(
-                n_suspect=(n_suspect := int(count[i][positive].sum())),
-                n_held_out=(n_held_out := int(count[i][~positive].sum())),
+                n_suspect=int(n_suspect[i]),
+                n_held_out=int(n_held_out[i]),
                 p_value=float(outcome.p_value[i]),
                 p_direction=float(outcome.p_direction[i]),
                 p_opposite=float(outcome.p_opposite[i]),
                 blind_p=float(clauses.blind.p_value[i]),
                 residual_p=float(clauses.residual.p_value[i]),
                 units_needed=needed,
-                detectable_auc=_detectable(share[i] * n_suspect, share[i] * n_held_out, alpha),
+                detectable_auc=_detectable(share[i] * n_suspect[i], share[i] * n_held_out[i], int(df[i]), alpha),
                 alpha=alpha,
-                apart=not count[i].any(),
+                apart=not n_suspect[i],
             )
         )[0]
         for i in range(len(features))
@@ -272,8 +272,8 @@ def audit_clauses(
 
 
 @lru_cache(maxsize=4096)
-def _detectable(n_suspect: float, n_held_out: float, alpha: float) -> float:
+def _detectable(n_suspect: float, n_held_out: float, df: int, alpha: float) -> float:
     """Largest AUC allowed if an audit of this size sees it, else 1: all that the rule's word depends on."""
-    enough = min(n_suspect, n_held_out) >= 2
-    seen = enough and power(MAX_DETECTABLE_AUC, n_suspect, n_held_out, alpha=alpha) >= POWER
+    enough = min(n_suspect, n_held_out) >= 2 and df >= 1
+    seen = enough and power(MAX_DETECTABLE_AUC, n_suspect, n_held_out, alpha=alpha, df=df) >= POWER
     return MAX_DETECTABLE_AUC if seen else 1.0

@@ -29,7 +29,7 @@ from earwitness.inference.primary import (
     primary_test,
     rank_standardise,
 )
-from earwitness.inference.relabel import relabel
+from earwitness.inference.relabel import Labellings, relabel
 from earwitness.metrics import placements
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,16 +96,34 @@ def run_clauses(
     """
     drawn = relabel(positive, pairs, strata, n_permutations, seed)
 
-    def test(values: FloatArray, oriented: bool | FloatArray = True) -> Outcome:
-        return primary_test(values, positive, pairs=pairs, oriented=oriented, seed=seed, drawn=drawn)
+    def test(values: FloatArray) -> Outcome:
+        return primary_test(values, positive, pairs=pairs, seed=seed, drawn=drawn)
 
     if not blind.shape[-1]:
         return Clauses(test(features), None, None)
     return Clauses(
         primary=test(features),
-        blind=test(blind, foreseen(features, blind, strata, seed)),
+        blind=gate_test(features, blind, positive, pairs=pairs, strata=strata, seed=seed, drawn=drawn),
         residual=test(residualise(features, blind, strata)),
     )
+
+
+def gate_test(
+    features: FloatArray,
+    blind: FloatArray,
+    positive: BoolArray,
+    *,
+    pairs: IntArray | None = None,
+    strata: IntArray | None = None,
+    seed: int = 0,
+    drawn: Labellings,
+) -> Outcome:
+    """Run the first clause: do blind features tell the sides apart, or foresee that suspects look more member-like?
+
+    Parameters are those of :func:`run_clauses`; ``drawn`` is what :func:`relabel` gave for the same design.
+    """
+    ahead = foreseen(features, blind, strata, seed)
+    return primary_test(blind, positive, pairs=pairs, oriented=ahead, seed=seed, drawn=drawn)
 
 
 def foreseen(features: FloatArray, blind: FloatArray, strata: IntArray | None = None, seed: int = 0) -> FloatArray:

@@ -21,6 +21,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
+from earwitness.inference.power import Reach
 from earwitness.inference.primary import rank_standardise
 from earwitness.inference.relabel import labellings, strata_of
 from earwitness.inference.result import InferenceResult
@@ -91,15 +92,20 @@ def holm_verdicts(results: Mapping[str, InferenceResult], alpha: float = ALPHA) 
     """Decide several audits together (for example one recording set against several models).
 
     Both the primary and the residual p-values are adjusted by Holm over all audits, those that were not testable
-    included; the rule is then applied again. Other fields keep their values; the adjusted p-value is in
-    ``parameters["p_holm"]``.
+    included; the rule is then applied again. What could have been seen is stated for the level that Holm grants the
+    smallest p-value, ``alpha`` divided by the number of audits: ``smallest_detectable_auc`` and
+    ``parameters["units_needed"]`` change accordingly, and an audit that sees too little at that level is not testable.
+    Other fields keep their values; the adjusted p-value is in ``parameters["p_holm"]``.
     """
     names = list(results)
+    level = alpha / len(names)
     primary = adjust([_or_one(results[name].p_value) for name in names])
     residual = adjust([_or_one(results[name].residual_p) for name in names])
     decided: dict[str, InferenceResult] = {}
     for name, p, r in zip(names, primary, residual, strict=True):
         old = results[name]
+        seen = Reach(**old.parameters["reach"] | {"alpha": level})
+        detectable = None if old.p_value is None else seen.detectable_auc
         verdict, reasons = decide(
             Findings(
                 n_suspect=old.n_suspect,
@@ -109,20 +115,24 @@ def holm_verdicts(results: Mapping[str, InferenceResult], alpha: float = ALPHA) 
                 p_opposite=old.p_opposite,
                 blind_p=None if old.blind is None else old.blind.p_value,
                 residual_p=None if old.residual_p is None else float(r),
-                units_needed=old.parameters["units_needed"],
-                detectable_auc=old.smallest_detectable_auc,
+                units_needed=seen.units_needed,
+                detectable_auc=detectable,
                 alpha=alpha,
                 apart=bool(old.parameters.get("apart")),
                 audits=len(names),
             )
         )
-        note = f"p-values are adjusted by Holm over {len(names)} audits"
+        note = (
+            f"p-values are adjusted by Holm over {len(names)} audits; "
+            f"the smallest AUC seen is that at a level of {level:.2g}"
+        )
         decided[name] = replace(
             old,
             verdict=verdict,
             reasons=reasons,
             notes=(*old.notes, note),
-            parameters=old.parameters | {"p_holm": float(p), "alpha": alpha},
+            smallest_detectable_auc=detectable,
+            parameters=old.parameters | {"p_holm": float(p), "alpha": alpha, "units_needed": seen.units_needed},
         )
     return decided
 

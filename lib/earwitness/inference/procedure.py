@@ -8,6 +8,8 @@ Book page: *Dataset inference*.
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pandas as pd
 
@@ -120,8 +122,9 @@ def infer(
                 names=prepared.blind_names,
             )
     outcome = None if clauses is None else clauses.primary
-    seen = reach(positive, prepared.strata, alpha=alpha)
-    coarse = outcome is not None and not outcome.attainable(alpha).any()  # so few labellings that nothing can reject
+    seen = reach(positive, prepared.strata, paired=prepared.pairs is not None, alpha=alpha)
+    if outcome is not None:
+        seen = replace(seen, smallest_p=float(outcome.p_values.min()))
     found = Findings(
         n_suspect=n_suspect,
         n_held_out=n_held_out,
@@ -131,7 +134,7 @@ def infer(
         blind_p=None if gate is None else gate.p_value,
         residual_p=None if clauses is None or clauses.residual is None else float(clauses.residual.p_value),
         units_needed=seen.units_needed,
-        detectable_auc=None if outcome is None else 1.0 if coarse else seen.detectable_auc,
+        detectable_auc=None if outcome is None else seen.detectable_auc,
         alpha=alpha,
         apart=prepared.apart,
     )
@@ -184,6 +187,7 @@ def infer(
             "artists": len(set(prepared.artists)),
             "apart": prepared.apart,
             "units_needed": found.units_needed,
+            "reach": asdict(seen),
         },
         unseen_shift=unseen,
     )

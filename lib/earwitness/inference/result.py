@@ -47,7 +47,7 @@ class InferenceResult:
     null_rate : Interval or None
         Measured rate of rejections at ``alpha`` on null audits like this one; None until calibrated.
     smallest_detectable_auc : float or None
-        With 80 % power at this size and level.
+        With 80 % power at this size and level (of several audits decided together: at the level that is left to each).
     parameters : dict
         Everything that fixes the result: alpha, seed, unit, design, features and their hash, labellings.
     unseen_shift : float or None

@@ -105,7 +105,7 @@ def shifts(prepared: Prepared, kind: str, *, alpha: float, audits: int, seed: in
             )
         )
     gate = smallest_gate_shift(
-        pool.blind, n_suspect, n_held_out, n_audits=min(audits, 100), n_permutations=PERMUTATIONS, seed=seed
+        pool, n_suspect, n_held_out, n_audits=min(audits, 100), n_permutations=PERMUTATIONS, seed=seed
     )
     return Shifts(
         material="own" if own else "pocket",
