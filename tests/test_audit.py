@@ -27,6 +27,7 @@ from earwitness.report import checks, folder
 from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of
 from earwitness.report.schema import Report, schema_text
 from earwitness.report.verify import verify
+from earwitness.units import unit_table
 from tests.tiny import hearing, musicgen, recording
 
 SIDE = 11
@@ -743,6 +744,21 @@ def test_scores_read_back_exactly():
     assert len(joined) == len(table)
     assert joined["score_x"].equals(joined["score_y"])
     assert list(dict.fromkeys(back["attack"])) == ["zz", "x"]
+
+
+def test_the_place_of_a_window_is_kept_with_the_scores_of_a_report():
+    place = np.array([0, 1, 2])
+    table = pd.concat(
+        pd.DataFrame(
+            {"track_id": f"T{i}", "segment_id": [f"{i}{k}" for k in (2, 0, 1)], "artist": "", "work": "",
+             "role": "suspect" if i % 2 else "held_out", "attack": "x", "score": place * 0.1, "window": place}
+        )
+        for i in range(4)
+    )  # fmt: skip
+    back = folder.read_scores(folder.scores_bytes(table))
+    joined = table.merge(back, on=[*folder.KEYS, "attack", "window"])
+    assert (joined["score_x"] == joined["score_y"]).tolist() == [True] * 12
+    assert unit_table(back, segments_per_unit=2).means.ravel() == pytest.approx([0.05] * 4)
 
 
 def test_the_manifest_hash_depends_on_content_and_side_only():

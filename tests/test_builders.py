@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from earwitness.errors import InputError, ManifestError
 from earwitness.holdings import holdings
 from earwitness.manifest import read_card, read_manifest, read_splits
 from earwitness.models.cards import read_cards
+from tests import tiny_midi
 from tests.tiny import recording
 from tests.tiny_corpora import MAKERS, write
 
@@ -415,6 +417,33 @@ def test_copies_are_set_apart_before_anything_is_matched(tmp_path: Path) -> None
     assert card is not None
     assert "copies" in card.splits
     assert "1 copies within a split and 2 across splits were set apart (split copies)" in built.notes
+
+
+def test_copies_of_scores_are_found_by_their_notes_and_notes_are_counted(tmp_path: Path) -> None:
+    """A test file that is a train file in another key trained the model under the other's name."""
+    MAKERS["lakh"](tmp_path)
+    rng = np.random.default_rng(0)
+    files = sorted((tmp_path / "lmd_full").rglob("*.mid"))
+    for path in files:
+        pitches = rng.integers(40, 80, 40)
+        if path.stem.startswith("2b"):
+            source = pitches
+        if path.stem == "9" * 32:
+            pitches = source + 2
+        notes = [(240 * i, 240 * i + 200, int(pitch), 80) for i, pitch in enumerate(pitches)]
+        tiny_midi.write(path, [(0, notes[: 30 if path.stem.startswith("0c") else 40])])
+    built = build("lakh", tmp_path, any_version=True, match=False)
+    found = {t.track_id[:2]: t.split for t in read_splits(built.manifest)}
+    assert found == {"1a": "train", "2b": "copies", "0c": "validation", "99": "copies", "9d": "test"}
+    assert "0 copies within a split and 2 across splits were set apart (split copies)" in built.notes
+    card = read_card(built.manifest)
+    assert card is not None
+    counted = {name: n for name, n in card.counts.items() if "notes" in name}
+    assert counted == {"notes": 190, "fewest_notes_in_a_track": 30, "most_notes_in_a_track": 40}
+    MAKERS["maestro"](tmp_path / "sound")
+    sound = read_card(build("maestro", tmp_path / "sound", any_version=True, copies=False).manifest)
+    assert sound is not None
+    assert "notes" not in sound.counts
 
 
 def test_the_command_says_what_it_found(tmp_path: Path) -> None:

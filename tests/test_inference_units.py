@@ -128,3 +128,27 @@ def test_bad_units():
         unit_table(table, segments_per_unit=0)
     with pytest.raises(InputError, match="no unit has 9 segments; the longest has 2"):
         unit_table(table, segments_per_unit=9)
+
+
+def test_windows_of_scores_are_the_first_ones_on_both_sides():
+    """Two sides that differ in nothing but length: a later window scores lower, and only members have many."""
+    n = 60
+    table = score_table(n, n, segments=np.array([6] * n + [2] * n), attacks=1, blind=0)
+    place = table.groupby("track_id").cumcount()
+    table = table.assign(score=table["score"] - 3.0 * place, window=place)
+    drawn, first = unit_table(table.drop(columns="window")), unit_table(table)
+    assert first.segments_per_unit == 2
+    below = np.subtract.outer(*(drawn.means[drawn.positive == side, 0] for side in (True, False))) > 0
+    assert below.mean() < 0.2  # by lot, members stand further back in the piece
+    for one in ("t0000", "t0100"):
+        wanted = table.loc[(table["track_id"] == one) & (place < 2), "score"].mean()
+        assert first.means[first.units == one, 0] == pytest.approx(wanted)
+    shuffled = unit_table(table.sample(frac=1, random_state=1))
+    assert shuffled.means == pytest.approx(first.means)
+
+
+def test_a_window_without_its_number_is_refused():
+    table = score_table(4, 4).assign(window=0)
+    table["window"] = table["window"].where(table.index != 3)
+    with pytest.raises(InputError, match="column 'window' .* row 3 has none"):
+        unit_table(table)

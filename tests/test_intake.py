@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earwitness import demux, folders, imbalance, present, tables
+from earwitness import demux, folders, imbalance, present, sandbox, tables
 from earwitness.audio import decode, probe
+from earwitness.builders.copies import NOTES
 from earwitness.checkup import enough
 from earwitness.errors import AudioError, ManifestError
 from earwitness.extractors.blind import file_features
@@ -20,6 +21,7 @@ from earwitness.gather import gather
 from earwitness.intake import examine
 from earwitness.manifest import Track
 from earwitness.text import FORMULA_STARTS, guard, plain, unguard, write_csv
+from tests import tiny_midi
 from tests.tiny import RATE, container, recording, tune
 
 MODEL = "pocket/musicgen-a"
@@ -168,6 +170,16 @@ def test_a_copy_chain_over_both_sides_leaves_none(tmp_path: Path) -> None:
     assert [track.track_id for track in found.tracks] == ["held_out/other.wav"]
     assert len(found.duplicates) == 3
     assert found.exclusions["reason"].str.contains("both are left out").all()
+
+
+def test_scores_in_other_clothes_are_read_or_named_never_passed_over(tmp_path: Path) -> None:
+    for name in ("song.KAR", "song.rmi"):
+        tiny_midi.golden_a(tmp_path / name)
+    found = {entry.name: (entry.kind, entry.reason) for entry in folders.scan(tmp_path)}
+    assert found["song.KAR"] == ("recording", "")
+    assert found["song.rmi"] == ("recording", ".rmi files are not read; export it as a MIDI file (.mid)")
+    heard = sandbox.look(tmp_path / "song.KAR", NOTES)
+    assert (heard["format"], heard["notes"] > 0) == ("MIDI", True)
 
 
 def test_the_walk_ends_and_stays_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

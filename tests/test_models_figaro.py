@@ -181,10 +181,13 @@ def test_bar_tokens_can_be_hidden_from_the_latents() -> None:
     assert torch.equal(hidden(numbers[0]), shown(masked))
 
 
-def test_a_folder_says_which_latents_it_means(tmp_path: Path, windows: list[Window]) -> None:
-    folder = tiny_figaro.convert(tiny_figaro.write(tmp_path / "m", "latent"), tmp_path / "stored")
+@pytest.mark.parametrize("layout", ["stored", "released"])
+def test_a_folder_says_which_latents_it_means(tmp_path: Path, windows: list[Window], layout: str) -> None:
+    folder, told = tiny_figaro.write(tmp_path / "m", "latent"), {}  # a released checkpoint has no config.json
+    if layout == "stored":
+        folder = tiny_figaro.convert(folder, tmp_path / "stored")
+        told = json.loads((folder / "config.json").read_text())
     shown = loaded(folder)
-    told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(told | {"hide_bar_tokens": True}))
     hidden = loaded(folder)
     assert shown.info.revision != hidden.info.revision

@@ -12,6 +12,7 @@ import torch
 import earwitness as ew
 from earwitness import sandbox
 from earwitness.attacks import REGISTRY, resolve
+from earwitness.audit.testable import Unheard
 from earwitness.errors import InputError
 from earwitness.extractors import notes
 from earwitness.extractors.token import STREAMS
@@ -118,6 +119,20 @@ def test_one_score_per_piece_from_equally_many_windows(signals) -> None:
     table = unit_table(ew.score(signals, "loss"), unit="track_id", segments_per_unit=2)
     assert table.units.tolist() == ["t0", "t1", "t2", "t3"]
     assert table.segments_per_unit == 2
+
+
+def test_a_windows_number_goes_with_its_score_and_the_first_are_taken(signals, tracks) -> None:
+    scores = ew.score(signals, ["loss", "blind/notes_number"])
+    starts = signals.index.set_index("segment_id")["start_s"]
+    order = scores[scores["attack"] == "loss/conditional"].sort_values(["track_id", "window"])
+    assert order.groupby("track_id")["window"].agg(list).tolist() == [[0, 1, 2, 3]] * 4
+    assert order["segment_id"].map(starts).groupby(order["track_id"]).is_monotonic_increasing.all()
+    for seed in range(3):
+        table = unit_table(scores, segments_per_unit=2, seed=seed)
+        wanted = order[order["window"] < 2].groupby("track_id")["score"].mean()
+        assert table.columns(["loss/conditional"])[:, 0] == pytest.approx(wanted.loc[table.units].to_numpy())
+    unheard = ew.score(Unheard(tracks, SPEC), "blind/notes_number").set_index("segment_id")["window"]
+    assert unheard.loc[order["segment_id"]].tolist() == order["window"].tolist()
 
 
 def test_a_null_or_contrast_is_refused_by_name(signals) -> None:

@@ -32,7 +32,7 @@ MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
 SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *demux.DEMUXERS}
-SCORES = {".mid", ".midi"}  # read by ``symbolic.midi``, for models of notes
+SCORES = {".mid", ".midi", ".kar"}  # read by ``symbolic.midi``, for models of notes; .kar is MIDI with lyrics
 
 
 @dataclass(frozen=True)

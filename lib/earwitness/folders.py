@@ -23,6 +23,7 @@ OTHER_AUDIO = {
     ".wma", ".ape", ".wv", ".dsf", ".dff", ".mka", ".webm", ".amr", ".ac3", ".dts", ".ra", ".m4p", ".aax", ".mp2",
     ".tta", ".caf", ".au", ".w64", ".weba", ".3gp", ".mov", ".mkv",
 }  # fmt: skip
+OTHER_SCORES = {".rmi", ".rmid"}  # MIDI inside a RIFF file
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir", "system volume information"}
 
 
@@ -97,6 +98,8 @@ def _classify(path: Path, folder: Path, left: str) -> Entry:
         return _entry(path, folder, "recording", "an archive, and nothing is unpacked; unpack it and run again")
     if suffix in OTHER_AUDIO:
         return _entry(path, folder, "recording", f"{suffix} files are not read; export it as WAV or FLAC")
+    if suffix in OTHER_SCORES:
+        return _entry(path, folder, "recording", f"{suffix} files are not read; export it as a MIDI file (.mid)")
     if suffix not in SUFFIXES | SCORES:  # a link that leads out may be a folder of recordings: never passed over unseen
         return _entry(path, folder, "recording" if left else "other", left)
     if not left and not path.is_file():

@@ -30,6 +30,7 @@ from earwitness.progress import Progress
 from earwitness.shards import deal, exclusion, key_tracks, parts_of
 from earwitness.store import RESUME, Claims, Store, digest, part_name
 from earwitness.stream import Stream
+from earwitness.units import WINDOW
 from earwitness.windows import Spec, spec_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Signals:
     Attributes
     ----------
     index : pandas.DataFrame
-        One row per segment: track_id, artist, work, split, role, caption, segment_id, start_s.
+        One row per segment: track_id, artist, work, split, role, caption, segment_id, start_s; for a symbolic model
+        also window, its number within the piece.
     exclusions : pandas.DataFrame
         One row per track that was left out: track_id, role, reason.
     info : ModelInfo
@@ -242,6 +244,8 @@ def collect(
     found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(index, on="track_key")
     if found.empty and shard[1] == 1:
         raise InputError(f"none of {len(tracks)} tracks can be scored; first reason: {excluded[0]['reason']}")
+    if info.scheme is not None:  # a part holds the windows of a piece in their order
+        found[WINDOW] = found.groupby("track_key")["row"].rank(method="first").astype(int) - 1
     return Signals(
         index=found,
         exclusions=pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS),

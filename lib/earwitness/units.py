@@ -27,6 +27,7 @@ POSITIVE_ROLES = ("member", "suspect")
 REFERENCE_ROLES = ("nonmember", "held_out")
 BLIND_PREFIX = "blind/"  # ids of attacks that never touch the model
 COLUMNS = ("track_id", "segment_id", "artist", "work", "role", "attack", "score")
+WINDOW = "window"  # number of a segment within its piece: only in score tables of symbolic models
 
 # The default number of segments per unit is the largest that this share of the units can deliver (both roles pooled).
 _KEEP_SHARE = 0.9
@@ -71,19 +72,23 @@ class UnitTable:
 def unit_table(
     scores: pd.DataFrame, unit: str = "track_id", *, segments_per_unit: int | None = None, seed: int = 0
 ) -> UnitTable:
-    """Aggregate segment scores to units, with equal numbers of segments drawn without looking at roles.
+    """Aggregate segment scores to units, with equal numbers of segments chosen without looking at roles.
+
+    Segments of a recording are drawn by lot. Those of a score are its first windows, since a window's place in the
+    piece moves what a symbolic model makes of it: a lot would put a longer piece further back than a shorter one.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        Columns ``track_id, segment_id, artist, work, role, attack, score`` (and ``unit``, if it is none of these).
+        Columns ``track_id, segment_id, artist, work, role, attack, score`` (and ``unit``, if it is none of these). With
+        a column ``window`` (that of a symbolic model) segments of lowest number are taken, by lot among equals.
         Scores are oriented higher = more member-like; NaN means that the attack cannot say.
     unit : str
         Column that names the statistical unit.
     segments_per_unit : int, optional
         Number m of segments per unit. Default: the largest m that nine units in ten can deliver.
     seed : int
-        Fixes which m segments of a longer unit are drawn; the draw hashes track and segment ids, never the role.
+        Fixes the lot, which hashes track and segment ids, never the role.
 
     Raises
     ------
@@ -141,7 +146,8 @@ def unit_table(
         {"track": track_names[track_code[first]].astype(object), "segment": name_names[name_code[first]].astype(object)}
     )
     lot = pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}").to_numpy()
-    order = np.lexsort((lot, segment_unit))
+    place = _places(scores)[first]
+    order = np.lexsort((lot, place, segment_unit))
     start = np.concatenate(([0], np.cumsum(per_unit)[:-1]))
     position = np.arange(n_segments) - np.repeat(start, per_unit)
     enough = per_unit >= m
@@ -195,6 +201,17 @@ def _codes(scores: pd.DataFrame, column: str) -> tuple[npt.NDArray[np.int64], np
     if (codes < 0).any():
         raise InputError(f"column {column!r} of the score table has an empty value in row {int((codes < 0).argmax())}")
     return codes.astype(np.int64), np.asarray(names, dtype=object)
+
+
+def _places(scores: pd.DataFrame) -> FloatArray:
+    """Place of each row's segment in its piece; nowhere in particular without a column that tells it."""
+    if WINDOW not in scores:
+        return np.zeros(len(scores))
+    place: FloatArray = pd.to_numeric(scores[WINDOW], errors="coerce").to_numpy(dtype=np.float64)
+    if np.isnan(place).any():
+        row = int(np.isnan(place).argmax())
+        raise InputError(f"column {WINDOW!r} of the score table needs a number in every row; row {row} has none")
+    return place
 
 
 def _first_row(codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

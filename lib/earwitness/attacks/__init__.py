@@ -33,6 +33,7 @@ from earwitness.attacks.registry import (
 )
 from earwitness.attacks.token import std_floor_share, token_frequencies
 from earwitness.errors import InputError, nearest
+from earwitness.units import WINDOW
 
 __all__ = [
     "PASSES",
@@ -69,7 +70,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     -------
     DataFrame
         One row per segment and attack: ``track_id, segment_id, artist, work, role, attack, score`` (higher: more
-        member-like; NaN: the attack cannot say).
+        member-like; NaN: the attack cannot say); for a symbolic model also ``window``, its number within the piece.
 
     Raises
     ------
@@ -114,8 +115,8 @@ def _table(items: Iterable[Any], specs: list[AttackSpec], context: dict[str, Any
     functions = [s.bind(context) for s in specs]
     rows, values = [], []
     for row, signal in items:
-        rows.append([row[name] for name in ROW])
+        rows.append({name: row[name] for name in (*ROW, WINDOW) if name in row})
         values.append([function(signal) for function in functions])
-    columns = {name: np.repeat(column, len(specs)) for name, column in zip(ROW, np.array(rows).T, strict=True)}
+    columns = {name: np.repeat([row[name] for row in rows], len(specs)) for name in rows[0]}
     ids = np.tile([s.id for s in specs], len(rows))
     return pd.DataFrame({**columns, "attack": ids, "score": np.array(values, float).ravel()})

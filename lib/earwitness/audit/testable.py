@@ -25,7 +25,8 @@ from earwitness.models.base import ModelInfo
 from earwitness.planning import reach_of
 from earwitness.report.schema import Testable
 from earwitness.report.words import mends
-from earwitness.units import BLIND_PREFIX, unit_table
+from earwitness.symbolic.windows import SymbolicSpec
+from earwitness.units import BLIND_PREFIX, WINDOW, unit_table
 from earwitness.windows import Spec, segments, spec_of
 
 ROLES = ("suspect", "held_out")
@@ -43,9 +44,10 @@ class Unheard:
         for track in self._tracks if family == "blind" else ():
             names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
             with suppress(AudioError):
-                for segment in segments(track.path, self._spec):
+                for number, segment in enumerate(segments(track.path, self._spec)):
                     unseen = blind.of_segment(segment, self._spec, track.path, track.caption)
-                    yield {**names, "segment_id": segment.segment_id}, unseen
+                    place = {WINDOW: number} if isinstance(self._spec, SymbolicSpec) else {}
+                    yield {**names, "segment_id": segment.segment_id, **place}, unseen
 
 
 def look(

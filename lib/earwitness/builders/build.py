@@ -25,6 +25,7 @@ from earwitness.errors import AudioError, ManifestError
 from earwitness.manifest import file_hash
 from earwitness.paths import inside, reason_of
 from earwitness.schema import Card
+from earwitness.symbolic.midi import survey
 from earwitness.text import write_csv
 
 TEXT = ("artist", "work", "caption", "licence", "source", "released")
@@ -74,7 +75,8 @@ def build(
     match : bool
         Move what has no counterpart of similar length, caption and artist on the other side into splits of its own.
     copies : bool
-        Look for copies of one recording, by sound, and set them apart before anything is matched.
+        Look for copies of one recording by sound, of one score by its notes, and set them apart before anything is
+        matched.
     any_version : bool
         Take official files with another number of records than published.
     force : bool
@@ -113,8 +115,8 @@ def build(
     rows = _measured(rows, root, corpus)
     notes = [*official.notes, *_notes(rows, gone)]
     found = rows["split"].value_counts()
-    if copies and not corpus.suffixes.isdisjoint(SUFFIXES):
-        rows, more = set_apart(rows, root)
+    if copies:
+        rows, more = set_apart(rows, root, scores=corpus.suffixes <= SCORES)
         notes += more
     if match and corpus.sides:
         member, nonmember = (rows["split"].isin(side) for side in corpus.sides)
@@ -176,18 +178,21 @@ def _path(names: Sequence[str], found: dict[str, list[str]], root: Path) -> str:
 
 
 def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
-    """Return the rows with SHA-256, and with the length from the header where no official file tells it."""
-    hashes, lengths = [], []
+    """Return the rows with SHA-256, the length from the header where no official file tells it, and a score's notes."""
+    hashes, lengths, notes = [], [], []
     for path, told in zip(rows["path"], rows["duration_s"], strict=True):
         try:
             hashes.append(file_hash(root / path))
-            audible = PurePosixPath(path).suffix.lower() in SUFFIXES | SCORES
+            suffix = PurePosixPath(path).suffix.lower()
+            audible = suffix in SUFFIXES | SCORES
             lengths.append(probe(root / path).duration_s if pd.isna(told) and audible else told)
         except AudioError:
             lengths.append(float("nan"))  # scoring will leave it out and say why
         except OSError as error:
             raise ManifestError(f"{path}: {reason_of(error)}; mend it and build again") from None
-    return rows.assign(sha256=hashes, duration_s=lengths)
+        readable = suffix in SCORES and not pd.isna(lengths[-1])
+        notes.append(survey((root / path).read_bytes()).notes if readable else float("nan"))
+    return rows.assign(sha256=hashes, duration_s=lengths, notes=notes)
 
 
 def _notes(rows: pd.DataFrame, gone: pd.DataFrame) -> list[str]:
@@ -219,6 +224,10 @@ def _card(
     }
     kept = {model: {role: names for role, names in roles.items() if names} for model, roles in targets.items()}
     numbers = {"tracks": len(rows), "gone": int(counts["gone"].sum()), "seed": seed}
+    held_notes = rows["notes"].dropna().astype(int)  # of scores
+    if len(held_notes):
+        fewest, most = int(held_notes.min()), int(held_notes.max())
+        numbers |= {"notes": int(held_notes.sum()), "fewest_notes_in_a_track": fewest, "most_notes_in_a_track": most}
     return card.model_copy(
         update={
             "splits": {split: text for split, text in splits.items() if split in held},

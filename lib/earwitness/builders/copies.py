@@ -13,12 +13,16 @@ import pandas as pd
 from earwitness import dedup, sandbox
 from earwitness.manifest import Track
 from earwitness.prints import SPEC
+from earwitness.symbolic.windows import FigaroScheme, SymbolicSpec
 
+NOTES = SymbolicSpec(FigaroScheme())  # the words of a score are those of the file, whatever a model makes of it
 COPIES = "copies"
 MEANING = "copies of recordings: of those within one split all but the first, of those in several splits all"
 
 
-def set_apart(rows: pd.DataFrame, root: Path, workers: int = 2) -> tuple[pd.DataFrame, list[str]]:
+def set_apart(
+    rows: pd.DataFrame, root: Path, workers: int = 2, *, scores: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows with copies moved to the split ``copies``, and sentences that say how many there were.
 
     Parameters
@@ -29,16 +33,18 @@ def set_apart(rows: pd.DataFrame, root: Path, workers: int = 2) -> tuple[pd.Data
         What the paths are relative to.
     workers : int
         Files decoded at a time, each in a process of its own.
+    scores : bool
+        The files are MIDI files: copies share notes, in any key and tempo, instead of sound.
     """
     tracks = [
         Track(name, root / path, split)
         for name, path, split in zip(rows["track_id"], rows["path"], rows["split"], strict=True)
     ]
-    told = sandbox.inspect([track.path for track in tracks], SPEC, workers=workers)
+    told = sandbox.inspect([track.path for track in tracks], NOTES if scores else SPEC, workers=workers)
     prints = {track.track_id: answer["words"] for track, answer in zip(tracks, told, strict=True) if "words" in answer}
     split, work = rows["split"].tolist(), rows["work"].tolist()
     within = between = 0
-    for group in dedup.groups(tracks, dedup.duplicates(tracks, prints)):
+    for group in dedup.groups(tracks, dedup.duplicates(tracks, prints, scores=scores)):
         across = len({split[place] for place in group}) > 1
         for place in group:
             work[place] = work[group[0]] or f"copies of {tracks[group[0]].track_id}"

@@ -59,11 +59,10 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
 
         config = read_config(folder)
         kind = str(config.get("lm_model"))
-    elif any(folder.glob("*.ckpt")) and not (folder / "config.json").exists():
-        config, kind = {}, "figaro"  # Lightning's checkpoints hold their own configuration
     else:
-        config = read_json(folder / "config.json")
-        kind = str(config.get("model_type"))
+        own = any(folder.glob("*.ckpt"))  # Lightning's checkpoints hold their own configuration: the file adds options
+        config = {} if own and not (folder / "config.json").exists() else read_json(folder / "config.json")
+        kind = str(config.get("model_type", "figaro" if own else None))
     if kind not in FAMILIES:
         raise ModelError(f"{name}: {kind!r} is no family we load; known: {', '.join(FAMILIES)}")
     return import_module(FAMILIES[kind]), config

@@ -1,7 +1,8 @@
 """The files of a report: scores as a table, everything hashed, written whole, the record last.
 
-``scores-<i>.csv`` holds one row per segment and one column per attack, recordings by number; numbers are written so
-that they read back exactly. Nothing in it comes from a name or a caption, so no cell can be a formula.
+``scores-<i>.csv`` holds one row per segment and one column per attack, recordings by number; of a score a segment's
+place in it (``window``) too, by which segments are chosen. Numbers are written so that they read back exactly. Nothing
+in it comes from a name or a caption, so no cell can be a formula.
 
 Book page: *Audit your own*.
 """
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from earwitness.errors import InputError
 from earwitness.report.schema import Report
+from earwitness.units import WINDOW
 
 RECORD, PAGE, PRINT = "report.json", "report.html", "report.pdf"
 KEYS = ["track_id", "segment_id", "artist", "work", "role"]
@@ -33,16 +35,25 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 def scores_bytes(scores: pd.DataFrame) -> bytes:
     """Return a tidy score table as the bytes of its file."""
     order = list(dict.fromkeys(scores["attack"]))
-    wide = scores.set_index([*KEYS, "attack"])["score"].unstack().sort_index()  # noqa: PD010 (refuses duplicates)
+    keys = _keys(scores)
+    wide = scores.set_index([*keys, "attack"])["score"].unstack().sort_index()  # noqa: PD010 (refuses duplicates)
     return wide[order].reset_index().to_csv(index=False).encode()
 
 
 def read_scores(content: bytes) -> pd.DataFrame:
     """Return the tidy score table that a file of scores holds, exactly as written."""
     wide = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-    values = wide.columns.difference(KEYS, sort=False)
-    wide = wide[KEYS].join(wide[values].replace("", "nan").astype(np.float64))
-    return wide.melt(id_vars=KEYS, var_name="attack", value_name="score")
+    keys = _keys(wide)
+    values = wide.columns.difference(keys, sort=False)
+    wide = wide[keys].join(wide[values].replace("", "nan").astype(np.float64))
+    if WINDOW in wide:
+        wide[WINDOW] = wide[WINDOW].astype(int)
+    return wide.melt(id_vars=keys, var_name="attack", value_name="score")
+
+
+def _keys(table: pd.DataFrame) -> list[str]:
+    """Columns that name a segment; a score's has its place too."""
+    return [*KEYS, *([WINDOW] if WINDOW in table else [])]
 
 
 def sha256(content: bytes) -> str:
