@@ -23,6 +23,7 @@ from earwitness.audit.run import _made, prepare
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.inference.multiplicity import adjust
+from earwitness.inference.power import smallest_detectable_auc
 from earwitness.report import checks, folder
 from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of
 from earwitness.report.schema import Report, schema_text
@@ -237,6 +238,8 @@ def test_several_models_share_one_level(home, request_of, tmp_path):
     found = audit.run(request_of(models=(str(home / "model"), str(home / "other"))), tmp_path / "out")
     p_values = [result.p_value for result in found.results]
     assert [result.p_holm for result in found.results] == pytest.approx(list(adjust(p_values)))
+    alone = smallest_detectable_auc(SIDE, SIDE)
+    assert found.testable.smallest_detectable_auc == found.results[0].smallest_detectable_auc > alone
     assert len(found.recordings[0].scores) == 2
     assert "Holm" in (tmp_path / "out" / folder.PAGE).read_text()
     assert verify(tmp_path / "out").consistent

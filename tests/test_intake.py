@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,13 @@ def test_takes_of_one_work_on_both_sides_are_said(tmp_path: Path) -> None:
     found = examine(tracks, MODEL)
     assert found.straddling == ("w0", "w1")
     assert found.exclusions.empty
-    assert "2 works have takes on both sides" in enough(found)[1]
+    testable, why = enough(found)
+    assert not testable
+    assert "2 works have takes on both sides" in why
+    assert "needs at least 10 of them" in why
+    pairs = [enough(replace(found, straddling=tuple(map(str, range(k))))) for k in (9, 10)]
+    assert [large for large, _ in pairs] == [False, True]
+    assert "an AUC of 0.89 or more would be seen" in pairs[1][1]
 
 
 def test_files_that_are_not_what_the_manifest_hashed_are_left_out(tmp_path: Path) -> None:
