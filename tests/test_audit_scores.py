@@ -12,6 +12,7 @@ from earwitness.gather import gather
 from earwitness.intake import examine
 from earwitness.manifest import read_splits
 from earwitness.paths import project_root, results_dir
+from earwitness.report.folder import read_scores
 from earwitness.report.verify import verify
 from tests.score_changes import transposed
 from tests.tiny import recording
@@ -57,7 +58,8 @@ def test_an_artist_it_was_trained_on_and_one_it_never_saw(apart: Path) -> None:
         assert report.suspects.formats == {"MIDI": 20}
         assert all("Piano rolls" in (out / shown.picture).read_text() for shown in report.pictures)
         assert len(report.pictures) == 4
-        assert verify(out).consistent
+        assert read_scores((out / result.scores).read_bytes()).groupby("track_id")["window"].min().eq(0).all()
+        assert verify(out).consistent, "it chooses by the stored windows too"
     assert words == {"Selvarosa": "evidence", "Thistledrone": "no evidence"}
 
 
