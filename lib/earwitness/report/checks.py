@@ -104,9 +104,7 @@ def shifts(prepared: Prepared, kind: str, *, alpha: float, audits: int, seed: in
                 noticed=round(float(worst["not_testable"]), 6),
             )
         )
-    gate = smallest_gate_shift(
-        pool, n_suspect, n_held_out, n_audits=min(audits, 100), n_permutations=PERMUTATIONS, seed=seed
-    )
+    gate = smallest_gate_shift(pool, n_suspect, n_held_out, n_audits=audits, n_permutations=PERMUTATIONS, seed=seed)
     return Shifts(
         material="own" if own else "pocket",
         n_suspect=n_suspect,
