@@ -16,10 +16,14 @@ def score_table(
     blind=3,
     segments=2,
     artists=4,
+    takes=False,
     seed=0,
     roles=("suspect", "held_out"),
 ):
-    """One row per segment and attack; track effects make segments of a track correlated."""
+    """One row per segment and attack; track effects make segments of a track correlated.
+
+    With ``takes``, each held-out track is a take of the work of a suspect one.
+    """
     rng = np.random.default_rng(seed)
     n = n_suspect + n_held_out
     counts = np.broadcast_to(segments, n)
@@ -35,7 +39,7 @@ def score_table(
             "track_id": [f"t{i:04d}" for i in track],
             "segment_id": [f"s{k:05d}" for k in range(len(track))],
             "artist": [f"artist {i % artists}" for i in track],
-            "work": [f"w{i if i < n_suspect else i - n_suspect:04d}" for i in track],
+            "work": [f"w{i if i < n_suspect or not takes else i - n_suspect:04d}" for i in track],
             "role": np.where(positive[track], *roles),
         }
     )

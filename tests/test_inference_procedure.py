@@ -178,7 +178,7 @@ def test_short_units_are_counted():
 @pytest.mark.parametrize("role", ["suspect", "held_out"])
 def test_mismatched_attacks(role):
     table = score_table(12, 12)
-    side = "suspects" if role == "suspect" else "held-out"
+    side = role.replace("_", "-")
     with pytest.raises(InputError, match=f"mismatched attacks: 'x2' has no row for 12 of 12 {side}"):
         audit(table[~((table["attack"] == "x2") & (table["role"] == role))])
     with pytest.raises(InputError, match="mismatched attacks: 'blind/1'"):
@@ -287,7 +287,7 @@ def test_a_result_says_what_an_unseen_shift_would_have_to_be():
 
 
 def test_pairs_by_work():
-    table = score_table(20, 20, shift=2)
+    table = score_table(20, 20, shift=2, takes=True)
     lone = table[table["track_id"] != "t0025"]
     result = audit(lone, pairs="work")
     assert result.parameters["design"] == "paired levels"
@@ -297,7 +297,7 @@ def test_pairs_by_work():
 
 
 def test_pairs_are_of_one_artist():
-    table = score_table(20, 20, shift=2)
+    table = score_table(20, 20, shift=2, takes=True)
     table.loc[table["track_id"] == "t0003", "artist"] = "someone else"
     assert audit(table, pairs="work").excluded == {"units without a partner by work": 2}
     table["artist"] = table["role"]

@@ -194,12 +194,14 @@ def tpr_at_fpr(
     Raises
     ------
     InputError
-        A target below 10 % asked of fewer than 1,000 non-member units.
+        A target outside (0, 1), or one below 10 % asked of fewer than 1,000 non-member units.
     """
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     enough = len(ref) >= MIN_UNITS_FOR_LOW_FPR
     if target is None:
         target = LOW_FPR if enough else HIGH_FPR
+    if not 0 < target < 1:
+        raise InputError(f"a false-positive rate must lie between 0 and 1 (both excluded), got {target}")
     if target < HIGH_FPR and not enough:
         raise InputError(
             f"a false-positive rate of {target:g} needs at least {MIN_UNITS_FOR_LOW_FPR} independent non-member units, "

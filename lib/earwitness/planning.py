@@ -127,11 +127,13 @@ def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]
 def reach_of(tracks: Sequence[Track], alpha: float) -> Reach:
     """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over."""
     from earwitness.inference.power import reach
-    from earwitness.inference.relabel import strata_of
+    from earwitness.inference.relabel import named, strata_of
 
     compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
     positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
-    return reach(positive, strata_of(np.array([track.artist for track in compared], dtype=object)), alpha=alpha)
+    artists = np.array([track.artist for track in compared], dtype=object)
+    keep = named(artists)
+    return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
 
 
 def refusals(usable: Sequence[Track]) -> list[str]:

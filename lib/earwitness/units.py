@@ -40,7 +40,8 @@ class UnitTable:
     Attributes
     ----------
     units, artists, works : numpy.ndarray of str, shape [n]
-        Names; ``artists`` and ``works`` are those of the unit's first row.
+        Names; ``artists`` and ``works`` are "" where nothing is named. A unit has one artist; its work is that of its
+        first row, of several if the unit is coarser than a work.
     positive : numpy.ndarray of bool, shape [n]
         True for members and suspects, False for non-members and held-out.
     attacks : tuple of str, length a
@@ -93,7 +94,8 @@ def unit_table(
     Raises
     ------
     InputError
-        Missing columns or names, unknown roles, a unit in both roles, duplicate rows, infinite scores.
+        Missing columns or names, unknown roles, a unit in both roles, a unit of two artists, a track of two works,
+        duplicate rows, infinite scores.
     """
     missing = [column for column in (*COLUMNS, unit) if column not in scores.columns]
     if missing:
@@ -108,8 +110,15 @@ def unit_table(
     unit_code, unit_names = _codes(scores, unit)
     _check_constant(unit_code, segment_code, first, scores, f"segment belongs to more than one {unit}", "segment_id")
 
+    track_first, unit_first = _first_row(track_code, len(track_names)), _first_row(unit_code, len(unit_names))
+    artist_code, artist_names = _labels(scores, "artist")
+    work_code, work_names = _labels(scores, "work")
+    _check_constant(artist_code, track_code, track_first, scores, "track of more than one artist", "track_id")
+    _check_constant(work_code, track_code, track_first, scores, "track of more than one work", "track_id")
+    why = f"{unit} of more than one artist; choose a finer unit"
+    _check_constant(artist_code, unit_code, unit_first, scores, why, unit)
+
     side = _sides(scores["role"])
-    unit_first = _first_row(unit_code, len(unit_names))
     both = np.flatnonzero(side != side[unit_first][unit_code])
     if len(both):
         raise InputError(
@@ -166,8 +175,8 @@ def unit_table(
     sort = np.argsort(names.astype(str), kind="stable")
     return UnitTable(
         units=names[sort],
-        artists=scores["artist"].to_numpy(dtype=object)[rows][sort],
-        works=scores["work"].to_numpy(dtype=object)[rows][sort],
+        artists=artist_names[artist_code[rows]][sort],
+        works=work_names[work_code[rows]][sort],
         positive=side[rows][sort],
         attacks=tuple(str(name) for name in attack_names),
         means=means[sort],
@@ -212,6 +221,14 @@ def _places(scores: pd.DataFrame) -> FloatArray:
         row = int(np.isnan(place).argmax())
         raise InputError(f"column {WINDOW!r} of the score table needs a number in every row; row {row} has none")
     return place
+
+
+def _labels(scores: pd.DataFrame, column: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+    """Integer codes and names of a column that may be empty; None, NaN and blanks are all the name ""."""
+    codes, names = pd.factorize(scores[column])
+    named = ["" if str(name).strip() == "" else name for name in np.asarray(names, dtype=object)]
+    merged, labels = pd.factorize(np.array([*named, ""], dtype=object))  # a missing value has code -1: the last one
+    return merged[codes].astype(np.int64), np.asarray(labels, dtype=object)
 
 
 def _first_row(codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

@@ -18,7 +18,15 @@ import pandas as pd
 from earwitness.errors import InputError
 from earwitness.inference.features import default_features
 from earwitness.inference.primary import features_of, rank_standardise, unusable_features
-from earwitness.inference.relabel import comparable, strata_of
+from earwitness.inference.relabel import comparable, named, strata_of
+from earwitness.inference.usable import (
+    MISSING,
+    blind_columns,
+    check_both_sides,
+    check_complete,
+    check_works,
+    flat_columns,
+)
 from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,6 +60,9 @@ class Prepared:
     unusable : dict of str to str
         Feature id -> why it was left out.
     blind_names : tuple of str, length q
+        Blind features, and of which columns it is a blind feature that a value is missing.
+    blind_unusable : dict of str to str
+        Blind feature -> why it was left out.
     excluded : dict of str to int
         Reason -> number of units left out.
     segments_per_unit : int
@@ -69,6 +80,7 @@ class Prepared:
     chosen: list[str]
     unusable: dict[str, str]
     blind_names: tuple[str, ...]
+    blind_unusable: dict[str, str]
     excluded: dict[str, int]
     segments_per_unit: int
     units: npt.NDArray[np.object_]
@@ -91,10 +103,12 @@ def prepare(
     Parameters and errors as in :func:`earwitness.inference.infer`.
     """
     _check_control(control_scores is not None, control_saw)
+    if pairs != "work":
+        check_works(scores)
     table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
     attacks = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
     chosen = default_features(attacks) if features is None else sorted(matching(attacks, features))
-    _check_complete(table, chosen)
+    check_complete(table, chosen)
     layers = [table.columns(chosen)]
     if control_scores is not None:
         layers.append(_control_values(control_scores, table, unit, chosen, seed))
@@ -102,7 +116,10 @@ def prepare(
     layers = [layer[:, usable] for layer in layers]
     scored: BoolArray = np.logical_and.reduce([np.isfinite(layer) for layer in layers]).any(axis=1)
     matched, partnerless = _match(scores, unit, table, scored, pairs)
-    keep: BoolArray = scored & ~partnerless
+    unnamed: BoolArray = np.zeros(len(scored), dtype=bool)
+    if matched is None:
+        unnamed[scored] = ~named(table.artists[scored])
+    keep: BoolArray = scored & ~partnerless & ~unnamed
     if not keep.any():
         why = f"no unit has a partner of the same artist by {pairs!r}" if scored.any() else "no unit has a score"
         raise InputError(f"nothing can be tested: {why}")
@@ -117,24 +134,35 @@ def prepare(
     for reason, rows in (
         ("units that no feature can score", ~scored),
         (f"units without a partner by {pairs}", partnerless),
+        ("units without an artist's name, where others have one", unnamed),
         ("units of artists who are on one side only", lonely & ~apart),
     ):
         if rows.any():
             excluded[reason] = int(rows.sum())
-    blind_values, blind_names = _blind_values(table, keep, blind)
+    partners = None if matched is None else (np.cumsum(keep) - 1)[matched]
     kept = [layer[keep] for layer in layers]
+    names = [name for name, there in zip(chosen, usable, strict=True) if there]
+    gaps: FloatArray = np.sum(kept, axis=0)  # NaN where either model could not say
+    raw, blind_names, blind_unusable = blind_columns(*_blind_values(table, keep, blind), gaps, names)
+    tested, seen = _without_flat(features_of(kept, strata), names, unusable, strata, partners)
+    if not seen.any():
+        raise InputError(f"no usable feature is left ({'; '.join(f'{n}: {why}' for n, why in unusable.items())})")
+    blinded, told = _without_flat(rank_standardise(raw, strata), blind_names, blind_unusable, strata, partners)
+    if not told[: len(told) - sum(name.endswith(MISSING) for name in blind_names)].any():
+        blinded, told = blinded[:, :0], told & False  # gaps alone say too little to rule out a shift
     return Prepared(
-        features=features_of(kept, strata),
-        blind=rank_standardise(blind_values, strata),
-        total=features_of(kept).mean(axis=1),
+        features=tested,
+        blind=blinded,
+        total=features_of([layer[:, seen] for layer in kept]).mean(axis=1),
         positive=table.positive[keep],
         artists=table.artists[keep],
         strata=strata,
         apart=apart,
-        pairs=None if matched is None else (np.cumsum(keep) - 1)[matched],
+        pairs=partners,
         chosen=chosen,
         unusable=unusable,
-        blind_names=blind_names,
+        blind_names=tuple(name for name, there in zip(blind_names, told, strict=True) if there),
+        blind_unusable=blind_unusable,
         excluded=excluded,
         segments_per_unit=table.segments_per_unit,
         units=table.units[keep],
@@ -152,29 +180,24 @@ def _check_control(given: bool, saw: Saw | None) -> None:
         raise InputError(f"control_saw={saw!r} without control_scores; give the control model's score table too")
 
 
-def _check_complete(table: UnitTable, chosen: Sequence[str]) -> None:
-    absent = table.absent[:, [table.attacks.index(name) for name in chosen]]
-    for j, name in enumerate(chosen):
-        sides = {
-            label: absent[table.positive == positive, j]
-            for positive, label in ((True, "suspects"), (False, "held-out"))
-        }
-        for label, lacks in sides.items():
-            if lacks.any():
-                raise InputError(
-                    f"mismatched attacks: {name!r} has no row for {int(lacks.sum())} of {len(lacks)} {label} units; "
-                    "score the same attacks on both sides (NaN where one cannot say), or restrict the table to units "
-                    "that have it"
-                )
-
-
 def _usable(layers: list[FloatArray], chosen: Sequence[str]) -> tuple[BoolArray, dict[str, str]]:
-    reasons = {chosen[j]: why for layer in layers for j, why in unusable_features(layer).items()}
+    both = layers if len(layers) == 1 else [*layers, layers[0] + layers[1]]  # the gaps of either count
+    reasons = {chosen[j]: why for layer in both[::-1] for j, why in unusable_features(layer).items()}
     usable = np.array([name not in reasons for name in chosen])
     if not usable.any():
         listed = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise InputError(f"no usable feature is left ({listed})")
     return usable, reasons
+
+
+def _without_flat(
+    ranked: FloatArray, names: Sequence[str], reasons: dict[str, str], strata: Pairs | None, pairs: Pairs | None
+) -> tuple[FloatArray, BoolArray]:
+    """Features without those that are flat where they are compared, which are added to ``reasons``; and which stay."""
+    flat = flat_columns(ranked, strata, pairs)
+    reasons |= {names[j]: why for j, why in flat.items()}
+    stay: BoolArray = np.array([j not in flat for j in range(len(names))], dtype=bool)
+    return ranked[:, stay], stay
 
 
 def _control_values(control: pd.DataFrame, table: UnitTable, unit: str, chosen: Sequence[str], seed: int) -> FloatArray:
@@ -195,7 +218,7 @@ def _control_values(control: pd.DataFrame, table: UnitTable, unit: str, chosen: 
         raise InputError(
             "a unit has one role in the scores and another in the control scores; use one manifest for both"
         )
-    _check_complete(other, chosen)
+    check_complete(other, chosen)
     return other.columns(chosen)[at]
 
 
@@ -207,9 +230,13 @@ def _match(
         return None, np.zeros(len(keep), dtype=bool)
     if column not in scores.columns:
         raise InputError(f"the score table has no column {column!r} to pair by")
-    key_of = scores.drop_duplicates(unit).set_index(unit)[column].reindex(table.units)
+    per_unit = scores[[unit, column]].drop_duplicates()
+    if len(several := per_unit.loc[per_unit[unit].duplicated(), unit]):
+        raise InputError(f"ambiguous pairs: {unit} {several.iloc[0]!r} has more than one {column}")
+    key_of = per_unit.set_index(unit)[column].astype(object).reindex(table.units)
     columns = {"key": key_of.to_numpy(), "positive": table.positive, "artist": table.artists}
-    frame = pd.DataFrame({"row": np.arange(len(keep))} | columns)[keep]
+    named = (key_of.notna() & (key_of.astype(str).str.strip() != "")).to_numpy()  # no key is nobody's partner
+    frame = pd.DataFrame({"row": np.arange(len(keep))} | columns)[keep & named]
     repeated = frame[frame.duplicated(["key", "positive"])]
     if len(repeated):
         raise InputError(
@@ -225,23 +252,23 @@ def _match(
 
 def _blind_values(
     table: UnitTable, keep: BoolArray, blind: Names | pd.DataFrame | None
-) -> tuple[FloatArray, tuple[str, ...]]:
-    """Blind features of the kept units, and their names; unusable ones are left out."""
-    if isinstance(blind, pd.DataFrame):
-        lacking = sorted(set(table.units[keep]) - set(blind.index))
-        if lacking:
-            raise InputError(
-                f"the blind features lack {len(lacking)} units (first: {lacking[0]!r}); index them by unit"
-            )
-        names, values = (
-            [str(name) for name in blind.columns],
-            blind.loc[list(table.units[keep])].to_numpy(dtype=np.float64),
-        )
-    else:
+) -> tuple[FloatArray, list[str]]:
+    """Raw blind features of the kept units, and their names."""
+    if not isinstance(blind, pd.DataFrame):
         known = [name for name in table.attacks if name.startswith(BLIND_PREFIX)]
         names = sorted(known if blind is None else matching(known, blind))
-        _check_complete(table, names)
-        values = table.columns(names)[keep]
-    reasons = unusable_features(values)
-    usable = [j for j in range(len(names)) if j not in reasons]
-    return values[:, usable], tuple(names[j] for j in usable)
+        check_complete(table, names)
+        return table.columns(names)[keep], names
+    if not blind.index.is_unique:
+        first = blind.index[blind.index.duplicated()][0]
+        raise InputError(f"the blind features have more than one row for unit {first!r}; give one row per unit")
+    for name, kind in zip(blind.columns, blind.dtypes, strict=True):
+        if not pd.api.types.is_numeric_dtype(kind):
+            raise InputError(f"blind feature {name!r} must hold numbers, got {kind}; count or code it first")
+    units = list(table.units[keep])
+    lacking = sorted(set(units) - set(blind.index))
+    if lacking:
+        raise InputError(f"the blind features lack {len(lacking)} units (first: {lacking[0]!r}); index them by unit")
+    names, values = [str(name) for name in blind.columns], blind.loc[units].to_numpy(dtype=np.float64, na_value=np.nan)
+    check_both_sides(values, table.positive[keep], names)
+    return values, names

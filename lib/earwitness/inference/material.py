@@ -20,8 +20,9 @@ from earwitness.inference.features import default_features
 from earwitness.inference.gate import residualise
 from earwitness.inference.inputs import Names
 from earwitness.inference.peers import PEERS
-from earwitness.inference.primary import rank_standardise, unusable_features
+from earwitness.inference.primary import rank_standardise
 from earwitness.inference.relabel import centred, strata_of
+from earwitness.inference.usable import blind_columns
 from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
 
 BoolArray = npt.NDArray[np.bool_]
@@ -83,8 +84,8 @@ def pool(
     if not np.isfinite(attacks).all():
         lacking = [name for name, column in zip(chosen, attacks.T, strict=True) if not np.isfinite(column).all()]
         raise InputError(f"some units have no score for {', '.join(lacking)}; choose features that score every unit")
-    blind = table.columns([name for name in table.attacks if name.startswith(BLIND_PREFIX)])[keep]
-    usable = [j for j in range(blind.shape[1]) if j not in unusable_features(blind)]
+    known = [name for name in table.attacks if name.startswith(BLIND_PREFIX)]
+    blind = table.columns(known)[keep]
     control = None
     if control_scores is not None:
         other = unit_table(control_scores, unit, segments_per_unit=table.segments_per_unit, seed=seed)
@@ -92,7 +93,7 @@ def pool(
             raise InputError("the control scores hold other units than the scores; score the same units on both models")
         control = other.columns(chosen)[keep]
     segments = _segments(scores, unit, table.units[keep], chosen, table.segments_per_unit)
-    return Pool(attacks, blind[:, usable], table.artists[keep], control, segments)
+    return Pool(attacks, blind_columns(blind, known)[0], table.artists[keep], control, segments)
 
 
 def lengthened(material: Pool, n_segments: int, *, seed: int = 0) -> Pool:

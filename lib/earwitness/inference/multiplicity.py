@@ -22,9 +22,10 @@ from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
 from earwitness.inference.power import Reach
-from earwitness.inference.primary import rank_standardise
+from earwitness.inference.primary import rank_standardise, unusable_features
 from earwitness.inference.relabel import labellings, strata_of
 from earwitness.inference.result import InferenceResult
+from earwitness.inference.usable import check_complete, flat_columns
 from earwitness.inference.verdict import ALPHA, Findings, decide
 from earwitness.units import BLIND_PREFIX, UnitTable
 
@@ -56,6 +57,8 @@ def e_bh(e_values: npt.ArrayLike, alpha: float = ALPHA) -> BoolArray:
     The k largest, for the largest k with e_(k) at least m / (k alpha). Returns shape [m].
     """
     e = np.asarray(e_values, dtype=np.float64)
+    if e.ndim != 1 or not (e >= 0).all() or not 0 < alpha < 1:
+        raise InputError(f"expected e-values of 0 or more and a level in (0, 1), got {e_values!r} and {alpha}")
     order = np.argsort(-e, kind="stable")
     passing = np.flatnonzero(e[order] >= len(e) / (np.arange(1, len(e) + 1) * alpha))
     rejected = np.zeros(len(e), dtype=bool)
@@ -71,19 +74,31 @@ def max_t(table: UnitTable, *, n_permutations: int = 9999, seed: int = 0) -> pd.
     -------
     pandas.DataFrame
         ``attack, p_value`` (one-sided, of the mean rank score, by relabelling units within artists) and ``p_adjusted``
-        (against the largest of all attacks in each relabelling). Blind attacks are left out: they have no orientation.
+        (against the largest of all attacks in each relabelling); both are NaN for an attack that cannot be tested, as
+        in :func:`earwitness.inference.infer`. Blind attacks are left out: they have no orientation.
+
+    Raises
+    ------
+    InputError
+        An attack that one side lacks.
     """
     names = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
-    strata = strata_of(table.artists)
-    features = rank_standardise(table.columns(names), strata)
+    check_complete(table, names)
+    strata, values = strata_of(table.artists), table.columns(names)
+    features = rank_standardise(values, strata)
+    left_out = unusable_features(values) | flat_columns(features, strata)
+    tested = np.array([j not in left_out for j in range(len(names))], dtype=bool)
+    if not tested.any():
+        return pd.DataFrame({"attack": names, "p_value": np.nan, "p_adjusted": np.nan})
     labels, observed, _ = labellings(table.positive, n_permutations, np.random.default_rng((seed, 1)), strata=strata)
     statistic = features.T @ labels
     reached = statistic[:, [observed]] - 1e-9
+    largest = statistic[tested].max(axis=0)
     return pd.DataFrame(
         {
             "attack": names,
-            "p_value": (statistic >= reached).mean(axis=1),
-            "p_adjusted": (statistic.max(axis=0) >= reached).mean(axis=1),
+            "p_value": np.where(tested, (statistic >= reached).mean(axis=1), np.nan),
+            "p_adjusted": np.where(tested, (largest >= reached).mean(axis=1), np.nan),
         }
     )
 

@@ -113,8 +113,10 @@ def rank_standardise(values: FloatArray, strata: npt.NDArray[np.int64] | None = 
     scores = _normal_scores(values)
     if strata is None:
         return scores
-    deviations = np.round(centred(scores, strata), _DIGITS)  # what is constant within strata stays a tie
-    return centred(_normal_scores(np.where(np.isfinite(values), deviations, np.nan)), strata)
+    finite = np.isfinite(values)
+    known = None if finite.all() else finite
+    deviations = np.round(centred(scores, strata, known), _DIGITS)  # what is constant within strata stays a tie
+    return centred(_normal_scores(np.where(finite, deviations, np.nan)), strata, known)
 
 
 def features_of(layers: Sequence[FloatArray], strata: npt.NDArray[np.int64] | None = None) -> FloatArray:
@@ -123,7 +125,9 @@ def features_of(layers: Sequence[FloatArray], strata: npt.NDArray[np.int64] | No
     ``layers`` holds the scores on the model under audit and, if there is one, those on the control model.
     """
     ranked = [rank_standardise(layer, strata) for layer in layers]
-    return ranked[0] if len(ranked) == 1 else rank_standardise(ranked[0] - ranked[1], strata)
+    if len(ranked) == 1:
+        return ranked[0]
+    return rank_standardise(ranked[0] - ranked[1] + 0 * (layers[0] + layers[1]), strata)  # NaN where either is
 
 
 def _normal_scores(values: FloatArray) -> FloatArray:

@@ -20,6 +20,7 @@ from earwitness.inference.inputs import Names, Prepared, Saw, prepare
 from earwitness.inference.power import reach
 from earwitness.inference.result import InferenceResult
 from earwitness.inference.sequential import e_value, pair_by_lot
+from earwitness.inference.usable import MISSING
 from earwitness.inference.verdict import ALPHA, MIN_UNITS, Findings, decide
 from earwitness.metrics import Interval, auc, auc_within, hedges_g
 
@@ -81,7 +82,7 @@ def infer(
     ------
     InputError
         Bad tables (see :func:`earwitness.units.unit_table`), features missing or present on one side only, no usable
-        feature, a control that is not one, ambiguous pairs.
+        feature, a control that is not one, ambiguous pairs, works with takes on both sides (unless paired by work).
     """
     if not 0 < alpha <= 0.5 or n_permutations < 1:
         raise InputError(f"need 0 < alpha <= .5 and n_permutations >= 1, got alpha = {alpha}, {n_permutations}")
@@ -184,6 +185,7 @@ def infer(
             "features": prepared.chosen,
             "features_hash": feature_hash(prepared.chosen),
             "features_unusable": prepared.unusable,
+            "blind_unusable": prepared.blind_unusable,
             "artists": len(set(prepared.artists)),
             "apart": prepared.apart,
             "units_needed": found.units_needed,
@@ -195,6 +197,13 @@ def infer(
 
 def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:
     notes = [f"feature {name!r} left out: {why}" for name, why in prepared.unusable.items()]
+    for why in dict.fromkeys(prepared.blind_unusable.values()):
+        names = [name for name, reason in prepared.blind_unusable.items() if reason == why]
+        notes.append(f"blind features left out, {why}: {', '.join(names)}")
+    if any(name.endswith(MISSING) for name in prepared.blind_names):
+        notes.append("some values are missing; where they are is a blind feature itself, which the gate tests")
+    if not (prepared.artists != "").any():
+        notes.append("no artist is named: units are compared as if all were by one artist")
     if exploratory:
         notes.append("exploratory: the features are not the frozen default list")
     if prepared.strata is not None:

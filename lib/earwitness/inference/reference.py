@@ -56,6 +56,8 @@ class RankResult:
 def conformal_p(score: float, references: npt.ArrayLike) -> float:
     """(1 + number of references at least as high) / (K + 1); valid if score and references are exchangeable."""
     reference = np.asarray(references, dtype=np.float64)
+    if np.isnan(reference).any() or np.isnan(score):
+        raise InputError("a rank needs a score of the suspect and of every reference; got NaN")
     return float((1 + np.sum(reference >= score)) / (len(reference) + 1))
 
 

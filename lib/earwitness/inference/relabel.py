@@ -24,6 +24,12 @@ Labellings = tuple[FloatArray, int, bool]
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
 
 
+def named(artists: npt.NDArray[np.object_]) -> BoolArray:
+    """Which of n units can be compared by artist: those whose artist is named, or all where none is."""
+    known: BoolArray = np.asarray(artists != "", dtype=bool)
+    return known if known.any() else ~known
+
+
 def strata_of(artists: npt.NDArray[np.object_]) -> IntArray | None:
     """Number the artists of n units; None when one stratum is enough.
 
@@ -57,18 +63,26 @@ def balance(positive: BoolArray, strata: IntArray | None) -> FloatArray:
     return np.asarray(kept * (a + b) / np.maximum(a * b, 1))
 
 
-def centred(values: FloatArray, strata: IntArray) -> FloatArray:
-    """Deviations from the mean of each stratum; ``values`` [..., n, p], ``strata`` [n] or [..., n]."""
+def centred(values: FloatArray, strata: IntArray, known: BoolArray | None = None) -> FloatArray:
+    """Deviations from the mean of each stratum; ``values`` [..., n, p], ``strata`` [n] or [..., n].
+
+    With ``known`` [..., n, p], the mean is that of the known values, and the others become 0: a unit without a score
+    then sits in the middle of its own stratum, not of all units.
+    """
     inside = (strata[..., None] == np.arange(strata.max() + 1)).astype(np.float64)
-    means = np.swapaxes(inside / np.maximum(inside.sum(axis=-2, keepdims=True), 1), -1, -2) @ values
-    return np.asarray(values - inside @ means)
+    if known is None:
+        means = np.swapaxes(inside / np.maximum(inside.sum(axis=-2, keepdims=True), 1), -1, -2) @ values
+        return np.asarray(values - inside @ means)
+    turned = np.swapaxes(inside, -1, -2)
+    means = (turned @ np.where(known, values, 0.0)) / np.maximum(turned @ known.astype(np.float64), 1)
+    return np.where(known, values - inside @ means, 0.0)
 
 
 @lru_cache(maxsize=8)
 def _all_splits(n: int, n_positive: int) -> BoolArray:
     chosen = np.fromiter((i for c in combinations(range(n), n_positive) for i in c), dtype=np.intp)
     splits = np.zeros((comb(n, n_positive), n), dtype=bool)
-    np.put_along_axis(splits, chosen.reshape(-1, n_positive), True, axis=1)
+    np.put_along_axis(splits, chosen.reshape(len(splits), n_positive), True, axis=1)
     return splits
 
 

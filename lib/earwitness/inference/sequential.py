@@ -132,7 +132,9 @@ def sequential_audit(
 
 
 def pairs_to_decide(alpha: float = ALPHA) -> int:
-    """Fewest pairs, all won, with which E can reach 1/alpha."""
+    """Fewest pairs, all won, with which E can reach 1/alpha; a level outside (0, 1) is refused."""
+    if not 0 < alpha < 1:
+        raise InputError(f"need 0 < alpha < 1, got alpha = {alpha}")
     return int(np.argmax(e_path(np.ones(2000)) >= 1 / alpha)) + 1
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from earwitness.errors import InputError
+
 Word = Literal["evidence", "no evidence", "not testable"]
 
 ALPHA = 0.01  # after Holm over the models audited together
@@ -80,7 +82,16 @@ def decide(found: Findings) -> tuple[Word, tuple[str, ...]]:
         ``evidence``, ``no evidence`` or ``not testable``.
     reasons : tuple of str
         Every reason that leads to the word, in the order of :data:`RULE`.
+
+    Raises
+    ------
+    InputError
+        A number that is not in [0, 1], NaN above all: compared with a limit it would pass every clause.
     """
+    for name in ("p_value", "p_direction", "p_opposite", "blind_p", "residual_p", "detectable_auc", "alpha"):
+        value = getattr(found, name)
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"no verdict on {name} = {value}; expected a number in [0, 1], or None where not tested")
     p, direction, blind, residual = found.p_value, found.p_direction, found.blind_p, found.residual_p
     named = "p" if found.audits == 1 else f"p adjusted for {found.audits} audits"
     if found.apart:
