@@ -198,8 +198,7 @@ def tpr_at_fpr(
     """
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     enough = len(ref) >= MIN_UNITS_FOR_LOW_FPR
-    if target is None:
-        target = LOW_FPR if enough else HIGH_FPR
+    target = (LOW_FPR if enough else HIGH_FPR) if target is None else target
     if not 0 < target < 1:
         raise InputError(f"a false-positive rate must lie between 0 and 1 (both excluded), got {target}")
     if target < HIGH_FPR and not enough:
@@ -207,8 +206,7 @@ def tpr_at_fpr(
             f"a false-positive rate of {target:g} needs at least {MIN_UNITS_FOR_LOW_FPR} independent non-member units, "
             f"got {len(ref)}; ask for {HIGH_FPR:g} or report the AUC"
         )
-    shuffled = np.random.default_rng(seed).permutation(ref)
-    calibration, fresh = np.split(shuffled, [len(ref) // 2])
+    calibration, fresh = np.split(np.random.default_rng(seed).permutation(ref), [len(ref) // 2])
     rank = int(np.ceil((len(calibration) + 1) * (1 - target)))
     nan = Interval(np.nan, np.nan, np.nan)
     if rank > len(calibration):
