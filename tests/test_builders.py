@@ -69,6 +69,9 @@ def test_cards_say_whose_members_and_who_says_so(name: str) -> None:
     assert set(card.targets) <= known, "a target without a model card"
     assert set(card.sources) == set(card.targets)
     assert {split for side in corpus.sides for split in side} <= set(card.splits)
+    for model, roles in card.targets.items():
+        if corpus.sides and "member" in roles:  # what has non-members alone is compared with nothing of this corpus
+            assert ({*roles["member"]}, {*roles["nonmember"]}) == tuple(map(set, corpus.sides)), f"{model}: not matched"
     assert card.source
     assert card.known_biases
 

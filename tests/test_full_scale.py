@@ -61,7 +61,7 @@ def test_an_experiment_names_what_exists(page: Page) -> None:
         roles = builders()[corpus].card.targets[run.model]
         wanted = {split for splits in roles.values() for split in splits}
         assert set(run.splits) <= set(builders()[corpus].card.splits)
-        assert wanted & set(run.splits)
+        assert set(run.splits) <= wanted, "scored and on neither side"
         assert all(set(splits) & set(run.splits) for splits in roles.values())
 
 

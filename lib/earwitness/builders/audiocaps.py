@@ -13,7 +13,7 @@ FILES = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
 
 @builder(
     "audiocaps",
-    sides=("train", ("validation", "test")),
+    sides=("train", "test"),
     expected={"train.csv": 49_838, "val.csv": 2_475, "test.csv": 4_875},
 )
 def audiocaps(official: Official) -> pd.DataFrame:

@@ -16,7 +16,7 @@ FACTS = ("file_name", "sound_link", "manufacturer", "license")
 
 @builder(
     "clotho",
-    sides=("development", ("validation", "evaluation")),
+    sides=("development", "evaluation"),
     alike=("length", "words"),
     expected={
         f"clotho_captions_{split}.csv": n for split, n in zip(SPLITS, (3_839, 1_045, 1_045), strict=True)
