@@ -152,6 +152,10 @@ def test_what_has_no_counterpart_goes_to_splits_of_its_own(tmp_path: Path) -> No
         ("Attribution-NoDerivatives", "other-licence"), ("FMA-Limited: Download Only", "other-licence"),
         (" ", "no-licence"),
         ("http://creativecommons.org/licenses/nc-sampling+/1.0/", "other-licence"),
+        ("Creative Commons 0", "unlisted"), ("Creative Commons Attribution", "unlisted"), ("CC 0", "unlisted"),
+        ("Creative Commons Attribution 4.0 International", "unlisted"), ("Creative Commons BY 3.0", "unlisted"),
+        ("Creative Commons Attribution-NonCommercial", "other-licence"), ("Creative Commons BY-SA", "other-licence"),
+        ("Creative Commons Attribution NoDerivatives", "other-licence"), ("Creative Commons", "other-licence"),
     ],
 )  # fmt: skip
 def test_only_licences_of_the_list_make_a_non_member(licence: str, part: str) -> None:
@@ -172,21 +176,26 @@ def test_sounds_of_freesound_may_come_from_its_own_interface(tmp_path: Path) -> 
     ]
 
 
+def test_clothos_metadata_are_latin_1_as_published(tmp_path: Path) -> None:
+    tracks = read_splits(made("clotho", tmp_path, match=False))
+    assert {t.artist for t in tracks} == {"José"}
+
+
 def _edit(name: str, *changes: tuple[str, str]) -> Callable[[Path], object]:
     def change(folder: Path) -> object:
         (path,) = [p for p in folder.rglob(Path(name).name) if p.as_posix().endswith(name)]
-        text = path.read_text()
+        raw = path.read_bytes()
         for old, new in changes:
-            assert old in text
-            text = text.replace(old, new, 1)
-        return path.write_text(text)
+            assert old.encode() in raw
+            raw = raw.replace(old.encode(), new.encode(), 1)
+        return path.write_bytes(raw)
 
     return change
 
 
 def _latin1(folder: Path) -> object:
-    path = folder / "clotho_metadata_development.csv"
-    return path.write_bytes(path.read_text().replace("Ann", "Ané").encode("latin-1"))
+    path = folder / "clotho_captions_development.csv"
+    return path.write_bytes(path.read_text().replace("words", "wörds").encode("latin-1"))
 
 
 def _utf16(folder: Path) -> object:
@@ -255,7 +264,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         _copy("audio/val1.wav", "more/val1.wav"),
         "val1: expected one recording .*audio/val1.wav and more",
     ),
-    "wrong encoding": ("clotho", _latin1, "clotho_metadata_development.csv, line 2: expected UTF-8, found other bytes"),
+    "wrong encoding": ("clotho", _latin1, "clotho_captions_development.csv, line 2: expected UTF-8, found other bytes"),
     "wrong encoding from its first byte": ("audiocaps", _utf16, "train.csv, line 1: expected UTF-8, found other bytes"),
     "a column of licences renamed": (
         "clotho",

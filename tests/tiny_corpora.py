@@ -13,10 +13,10 @@ import numpy as np
 Rows = Sequence[Sequence[object]]
 
 
-def write(path: Path, rows: Rows, separator: str = ",") -> Path:
+def write(path: Path, rows: Rows, separator: str = ",", encoding: str = "utf-8") -> Path:
     """Write a table as corpora publish them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding=encoding) as file:
         csv.writer(file, delimiter=separator, lineterminator="\n").writerows(rows)
     return path
 
@@ -47,15 +47,15 @@ def audiocaps(folder: Path) -> None:
 
 
 def clotho(folder: Path) -> None:
-    """Two splits share a file name; the titles hold spaces and dots."""
+    """Two splits share a file name; the titles hold spaces and dots, the metadata are Latin-1."""
     for split, names in {"development": ["Radio Garble.wav", "a.b.wav"], "validation": ["v.wav"],
                          "evaluation": ["Radio Garble.wav", "e.wav"]}.items():  # fmt: skip
         write(folder / f"clotho_captions_{split}.csv", [["file_name", *(f"caption_{i}" for i in range(1, 6))]]
               + [[name, *(f"{split} {name} words number {i}" for i in range(5))] for name in names])  # fmt: skip
         head = ["file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license"]
-        facts = [[n, "a;b", 7, f"https://freesound.org/s/{n}", "[0, 9]", "Ann", "http://creativecommons.org/licenses/by/3.0/"]
+        facts = [[n, "a;b", 7, f"https://freesound.org/s/{n}", "[0, 9]", "José", "http://creativecommons.org/licenses/by/3.0/"]
                  for n in names]  # fmt: skip
-        write(folder / f"clotho_metadata_{split}.csv", [head, *facts])
+        write(folder / f"clotho_metadata_{split}.csv", [head, *facts], encoding="latin-1")
         sounds(folder / split, names)
 
 

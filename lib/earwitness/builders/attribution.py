@@ -19,7 +19,10 @@ SOUNDS = "freesound_sounds.csv"  # what Freesound's own interface tells of sound
 FIELDS = ("id", "name", "username", "license", "duration", "created")
 FREESOUND, FMA = "freesound_dataset_attribution2.csv", "fma_dataset_attribution2.csv"
 LISTED = ("id", "title", "author", "license", "url")
-OPEN = re.compile(r"cc0|zero|public ?domain|sampling\+|/by/|^(cc[- ]?by|attribution)\b")  # CC0, CC BY, CC Sampling+
+PREFIX = re.compile(r"^creative commons\b\W*")
+OPEN = re.compile(  # CC0, CC BY, CC Sampling+; Freesound's pages call the first "Creative Commons 0"
+    r"cc[- ]?0|^0$|^0 |zero|public ?domain|sampling\+|/by/|^((cc[- ]?)?by|attribution)\b"
+)
 NARROWER = re.compile(r"non|share|deriv|[-/ ](nc|sa|nd)\b")
 OVERLAP = 0.5  # at least this share of a list must be found in the archive's own metadata
 
@@ -35,7 +38,7 @@ def part(licence: str, on_list: bool) -> str:
         return "listed"
     if not licence.strip():
         return "no-licence"
-    text = licence.strip().lower()
+    text = PREFIX.sub("", licence.strip().lower())
     return "unlisted" if OPEN.search(text) and not NARROWER.search(text) else "other-licence"
 
 

@@ -11,6 +11,7 @@ from earwitness.builders.registry import builder
 
 SPLITS = ("development", "validation", "evaluation")
 CAPTIONS = tuple(f"caption_{i}" for i in range(1, 6))
+METADATA = "latin-1"  # as published, for uploaders' names; the captions are UTF-8
 FACTS = ("file_name", "sound_link", "manufacturer", "license")
 
 
@@ -27,7 +28,7 @@ def clotho(official: Official) -> pd.DataFrame:
     found = []
     for split in SPLITS:
         captions = official.table(f"clotho_captions_{split}.csv", ("file_name", *CAPTIONS), key="file_name")
-        facts = official.table(f"clotho_metadata_{split}.csv", FACTS, key="file_name")
+        facts = official.table(f"clotho_metadata_{split}.csv", FACTS, key="file_name", encoding=METADATA)
         rows = captions.merge(facts, on="file_name", how="left").fillna("")
         rows = rows.melt([*FACTS], list(CAPTIONS), value_name="caption")
         stem = rows["file_name"].map(lambda name: PurePosixPath(name).stem)

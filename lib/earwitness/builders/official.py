@@ -76,8 +76,8 @@ class Official:
         files = sorted(path for path in self.folder.rglob(PurePosixPath(name).name) if path.is_file())
         return [path for path in files if path.as_posix().endswith(f"/{name}")]
 
-    def text(self, name: str) -> str:
-        """Return an official file's text; it must be UTF-8."""
+    def text(self, name: str, encoding: str = "utf-8-sig") -> str:
+        """Return an official file's text; it must be UTF-8, unless it is published in another encoding."""
         path = self.find(name)
         try:
             raw = path.read_bytes()
@@ -86,7 +86,7 @@ class Official:
         self.files[name] = file_hash(path)
         self.paths.add(path.resolve())
         try:
-            return raw.decode("utf-8-sig")
+            return raw.decode(encoding)
         except UnicodeDecodeError as error:
             line = raw[: error.start].count(b"\n") + 1
             raise ManifestError(
@@ -101,9 +101,11 @@ class Official:
         except json.JSONDecodeError as error:
             raise ManifestError(f"{name}, line {error.lineno}: not JSON ({error.msg}); fetch it again") from None
 
-    def rows(self, name: str, separator: str = ",", **options: Any) -> Iterator[tuple[int, list[str]]]:
+    def rows(
+        self, name: str, separator: str = ",", *, encoding: str = "utf-8-sig", **options: Any
+    ) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each row of an official table that is not empty; ``options`` go to ``csv.reader``."""
-        reader = csv.reader(io.StringIO(self.text(name), newline=""), delimiter=separator, **options)
+        reader = csv.reader(io.StringIO(self.text(name, encoding), newline=""), delimiter=separator, **options)
         try:
             for row in reader:
                 if row:
@@ -130,7 +132,7 @@ class Official:
         last_takes_rest : bool
             The last column may run over several cells (lists of tags); they are joined by spaces.
         **options
-            Of ``csv.reader``.
+            ``encoding``, where it is not UTF-8, and those of ``csv.reader``.
 
         Raises
         ------
