@@ -1,7 +1,7 @@
 """Further passes and the attacks on them: neighbours, reference, prefixes, gradients."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from earwitness.attacks.registry import STANDARD_PASSES
 from earwitness.errors import InputError, ModelError
 from earwitness.extractors import notes, token
 from earwitness.extractors.neighbours import NEIGHBOURS
-from earwitness.extractors.passes import EXTRA_PASSES, RESAMPLED, TOKEN_NEIGHBOURS, extend
+from earwitness.extractors.passes import EXTRA_PASSES, RESAMPLED, TOKEN_NEIGHBOURS, calls, extend
 from earwitness.extractors.token import TokenSignals
 
 RATE, FRAME, BOOKS, FRAMES, ENTRIES = 8000, 100, 2, 40, 6
@@ -26,6 +26,9 @@ class Info:
     channels: int = 1
     device: str = "cpu"
     scheme: None = None
+    family: str = "token"
+    segment_seconds: float = FRAMES * FRAME / RATE
+    calls: int = 1
 
 
 class Toy:
@@ -217,6 +220,52 @@ def test_recall_compares_the_first_half_after_a_prefix_with_itself_alone(audio):
             non, mem, own = (pick(x[b]) for x in (after["nonmember"], after["member"], alone))
             assert score(signals, f"recall{name}") == pytest.approx(non / own, abs=1e-5)
             assert score(signals, f"con_recall-1{name}") == pytest.approx((non - mem) / own, abs=1e-5)
+
+
+def test_a_masked_model_is_asked_for_the_half_alone_in_a_pass_of_its_own(audio):
+    """It reads both sides: what its conditional stream says of the first half has seen the second."""
+    causal, masked = Toy(), Toy()
+    masked.info.calls = 8
+    prefixes = {"nonmember": causal.encode(audio)[0]}
+    kept = token.extract(causal, audio, CAPTIONS)
+    blurred = [replace(s, streams={**s.streams, "conditional": s.streams["null"]}) for s in kept]
+    options = {"passes": ("prefix_nonmember",), "prefixes": prefixes}
+    for b, (own, asked) in enumerate(
+        zip(
+            extend(causal, audio, CAPTIONS, kept, **options), extend(masked, audio, CAPTIONS, blurred, **options),
+            strict=True,
+        )
+    ):  # fmt: skip
+        alone = asked.extras["prefix_nonmember/alone"]
+        assert alone == pytest.approx(
+            mean_logp(masked, masked.encode(audio)[..., : FRAMES // 2], CAPTIONS)[b], abs=1e-6
+        )
+        assert alone[0] == pytest.approx(own.extras["prefix_nonmember/alone"][0], abs=1e-6)
+    assert calls({"prefix_nonmember": 1, "conditional": 1}, masked.info) == 3 * 8
+    assert calls({"prefix_nonmember": 1, "conditional": 1}, causal.info) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"family": "diffusion"}, "second is a diffusion model; a reference for toy must be a token model"),
+        ({"segment_seconds": 0.25}, r"second was trained on 0.25 s and would be given 0.5 s of toy; name a reference"),
+        ({"scheme": "notes"}, "second does not read what toy reads"),
+    ],
+)
+def test_a_reference_that_cannot_judge_the_segment_is_refused(audio, changed, reason):
+    other = Toy(1)
+    other.info = replace(other.info, name="second", **changed)
+    with pytest.raises(InputError, match=reason):
+        run(audio, "reference", reference=other)
+    other.info = replace(Toy().info, segment_seconds=30.0)
+    assert np.isfinite(run(audio, "reference", reference=other)[0].extras["reference/nats_per_frame"])
+
+
+def test_rows_without_tokens_are_left_out_of_a_pooled_mean():
+    values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])
+    assert token.over_rows(values) == pytest.approx([2.0, np.nan], nan_ok=True)
+    assert token.over_rows(np.ones((2, 3, 4))).shape == (2, 3)
 
 
 # Gradients.

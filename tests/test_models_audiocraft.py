@@ -136,7 +136,8 @@ def test_every_family_goes_through_the_engine(
     assert scores["segment_id"].nunique() == 6
     pooled = scores[scores["attack"].isin(["loss/conditional", "loss/null", "loss/contrast"])]
     assert len(pooled) == 3 * 6
-    assert np.isfinite(pooled["score"]).all()
+    silent = (pooled["track_id"] == "t1") & (pooled["attack"] == "loss/contrast")  # no caption, no contrast
+    assert (np.isfinite(pooled["score"]) == ~silent).all()
 
 
 @pytest.mark.parametrize("name", ["audiogen", "magnet", "musicgen twin"])
@@ -190,6 +191,26 @@ def test_network_calls_are_planned_as_they_are_made(models: dict[str, Any], name
     assert sum(made) == planning.evaluations("loss", models[name].info)[1] == calls
     published = {card.calls for card in read_cards().models if "magnet" in card.name}
     assert published == {models["magnet"].info.calls}
+
+
+def test_the_half_after_a_prefix_is_compared_with_the_half_really_alone(models: dict[str, Any]) -> None:
+    magnet = models["magnet"]
+    audio, captions = _audio(1), ["sad rock"]
+    kept = extract(magnet, audio, captions)
+    codes = magnet.encode(audio)
+    made: list[int] = []
+    hook = magnet.lm.register_forward_hook(lambda network, given, output: made.append(len(output)))
+    with torch.inference_mode():
+        (found,) = passes.extend(
+            magnet, audio, captions, kept, ["prefix_nonmember"], prefixes={"nonmember": codes[0].flip(-1)}
+        )
+        hook.remove()
+        logits, mask = magnet.logits(codes[..., :16], captions)
+    logp = torch.log_softmax(logits, -1).gather(-1, codes[..., :16, None])[0, ..., 0]
+    wanted = [float(logp[k][mask[0, k]].mean()) for k in range(4)]
+    assert found.extras["prefix_nonmember/alone"] == pytest.approx(wanted, abs=1e-5)
+    together = planning.evaluations(["loss", "recall"], magnet.info)[1]
+    assert sum(made) == together - planning.evaluations("loss", magnet.info)[1]
 
 
 @pytest.mark.parametrize("codebook", [0, 1, 3])

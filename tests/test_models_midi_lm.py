@@ -114,11 +114,13 @@ def test_it_goes_through_the_whole_line(tmp_path: Path, monkeypatch: pytest.Monk
     tracks = [Track(f"t{i}", piece(tmp_path / f"{i}.mid", i), "member" if i else "nonmember") for i in range(2)]
     signals = ew.collect(str(folder), tracks, ["transposition", "dynamics", "tempo"], max_segments=2, progress=False)
     assert len(signals.index) == 4
-    scores = ew.score(signals, ["all", "transposition", "dynamics"])
+    scores = ew.score(signals, ["all", "transposition", "dynamics", "tempo"])
     table = scores.pivot_table(index="segment_id", columns="attack", values="score", dropna=False)
     modelled = [name for name in table if not name.startswith("blind/")]
     assert table[["loss/conditional", "transposition/conditional", "dynamics/conditional"]].notna().all(axis=None)
-    assert table[modelled].notna().all(axis=None)
+    assert table[modelled].drop(columns="tempo/conditional").notna().all(axis=None)
+    # The tempo is told at the start of each piece alone; where tokens are merged, the windows behind it move too.
+    assert table["tempo/conditional"].count() == (4 if merged else 2)
     assert (table["transposition/conditional"] != 0).all()
     assert table["blind/notes_number"].between(5, 60).all()
     spec = SymbolicSpec(signals.info.scheme)
@@ -141,6 +143,38 @@ def test_neighbours_are_the_piece_moved(tmp_path: Path) -> None:
     louder = [n.velocity for t in scheme.neighbours("dynamics", read)[0].music.tracks for n in t.notes]
     own = [n.velocity for t in read.music.tracks for n in t.notes]
     assert louder == [min(127, v + 8) for v in own]
+
+
+def test_kinds_of_token_that_a_tokenizer_lacks_are_left_out_of_pooled_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIDILike writes no durations; its notes end with tokens of their own."""
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    token = miditok.MIDILike(miditok.TokenizerConfig(**STREAM))
+    folder = str(write(tmp_path / "m", token=token))
+    other = str(write(tmp_path / "other", token=token, n_inner=24))
+    tracks = [Track("x", piece(tmp_path / "x.mid"), "suspect")]
+    asked = ["loss", "transposition", "dynamics", "reference"]
+    found = ew.collect(folder, tracks, asked, reference=other, progress=False)
+    table = ew.score(found, asked).pivot_table(index="segment_id", columns="attack", values="score", dropna=False)
+    assert table.notna().all(axis=None)
+    groups = ew.score(found, ["loss/*/q*"]).groupby("attack")["score"].count()
+    assert groups.min() == 0, "every kind of token is there"
+
+
+def test_a_change_that_leaves_the_tokens_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    beat = [(240 * i, 240 * i + 100, 38, 90 + i % 7) for i in range(64)]
+    drums = tiny_midi.write(tmp_path / "drums.mid", [("drum", beat)])
+    timeless = miditok.REMI(miditok.TokenizerConfig(**STREAM | {"use_tempos": False}))
+    asked = ["transposition", "tempo", "dynamics"]
+    found = ew.collect(
+        str(write(tmp_path / "m", token=timeless)), [Track("x", drums, "suspect")], asked, progress=False
+    )
+    table = ew.score(found, asked).groupby("attack")["score"]
+    assert table.count().to_dict() == {
+        "transposition/conditional": 0, "tempo/conditional": 0, "dynamics/conditional": len(found.index),
+    }  # fmt: skip
 
 
 def _tokens(folder: Path, change: Any) -> Path:

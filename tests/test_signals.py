@@ -212,6 +212,23 @@ def test_inputs_are_checked(audio: list[Track]) -> None:
             parse_shard(text)
 
 
+def test_a_model_of_another_family_is_no_reference(audio: list[Track]) -> None:
+    with pytest.raises(InputError, match="pocket/audioldm-a is a diffusion model; a reference for pocket/musicgen-a"):
+        collect("pocket/musicgen-a", audio[:1], ["reference"], reference="pocket/audioldm-a")
+
+
+def test_without_a_caption_there_is_no_contrast(folder: str, audio: list[Track]) -> None:
+    tracks = [replace(audio[0], caption=""), *audio[1:3]]
+    scores = ew.score(collect(folder, tracks)).pivot_table(
+        index="track_id", columns="attack", values="score", dropna=False
+    )
+    contrast = [name for name in scores if "/contrast" in name]
+    assert len(contrast) > 20
+    assert scores.loc[tracks[0].track_id, contrast].isna().all()
+    assert scores.loc[tracks[0].track_id].drop(contrast).notna().all()
+    assert scores.drop(index=tracks[0].track_id).notna().all(axis=None)
+
+
 def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
     folder: str, audio: list[Track], tmp_path: Path
 ) -> None:

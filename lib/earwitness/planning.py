@@ -18,6 +18,7 @@ import numpy as np
 from earwitness.attacks import cost
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.extractors import plan as diffusion_plan
+from earwitness.extractors.passes import calls as network_calls
 from earwitness.extractors.run import Further, passes_asked, specs_asked
 from earwitness.manifest import Track, read_manifest, read_splits
 from earwitness.models import describe
@@ -98,12 +99,12 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = diffusion_plan.plan(passes).nfe if diffusion else sum(passes.values()) * info.calls
+        own[name] = diffusion_plan.plan(passes).nfe if diffusion else network_calls(passes, info)
     if diffusion:
         return own, diffusion_plan.plan(asked).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
-    return own, sum({**standard, **further}.values()) * info.calls
+    return own, network_calls({**standard, **further}, info)
 
 
 def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:

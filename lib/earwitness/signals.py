@@ -19,10 +19,11 @@ import pandas as pd
 
 from earwitness.audio import Segment
 from earwitness.errors import InputError, ModelError, StoppedError
+from earwitness.extractors import passes
 from earwitness.extractors.blind import BlindSignals
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.run import Further, passes_asked, score_part
-from earwitness.extractors.token import TokenSignals
+from earwitness.extractors.token import TokenSignals, without_contrast
 from earwitness.manifest import Track
 from earwitness.models import describe, load_model
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
@@ -81,7 +82,8 @@ class Signals:
             stored = self.store.read(str(part), family)
             records: list[Any] = rows.to_dict("records")
             for row in records:
-                yield row, SIGNALS[family].from_arrays(stored[row["row"]])
+                signal = SIGNALS[family].from_arrays(stored[row["row"]])
+                yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
 
 
 def summary(signals: Signals) -> dict[str, Any]:
@@ -227,6 +229,8 @@ def collect(
     spec = spec_of(info, seed, max_segments)
     second = load_model(reference) if isinstance(reference, str) else reference
     further = Further(passes_asked(attacks, info), second, prefixes or {})
+    if second is not None and info.family == "token":
+        passes.check(further.passes, info, second.info)
     store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     stored = set(store.index({key for key, _ in keyed})["track_key"])

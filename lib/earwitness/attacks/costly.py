@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
 from earwitness.attacks.token import likelihood, mean
-from earwitness.extractors.token import TokenSignals
+from earwitness.extractors.token import TokenSignals, over_rows
 
 CONDITIONAL = ("conditional",)
 
@@ -24,7 +24,7 @@ def of_codebook(signals: TokenSignals, name: str, codebook: int | None) -> NDArr
     values = signals.extras.get(name)
     if values is None or (codebook is not None and codebook >= values.shape[-1]):
         return np.empty(0)
-    return np.atleast_1d(values.mean(axis=-1) if codebook is None else values[..., codebook]).astype(np.float64)
+    return np.atleast_1d(over_rows(values) if codebook is None else values[..., codebook]).astype(np.float64)
 
 
 def per_frame(signals: TokenSignals) -> float:

@@ -242,6 +242,8 @@ def token_frequencies(signals: Iterable[TokenSignals], entries: int) -> NDArray[
 )
 def cfg_loglik(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-likelihood gained by the caption: conditional minus null, each weighted as in training."""
+    if not signals.series("logp", stream, codebook).size:
+        return nan
     return likelihood(signals, "conditional", codebook) - likelihood(signals, "null", codebook)
 
 
@@ -254,6 +256,8 @@ def cfg_loglik(signals: TokenSignals, *, stream: str, codebook: int | None = Non
 )
 def cfg_probability(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean difference of the true tokens' probabilities with and without the caption."""
+    if not signals.series("logp", stream, codebook).size:
+        return nan
     passes = [np.exp(signals.series("logp", s, codebook)) for s in ("conditional", "null")]
     return mean(passes[0]) - mean(passes[1])
 

@@ -78,7 +78,10 @@ def means(signals: Sequence[TokenSignals]) -> NDArray[np.float64]:
 
 
 def neighbours(model: Any, windows: Sequence[Window], kind: str) -> dict[str, NDArray[np.float64]]:
-    """Return the mean log-probabilities of each window's neighbours of a kind: ``[B, J, groups]``."""
+    """Return the mean log-probabilities of each window's neighbours of a kind: ``[B, J, groups]``.
+
+    NaN where a neighbour has no such window, or the same one: what a change leaves as it was says nothing.
+    """
     import torch
 
     columns = []
@@ -86,13 +89,19 @@ def neighbours(model: Any, windows: Sequence[Window], kind: str) -> dict[str, ND
         moved = [_moved(model.info.scheme, window, kind)[j] for window in windows]
         held = [(own, w[own.index] if own.index < len(w) else None) for own, w in zip(windows, moved, strict=True)]
         column = np.full((len(windows), len(model.info.scheme.groups)), nan)
-        there = [b for b, (_, other) in enumerate(held) if other is not None]
-        chosen = [other for _, other in held if other is not None]
+        there = [b for b, (own, other) in enumerate(held) if other is not None and not _alike(own, other)]
+        chosen = [moved[b][windows[b].index] for b in there]
         if chosen:
             tokens = torch.from_numpy(np.stack([w.tokens[None] for w in chosen]))
             column[there] = means(score(model, model.encode(tokens), chosen))
         columns.append(column)
     return {"means": np.stack(columns, axis=1)}
+
+
+def _alike(one: Window, other: Window) -> bool:
+    """Say whether a model is given the same for both."""
+    held = ((one.tokens, other.tokens), *((one.inputs[name], other.inputs[name]) for name in one.inputs))
+    return all(np.array_equal(a, b) for a, b in held) and len(one.bar_tokens) == len(other.bar_tokens)
 
 
 def _moved(scheme: Any, window: Window, kind: str) -> list[list[Window]]:

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from earwitness.errors import InputError, ModelError, nearest
 from earwitness.extractors import notes
 from earwitness.extractors.neighbours import NEIGHBOURS
-from earwitness.extractors.token import TokenSignals
+from earwitness.extractors.token import TokenSignals, over_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from earwitness.models.base import ModelInfo, TokenModel
 
-VERSION = 2  # raise it when what a pass stores changes: stored signals are keyed by it
+VERSION = 3  # raise it when what a pass stores changes: stored signals are keyed by it
 TOKEN_NEIGHBOURS = 4
 RESAMPLED = 0.1  # share of the late codebooks' tokens that a token neighbour draws anew
-EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two
+EXTRA_PASSES = {  # forward passes (NFE) per segment, ``calls`` has the further ones; a backward pass counts two
     "reference": 1,
     "neighbours": len(NEIGHBOURS),
     "token_neighbours": 1 + TOKEN_NEIGHBOURS,
@@ -36,6 +36,12 @@ EXTRA_PASSES = {  # forward passes (NFE) per segment; a backward pass counts two
     "gradient": 3,
     **notes.PASSES,
 }
+
+
+def calls(passes: Mapping[str, int], info: ModelInfo) -> int:
+    """Return the network calls of passes, given with their numbers of forward passes: masked models need several."""
+    halves = sum(name.startswith("prefix_") for name in passes) if info.calls > 1 else 0
+    return (sum(passes.values()) + halves) * info.calls
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def extend(
     """
     import torch
 
-    check(passes, model.info)
+    check(passes, model.info, reference.info if reference else None)
     scheme = model.info.scheme  # of whose signals every row repeats the codes
     codes = torch.from_numpy(np.stack([s.codes[: 1 if scheme else None] for s in signals])).long().to(model.info.device)
     batch = Batch(model, audio, captions, codes, reference, prefixes or {})
@@ -102,8 +108,8 @@ def extend(
     return [replace(s, extras={**s.extras, **new}) for s, new in zip(signals, found, strict=True)]
 
 
-def check(passes: Sequence[str], info: ModelInfo) -> None:
-    """Refuse passes that do not exist, or that make no sense for what a model hears or reads.
+def check(passes: Sequence[str], info: ModelInfo, reference: ModelInfo | None = None) -> None:
+    """Refuse passes that do not exist, that make no sense for what a model hears or reads, or whose reference cannot.
 
     Raises
     ------
@@ -120,6 +126,21 @@ def check(passes: Sequence[str], info: ModelInfo) -> None:
         if info.scheme is not None and name not in (*notes.PASSES, *notes.SHARED):
             able = ", ".join((*notes.PASSES, *notes.SHARED))
             raise InputError(f"{info.name} reads notes, and the pass {name!r} is for sound; expected one of {able}")
+    if "reference" in passes and reference is not None:
+        _check_reference(reference, info)
+
+
+def _check_reference(other: ModelInfo, info: ModelInfo) -> None:
+    """Refuse a second model that does not score what the first one does, or would have to beyond its training."""
+    if other.family != "token":
+        raise InputError(f"{other.name} is a {other.family} model; a reference for {info.name} must be a token model")
+    if other.scheme != info.scheme:
+        raise InputError(f"{other.name} does not read what {info.name} reads; name another reference")
+    if info.scheme is None and other.segment_seconds < info.segment_seconds:
+        raise InputError(
+            f"{other.name} was trained on {other.segment_seconds:g} s and would be given {info.segment_seconds:g} s of "
+            f"{info.name}; name a reference whose window is at least as long"
+        )
 
 
 def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
@@ -164,11 +185,9 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
     other = batch.reference
     if other is None:
         raise InputError("the pass 'reference' needs reference=, a model that saw none of the recordings")
-    if other.info.scheme != batch.model.info.scheme:
-        raise InputError(f"{other.info.name} does not read what {batch.model.info.name} reads; name another reference")
     if other.info.scheme is not None:
-        scored = notes.score(other, batch.codes.to(other.info.device), batch.captions)
-        return {"nats_per_frame": notes.means(scored).sum(axis=1), "same_tokens": np.ones(len(scored))}
+        means = notes.means(notes.score(other, batch.codes.to(other.info.device), batch.captions))
+        return {"nats_per_frame": over_rows(means) * means.shape[1], "same_tokens": np.ones(len(means))}
     audio, rates = batch.audio.cpu().numpy(), (other.info.sample_rate, batch.model.info.sample_rate)
     if other.info.channels != audio.shape[1]:
         audio = np.repeat(audio.mean(axis=1, keepdims=True), other.info.channels, axis=1)
@@ -221,8 +240,9 @@ def _token_neighbours(batch: Batch) -> dict[str, NDArray[np.float64]]:
 def _prefix(batch: Batch, kind: str, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
     """Mean log-probabilities ``[B, K]`` of each segment's first half, after another recording and without it.
 
-    Prefix and half segment together are as long as the window that the model was trained on. The model is causal, so
-    the half without a prefix is read from the conditional stream, at the same positions.
+    Prefix and half segment together are as long as the window that the model was trained on. In a causal model the
+    half without a prefix is read from the conditional stream, at the same positions; a masked model saw the other half
+    there, and is asked once more.
     """
     import torch
 
@@ -238,6 +258,8 @@ def _prefix(batch: Batch, kind: str, signals: Sequence[TokenSignals]) -> dict[st
     prefix = given[:, -(frames - half) :].to(batch.codes).expand(len(batch.codes), -1, -1)
     joined = torch.cat([prefix, batch.codes[..., :half]], dim=-1)
     after = _means(batch.model, joined, batch.captions, start=frames - half)
+    if batch.model.info.calls > 1:
+        return {"after": after, "alone": _means(batch.model, batch.codes[..., :half], batch.captions)}
     valid = signals[0].mask[:, frames - half :]
     alone = [
         [s.streams["conditional"].logp[q, :half][valid[q, -half:]].mean(dtype=np.float64) for q in range(books)]

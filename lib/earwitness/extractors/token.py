@@ -10,7 +10,7 @@ The book page *Methods: token attacks* explains the streams.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +181,27 @@ class TokenSignals:
         taken = {"codes", "mask", *(f"{s}.{f}" for s in names for f in FIELDS)}
         extras = {key: value for key, value in arrays.items() if key not in taken}
         return cls(arrays["codes"], arrays["mask"], streams, extras)
+
+
+def without_contrast(signals: TokenSignals) -> TokenSignals:
+    """Return the signals of a segment without a caption: no caption is the null condition, so there is no contrast.
+
+    What is left of it is empty, so that every attack on it says NaN; stored, it would be zeros and rounding.
+    """
+    if "contrast" not in signals.streams:
+        return signals
+    nothing = np.empty((0, 0), np.float32)
+    streams = {**signals.streams, "contrast": Stream(nothing, nothing, nothing, nothing, nothing)}
+    extras = {k: np.full_like(v, np.nan) if k.endswith("/contrast") else v for k, v in signals.extras.items()}
+    return replace(signals, streams=streams, extras=extras)
+
+
+def over_rows(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean over codebooks or groups ``[..., K]``, those without tokens (NaN) left out; NaN without any."""
+    seen = np.isfinite(values)
+    number = seen.sum(axis=-1)
+    total = np.where(seen, values, 0).sum(axis=-1, dtype=np.float64)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 def extract(model: TokenModel, audio: Tensor, captions: list[Any] | None) -> list[TokenSignals]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
+from earwitness.manifest import file_hash
 from earwitness.models.files import read_json
 from earwitness.models.pretrained import badge, headers, load_pretrained
 from earwitness.models.windowed import WindowedModel
@@ -58,7 +59,9 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "channels": 0,
         "segment_seconds": 0.0,
         "badge": badge(sum(map(math.prod, headers(folder).values())), pocket=pocket),
-        "scheme": MiditokScheme(folder.absolute(), min(context, LONGEST), begins, ends, bool(tokenizer.is_trained)),
+        "scheme": MiditokScheme(
+            folder.absolute(), min(context, LONGEST), begins, ends, bool(tokenizer.is_trained), file_hash(folder / FILE)
+        ),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,15 @@ class MiditokScheme:
     """How a model with a tokenizer of miditok's reads: windows of ``window`` inputs.
 
     ``begins`` and ``ends`` say whether a piece gets BOS and EOS, ``merged`` whether the tokenizer merges tokens.
+    ``tokenizer`` is its file's SHA-256: two folders that hold the same one read alike.
     """
 
-    folder: Path
+    folder: Path = field(compare=False)
     window: int
     begins: bool = False
     ends: bool = False
     merged: bool = False
+    tokenizer: str = ""
 
     @property
     def name(self) -> str:
@@ -116,7 +118,7 @@ class MiditokScheme:
     def to_plain(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
         kept = {"window": self.window, "begins": self.begins, "ends": self.ends, "merged": self.merged}
-        return {"name": self.name, "folder": str(self.folder), **kept}
+        return {"name": self.name, "folder": str(self.folder), "tokenizer": self.tokenizer, **kept}
 
     @classmethod
     def from_plain(cls, fields: dict[str, Any]) -> MiditokScheme:
