@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earwitness import windows
-from earwitness.audio import LEVEL_DBFS, AudioSpec, cut, level_dbfs, load, prepare
+from earwitness.audio import LEVEL_DBFS, AudioSpec, condition, cut, level_dbfs, load, prepare
 from earwitness.errors import AudioError
 from tests.tiny import RATE, recording, tune
 
@@ -59,6 +59,28 @@ def test_stereo_models_hear_two_channels_and_mono_ones_the_mean_or_the_first(tmp
         np.testing.assert_allclose(streamed.audio, whole.audio, atol=1e-5)
     assert first.key() != SPEC.key()
     assert "first_channel" not in SPEC.key()
+
+
+@pytest.mark.parametrize("seconds", [10.0, 10.1, 10.24, 11.0])
+def test_zeros_fill_only_the_window_that_training_filled(seconds: float) -> None:
+    plain = AudioSpec(RATE, 1, 10.24)
+    filled = AudioSpec(RATE, 1, 10.24, pad_seconds=0.24)
+    assert filled.key() == plain.key() | {"pad_seconds": 0.24}
+    audio = condition(tune(seconds, 1)[None] + 0.2, RATE, filled)
+    (segment,) = cut(audio, filled)
+    heard = min(audio.shape[1], filled.segment_samples)
+    start = round(segment.start_s * RATE)
+    np.testing.assert_array_equal(segment.audio[:, :heard], audio[:, start : start + heard])
+    assert segment.audio.shape == (1, filled.segment_samples)
+    assert not segment.audio[:, heard:].any()
+    if seconds >= 10.24:
+        (same,) = cut(audio, plain)
+        assert (same.segment_id, same.start_s) == (segment.segment_id, segment.start_s)
+    else:
+        with pytest.raises(AudioError, match=r"segment of 10\.24 s; nothing is padded"):
+            cut(audio, plain)
+    with pytest.raises(AudioError, match=r"9\.99 s is shorter .* nothing under 10\.00 s is padded"):
+        cut(audio[:, : round(9.99 * RATE)], filled)
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,18 +9,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile as sf
 import yaml
 
 from earwitness import fullscale
 from earwitness.audit.request import Request, gather_tracks
 from earwitness.builders import builders
-from earwitness.errors import InputError
+from earwitness.errors import AudioError, InputError
 from earwitness.experiments import Page, load_registry
 from earwitness.extractors.run import passes_asked
+from earwitness.manifest import Track
 from earwitness.models.cards import read_cards
 from earwitness.pages import contents
-from earwitness.planning import identity
+from earwitness.planning import forecast, identity
+from earwitness.windows import segments, spec_of
 from tests.tiny import SAMPLE, sample_audio
 
 REAL = load_registry().tier("real")
@@ -63,6 +67,36 @@ def test_an_experiment_names_what_exists(page: Page) -> None:
         assert set(run.splits) <= set(builders()[corpus].card.splits)
         assert set(run.splits) <= wanted, "scored and on neither side"
         assert all(set(splits) & set(run.splits) for splits in roles.values())
+
+
+CLIPS = {
+    (page.parameters["model"], corpus): float(told[1])
+    for page in REAL
+    if (corpus := Path(page.scores[0].manifest).stem) in builders()
+    and (told := re.match(r"clips of (\d+) s", builders()[corpus].card.audio))
+}
+
+
+@pytest.mark.parametrize(("model", "corpus"), CLIPS)
+def test_the_clips_of_a_corpus_fill_its_models_window(model: str, corpus: str, tmp_path: Path) -> None:
+    """As the card has their length; a hundredth of a second less is what no training filled."""
+    seconds, spec = CLIPS[model, corpus], spec_of(identity(model, allow_download=False)[0])
+    noise = 0.1 * np.random.default_rng(0).standard_normal(round(seconds * 44_100))
+    sf.write(tmp_path / "clip.wav", noise, 44_100)
+    (segment,) = segments(tmp_path / "clip.wav", spec)
+    assert segment.audio.shape == (spec.channels, spec.segment_samples)
+    tracks = [Track("clip", tmp_path / "clip.wav", "suspect")]
+    found = forecast(model, tracks)
+    assert (found.tracks, found.segments_missing, found.exclusions) == (1, 1, [])
+    sf.write(tmp_path / "clip.wav", noise[:-441], 44_100)
+    with pytest.raises(AudioError, match="shorter than the model's segment"):
+        list(segments(tmp_path / "clip.wav", spec))
+    assert forecast(model, tracks).tracks == 0
+
+
+def test_the_corpora_of_ten_second_clips_are_tried_with_both_families() -> None:
+    assert {corpus for _, corpus in CLIPS} == {"audiocaps", "audioset", "musiccaps"}
+    assert {"declare-lab/tango2", "cvssp/audioldm-s-full-v2", "facebook/audiogen-medium"} <= {m for m, _ in CLIPS}
 
 
 def test_no_build_runs_them_and_the_book_shows_only_what_was_run(

@@ -2,8 +2,8 @@
 
 Conventions: audio is float32 ``[C, samples]`` in [-1, 1]; levels are dBFS of the root mean square; times are seconds.
 Whatever differs between the two sides of a comparison can be mistaken for membership, so nothing here looks at a role:
-one level for all, fixed-length segments without padding, offsets drawn from the recording's own content and the seed.
-The book page *Methods: audio preparation* lists the traps behind each rule.
+one level for all, fixed-length segments, padded only as in training, offsets drawn from the
+recording's own content and the seed. The book page *Methods: audio preparation* lists the traps behind each rule.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
 LEVEL_DBFS = -20.0  # every track is brought to this level before it is cut
 SILENCE_DBFS = -60.0  # a segment more than 40 dB under its own track's level counts as silent
+OPTIONAL = {"first_channel", "pad_seconds"}  # not in the key where they change nothing
 MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
@@ -41,6 +42,7 @@ class AudioSpec:
 
     ``max_segments`` caps the segments per track (drawn from the content, not the label); 0 means all that fit.
     ``first_channel``: a mono model hears the first channel of a stereo recording, not the mean of both.
+    ``pad_seconds``: zeros, at most, that fill the window after a shorter recording, as they did in training.
     """
 
     sample_rate: int
@@ -49,12 +51,13 @@ class AudioSpec:
     seed: int = 0
     max_segments: int = 0
     first_channel: bool = False
+    pad_seconds: float = 0.0
 
     @classmethod
     def of(cls, info: ModelInfo, seed: int = 0, max_segments: int = 0) -> AudioSpec:
         """Return what a model hears."""
         first = info.mixdown == "first"
-        return cls(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first)
+        return cls(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first, info.pad_seconds)
 
     @property
     def segment_samples(self) -> int:
@@ -63,7 +66,7 @@ class AudioSpec:
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by."""
-        own = {name: value for name, value in asdict(self).items() if name != "first_channel" or value}
+        own = {name: value for name, value in asdict(self).items() if value or name not in OPTIONAL}
         return {"audio_version": VERSION, "soundfile": sf.__libsndfile_version__, **own}
 
 
@@ -243,9 +246,10 @@ def offsets(digest: bytes, total: int, spec: AudioSpec) -> list[int]:
     """Return where segments start, in samples of ``total``, drawn from the content's hash and the seed."""
     length = spec.segment_samples
     if total < length:
+        padded = f"under {spec.segment_seconds - spec.pad_seconds:.2f} s " if spec.pad_seconds else ""
         raise AudioError(
             f"{total / spec.sample_rate:.2f} s is shorter than the model's segment of {spec.segment_seconds:.2f} s; "
-            "nothing is padded, so use a longer recording"
+            f"nothing {padded}is padded, so use a longer recording"
         )
     rng = np.random.default_rng([spec.seed, *np.frombuffer(digest, np.uint32).tolist()])
     count = total // length
@@ -279,7 +283,9 @@ def cut(audio: np.ndarray, spec: AudioSpec) -> list[Segment]:
     AudioError
         Shorter than one segment, or no segment above the energy floor.
     """
-    digest = hashlib.sha256(audio.tobytes()).digest()
+    digest, short = hashlib.sha256(audio.tobytes()).digest(), spec.segment_samples - audio.shape[1]
+    if 0 < short <= round(spec.pad_seconds * spec.sample_rate):  # its mean is 0 by now, so zeros add no step
+        audio = np.pad(audio, ((0, 0), (0, short)))
     starts = offsets(digest, audio.shape[1], spec)
     pieces = ((start, audio[:, start : start + spec.segment_samples]) for start in starts)
     return list(audible(pieces, digest, spec))

@@ -196,8 +196,9 @@ def forecast(
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
     for _, track in keyed:
-        if not lengths[track.track_id] >= info.segment_seconds:  # a symbolic model's is 0: it counts tokens
-            reason = f"{track.path.name}: {lengths[track.track_id]:.2f} s, shorter than {info.segment_seconds:.2f} s"
+        least = info.segment_seconds - info.pad_seconds
+        if not lengths[track.track_id] >= least:  # a symbolic model's is 0: it counts tokens
+            reason = f"{track.path.name}: {lengths[track.track_id]:.2f} s, shorter than {least:.2f} s"
             unknown = np.isnan(lengths[track.track_id])
             excluded.append(exclusion(track, f"{track.path.name}: not readable as audio" if unknown else reason))
     out = {row["track_id"] for row in excluded}
@@ -237,7 +238,7 @@ def _segments_of(track: Track, seconds: float, spec: Spec) -> int:
             return sum(1 for _ in windows_of(track.path, spec))
         except AudioError:
             return 0
-    count = int(seconds // spec.segment_seconds)
+    count = max(1, int(seconds // spec.segment_seconds))  # one that is padded counts
     return min(count, spec.max_segments) if spec.max_segments else count
 
 

@@ -3,7 +3,7 @@
 Conventions: z is the clean latent ``[B, C, ...]``, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps, and the network's
 prediction is always of eps. Timesteps are thousandths of the schedule. Noise depends on (seed, timestep, repeat) alone:
 every item of every role meets the same, whatever its place in a batch (methods: 2.0.3). Norms are over all entries of
-the latent; segments are never padded, so there is nothing to mask.
+the latent; segments are padded only as in training, alike for every role, so nothing is masked.
 
 The book page *Methods: diffusion attacks* explains the passes.
 """
@@ -170,7 +170,7 @@ def extract(
     model : DenoisingModel
         A loaded model.
     audio : Tensor
-        ``[B, C, samples]`` float32 in [-1, 1] at the model's sample rate, one window each; never padded.
+        ``[B, C, samples]`` float32 in [-1, 1] at the model's sample rate, one window each.
     captions : list of str or None
         One per segment; ``None`` leaves the null and audio conditions.
     passes : iterable of str, optional

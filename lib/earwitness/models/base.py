@@ -6,12 +6,16 @@ The book page *Methods: models* explains both families.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from math import isclose
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from earwitness.symbolic.windows import Scheme
+
+
+PADDED_SECONDS, FILLED_SECONDS = 0.24, 10.24  # AudioLDM's family and Tango heard clips of ten seconds, zero-padded
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,12 @@ class ModelInfo:
     def kind(self) -> str:
         """``"symbolic"`` for a token model that reads scores, else the family: whose frozen features an audit takes."""
         return self.family if self.scheme is None else "symbolic"
+
+    @property
+    def pad_seconds(self) -> float:
+        """How much shorter than the window a clip may be, because training filled the rest with zeros too."""
+        filled = self.family == "diffusion" and isclose(self.segment_seconds, FILLED_SECONDS)
+        return PADDED_SECONDS if filled else 0.0
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
