@@ -75,9 +75,10 @@ def exclusion(track: Track, reason: str) -> dict[str, str]:
 def track_key(path: Path, content: str, caption: str) -> str:
     """Return the key of a recording under a caption: its bytes, the caption, and PyAV's versions where that decodes it.
 
-    The versions of soundfile's decoders, which read all other formats, are in the key of the store.
+    The versions of soundfile's decoders, which read all other formats, are in the key of the store. No caption is no
+    text: models are told nothing.
     """
-    return digest([content, caption, *([demux.version()] if demux.handles(path) else [])])
+    return digest([content, caption or None, *([demux.version()] if demux.handles(path) else [])])
 
 
 def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[dict[str, str]]]:

@@ -226,9 +226,14 @@ def pfami_tilt(signals: DenoisingSignals, *, stream: str) -> float:
 
 
 def gain(signals: DenoisingSignals, better: str, worse: str) -> float:
-    """Mean over timesteps of the squared error under one condition minus that under another, same noise in both."""
+    """Mean over timesteps of the squared error under one condition minus that under another, same noise in both.
+
+    NaN where the two say the same: there is no contrast, and an exact 0 would pass for a measured one.
+    """
     ours, theirs = signals.get("grid", better), signals.get("grid", worse)
-    return mean(np.square(theirs) - np.square(ours)) if ours.size and theirs.size else nan
+    if not ours.size or not theirs.size or np.array_equal(ours, theirs):
+        return nan
+    return mean(np.square(theirs) - np.square(ours))
 
 
 @attack(

@@ -147,9 +147,14 @@ def common_noise(seed: int, t: int, repeat: int, shape: tuple[int, ...]) -> Tens
 
 
 def reduced(caption: str, how: str) -> str:
-    """Return CLiD's reduced caption: its first ``"half"``, or an ``"other"`` one, chosen by the caption itself."""
+    """Return CLiD's reduced caption: its first ``"half"``, or an ``"other"`` one, chosen by the caption itself.
+
+    An empty caption is no text, and nothing stands in its place.
+    """
+    words = caption.split()
+    if not words:
+        return ""
     if how == "half":
-        words = caption.split()
         return " ".join(words[: max(1, len(words) // 2)])
     choice = int(hashlib.sha256(caption.encode()).hexdigest()[:8], 16)
     return OTHER_CAPTIONS[choice % len(OTHER_CAPTIONS)]
@@ -204,7 +209,19 @@ def extract(
 
     predictors = {c: _predictor(model, _condition(model, c, captions, audio)) for c in wanted.conditions}
     run = Run(predictors, model.alphas_cumprod, latents, noise, model)
-    return [DenoisingSignals(values) for values in run.extract(wanted)]
+    found = run.extract(wanted)
+    for values, caption in zip(found, captions or (), strict=captions is not None):
+        _level(values, caption)
+    return [DenoisingSignals(values) for values in found]
+
+
+def _level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
+    """Give conditions that say the same the same errors, to the last bit: CLiD must see that there is no contrast."""
+    told = {"conditional": caption, "null": "", **{how: reduced(caption, how) for how in REDUCED}}
+    same = [f"grid/{c}" for c, text in told.items() if text.split() == caption.split()]
+    held = [name for name in same if name in values]
+    for name in held[1:]:
+        values[name] = values[held[0]]
 
 
 def _condition(model: DenoisingModel, name: str, captions: list[str] | None, audio: Tensor) -> Condition:

@@ -126,7 +126,10 @@ class DenoisingModel(Protocol):
         ...
 
     def condition(self, name: str, captions: list[str] | None, audio: Tensor | None) -> Condition:
-        """Return a condition: ``"text"`` reads the captions, ``"audio"`` the audio, ``"null"`` counts either."""
+        """Return a condition: ``"text"`` reads the captions, ``"audio"`` the audio, ``"null"`` counts either.
+
+        An empty caption is no text: the null condition.
+        """
         ...
 
     def predict_noise(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:

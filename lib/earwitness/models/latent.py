@@ -122,7 +122,8 @@ class LatentModel:
     def condition(self, name: str, captions: list[str] | None, audio: Tensor | None) -> Condition:
         """Return a condition for a batch (see ``DenoisingModel``).
 
-        Captions are encoded one at a time, so that an item's condition never depends on its batch mates' lengths.
+        Captions are encoded one at a time, so that an item's condition never depends on its batch mates' lengths; an
+        empty one is no text, the null condition.
 
         Raises
         ------
@@ -139,7 +140,7 @@ class LatentModel:
         with torch.no_grad():
             if name == "audio":
                 return self.listen(audio, captions)  # type: ignore[arg-type]
-            words: list[str | None] = [None] * len(given) if name == "null" else list(captions or ())
+            words: list[str | None] = [None if name == "null" or not str(said).strip() else said for said in given]
             if len(self._spoken) > CAPTIONS_HELD:
                 self._spoken.clear()
             for caption in dict.fromkeys(words):
