@@ -393,6 +393,29 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda f: _edit(f / "scheduler" / "scheduler_config.json", beta_schedule="cubic"),
         "not a schedule we know",
     ),
+    **{
+        f"timesteps {value!r}": (
+            "audioldm",
+            lambda f, value=value: _edit(f / "scheduler" / "scheduler_config.json", num_train_timesteps=value),
+            f"scheduler: {value!r} timesteps is beyond belief",
+        )
+        for value in (None, "many", -5, 0, 10**9)
+    },
+    "betas above 1": (
+        "audioldm",
+        lambda f: _edit(f / "scheduler" / "scheduler_config.json", beta_start=0.5, beta_end=2),
+        "betas leave the range 0 to 1",
+    ),
+    "trained betas": (
+        "audioldm",
+        lambda f: _edit(f / "scheduler" / "scheduler_config.json", trained_betas=[0.1, "a"]),
+        "not a schedule we know",
+    ),
+    "no betas": (
+        "audioldm",
+        lambda f: _edit(f / "scheduler" / "scheduler_config.json", trained_betas=[]),
+        "betas leave the range 0 to 1",
+    ),
     "shape": (
         "audioldm",
         lambda f: _edit(f / "unet" / "config.json", block_out_channels=[8, 32]),
@@ -416,6 +439,34 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     ),
     "json": ("audioldm", lambda f: (f / "unet" / "config.json").write_text("{"), "not JSON"),
     "tokenizer": ("audioldm", lambda f: [p.unlink() for p in (f / "tokenizer").iterdir()], "tokenizer"),
+    "no extractor": (
+        "audioldm2",
+        lambda f: _remove(f / "feature_extractor" / "preprocessor_config.json"),
+        "feature_extractor: expected preprocessor_config.json, found none",
+    ),
+    "extractor": (
+        "audioldm2",
+        lambda f: (f / "feature_extractor" / "preprocessor_config.json").write_text("{"),
+        "preprocessor_config.json: not JSON",
+    ),
+    "extractor of nothing": (
+        "audioldm2",
+        lambda f: _edit(f / "feature_extractor" / "preprocessor_config.json", feature_size="wide"),
+        "no feature extractor of CLAP",
+    ),
+    "musicldm's ears": (
+        "musicldm",
+        lambda f: _remove(f / "feature_extractor" / "preprocessor_config.json"),
+        "feature_extractor: expected preprocessor_config.json, found none",
+    ),
+    "no ears": ("musicldm", lambda f: _remove(f / "feature_extractor"), "lacks feature_extractor"),
+    "clap without ears": (
+        "audioldm",
+        lambda f: (f / "clap").mkdir(),
+        "clap: expected preprocessor_config.json, found none",
+    ),
+    "no window": ("audioldm", lambda f: _edit(f / "unet" / "config.json", sample_size=0), "windows of 0 frames"),
+    "stereo rate": ("stable_audio", lambda f: _edit(f / "vae" / "config.json", sampling_rate=0), "channels at 0 Hz"),
     "speech": (
         "audioldm2",
         lambda f: _edit(f / "text_encoder_2" / "config.json", model_type="vits"),

@@ -33,9 +33,13 @@ def _frames(config: dict[str, Any], unet: dict[str, Any]) -> Any:
 
 
 def _listens(folder: Path, config: dict[str, Any]) -> bool:
-    """Say whether the folder holds an audio half."""
-    whole = config["_class_name"] == "MusicLDMPipeline"
-    return (folder / ("feature_extractor" if whole else "clap") / "preprocessor_config.json").is_file()
+    """Say whether the folder holds an audio half: MusicLDM's must, in AudioLDM's it is an addition."""
+    part = "feature_extractor" if config["_class_name"] == "MusicLDMPipeline" else "clap"
+    if part == "clap" and not (folder / part).is_dir():
+        return False
+    pipelines.require(folder, (part,))
+    read_json(folder / part / pipelines.EARS)
+    return True
 
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
 def load(folder: Path, info: ModelInfo) -> AudioLDM:
     """Load an AudioLDM or MusicLDM folder (see ``earwitness.models.load_model``)."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import ClapFeatureExtractor, ClapModel, ClapTextModelWithProjection, SpeechT5HifiGan
+    from transformers import ClapModel, ClapTextModelWithProjection, SpeechT5HifiGan
 
     config = read_json(folder / "model_index.json")
     schedule = latent.schedule(folder)
@@ -66,8 +70,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM:
     loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
     loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
     if "audio" in info.conditions:
-        heard = folder / ("feature_extractor" if whole else "clap")
-        loaded["extractor"] = ClapFeatureExtractor.from_pretrained(heard, local_files_only=True)
+        loaded["extractor"] = pipelines.load_extractor(folder, "feature_extractor" if whole else "clap")
         loaded["clap"] = loaded["text_encoder"] if whole else pipelines.load_part(folder, "clap", ClapModel, info.dtype)
         if not whole:
             check_same_text_half(loaded["clap"], loaded["text_encoder"], f"{folder.name}/clap")

@@ -41,7 +41,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
 def load(folder: Path, info: ModelInfo) -> AudioLDM2:
     """Load an AudioLDM 2 folder (see ``earwitness.models.load_model``)."""
     from diffusers import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel, AutoencoderKL
-    from transformers import ClapFeatureExtractor, ClapModel, GPT2Model, SpeechT5HifiGan, T5EncoderModel
+    from transformers import ClapModel, GPT2Model, SpeechT5HifiGan, T5EncoderModel
 
     second = read_json(folder / "text_encoder_2" / "config.json").get("model_type")
     if second != "t5":
@@ -61,7 +61,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM2:
     loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
     for name in ("tokenizer", "tokenizer_2"):
         loaded[name] = pipelines.load_tokenizer(folder, name)
-    loaded["extractor"] = ClapFeatureExtractor.from_pretrained(folder / "feature_extractor", local_files_only=True)
+    loaded["extractor"] = pipelines.load_extractor(folder, "feature_extractor")
     spec = latent.front_end(read_json(folder / "vocoder" / "config.json"))
     return AudioLDM2(loaded, schedule, spec, info)
 

@@ -44,6 +44,11 @@ def window(folder: Path, frames: Any, vae: dict[str, Any], vocoder: dict[str, An
         frames = int(frames)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    if min(frames, spec.hop, spec.bands) < 1:
+        raise ModelError(
+            f"{folder.name}: expected numbers above 0, found windows of {frames} frames of {spec.hop} samples and "
+            f"{spec.bands} mel bands; fetch the configurations again"
+        )
     if spec.bands % factor:
         raise ModelError(f"{folder.name}: {spec.bands} mel bands do not divide by the autoencoder's factor {factor}")
     return {

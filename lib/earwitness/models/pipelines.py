@@ -24,6 +24,7 @@ PIPELINES = {  # the class that model_index.json names
     "StableAudioPipeline": "stable_audio",
 }
 INDEX, TANGO = "model_index.json", "main_config.json"  # diffusers' layout, and that of Tango's authors
+EARS = "preprocessor_config.json"
 LONGEST_TEXT = 512  # tokens, where a tokenizer states no limit
 MOST_LAYERS = 1000  # per block; beyond it a configuration is damaged
 
@@ -140,6 +141,20 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         raise ModelError(f"{folder.name}/{name}: no tokenizer ({first_line(error)}); fetch the folder again") from None
     tokenizer.model_max_length = min(tokenizer.model_max_length, LONGEST_TEXT)
     return tokenizer
+
+
+def load_extractor(folder: Path, name: str) -> Any:
+    """Load what turns audio into the input of a pipeline folder's CLAP."""
+    from transformers import ClapFeatureExtractor
+
+    read_json(folder / name / EARS)
+    try:
+        return ClapFeatureExtractor.from_pretrained(folder / name, local_files_only=True)
+    except Exception as error:
+        # Whatever a library makes of a configuration that makes no sense.
+        raise ModelError(
+            f"{folder.name}/{name}: no feature extractor of CLAP ({first_line(error)}); fetch the folder again"
+        ) from None
 
 
 def quiet() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError, nearest
+from earwitness.models.pretrained import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ DISCRETE = (
 )  # fmt: skip
 CONTINUOUS = ("CosineDPMSolverMultistepScheduler",)
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+MOST_STEPS = 100_000
 CONTINUOUS_STEPS = 1000  # continuous time in [0, 1) is addressed in thousandths
 
 
@@ -96,10 +98,15 @@ def _betas(where: str, config: dict[str, Any]) -> Tensor:
 
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
     given = {key: config[key] for key in keys if key in config}
-    if int(given.get("num_train_timesteps", 1000)) > 100_000:
-        raise ModelError(f"{where}: {given['num_train_timesteps']} timesteps is beyond belief; fetch the file again")
+    steps = given.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        raise ModelError(f"{where}: {steps!r} timesteps is beyond belief; fetch the file again")
     try:
-        found: Tensor = DDPMScheduler(**given).alphas_cumprod
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ModelError(f"{where}: not a schedule we know ({error})") from None
-    return found.float()
+        found = DDPMScheduler(**given)
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{where}: not a schedule we know ({first_line(error)})") from None
+    betas: Tensor = found.betas
+    if not len(betas) or not ((betas > 0) & (betas <= 1)).all():
+        raise ModelError(f"{where}: its betas leave the range 0 to 1, so noise would not grow; fetch the file again")
+    levels: Tensor = found.alphas_cumprod.float()
+    return levels

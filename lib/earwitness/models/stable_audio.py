@@ -32,14 +32,19 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     network, vae = (read_json(folder / name / "config.json") for name in ("transformer", "vae"))
     try:
         rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
-        seconds, channels = int(network["sample_size"]) * hop / rate, int(vae["audio_channels"])
+        frames, channels = int(network["sample_size"]), int(vae["audio_channels"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    if min(rate, hop, frames, channels) < 1:
+        raise ModelError(
+            f"{folder.name}: expected numbers above 0, found {channels} channels at {rate} Hz in windows of {frames} "
+            f"frames of {hop} samples; fetch the configurations again"
+        )
     return {
         "family": "diffusion",
         "sample_rate": rate,
         "channels": channels,
-        "segment_seconds": seconds,
+        "segment_seconds": frames * hop / rate,
         "badge": pipelines.label(folder, "transformer", pocket=pocket),
         "conditions": ("text", "null"),
     }
