@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,15 @@ def rows(count: int = 6, seed: int = 0) -> list[dict[str, object]]:
         }
         for i in range(count)
     ]
+
+
+def test_only_models_that_hear_the_recording_itself_are_scored_anew() -> None:
+    """The level that CLAP hears changed: a diffusion model without the audio condition keeps its stored signals."""
+    plain = replace(INFO, family="diffusion", conditions=("text", "null"))
+    listening = replace(plain, conditions=("text", "null", "audio"))
+    versions = [Store(info, SPEC).identity["extractors"]["diffusion"] for info in (plain, listening)]
+    assert versions == [1, 2]
+    assert Store(plain, SPEC).folder != Store(listening, SPEC).folder
 
 
 @pytest.fixture

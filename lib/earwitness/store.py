@@ -107,7 +107,7 @@ class Store:
             "model": info.key(),
             "audio": spec.key(),
             "extractors": {
-                info.family: {"token": token.VERSION, "diffusion": diffusion.VERSION}[info.family],
+                info.family: diffusion.version(info) if info.family == "diffusion" else token.VERSION,
                 "blind": blind.VERSION,
             },
         } | ({"further": dict(further)} if further else {})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earwitness.extractors.denoise import Predictor
-    from earwitness.models.base import Condition, DenoisingModel
+    from earwitness.models.base import Condition, DenoisingModel, ModelInfo
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 OTHER_CAPTIONS = (  # CLiD's caption of another recording: fixed, so that no item depends on its batch mates
@@ -144,6 +144,11 @@ def common_noise(seed: int, t: int, repeat: int, shape: tuple[int, ...]) -> Tens
 
     drawn = np.random.default_rng([seed, t, repeat]).standard_normal((1, *shape), dtype=np.float32)
     return torch.from_numpy(drawn)
+
+
+def version(info: ModelInfo) -> int:
+    """Return what a model's stored signals are keyed by: they changed where CLAP hears the recording at its level."""
+    return VERSION + ("audio" in info.conditions)
 
 
 def reduced(caption: str, how: str) -> str:

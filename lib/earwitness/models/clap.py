@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
+from earwitness.models.mel import normalise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,14 +38,16 @@ def text_embedding(clap: Any, tokenizer: Any, caption: str) -> Tensor:
 
 
 def audio_embedding(clap: Any, extractor: Any, audio: Tensor, sample_rate: int) -> Tensor:
-    """Embed audio ``[B, samples]`` as AudioLDM's training does: 48 kHz, cut to 10 s or repeated. ``[B, D]``, length 1.
+    """Embed audio ``[B, samples]`` as AudioLDM's training does; what comes back is ``[B, D]``, of length 1.
 
-    The library draws a random crop of longer audio; it is cut here so that nothing is random.
+    The mean is removed and the peak brought to 0.5, for CLAP's front end keeps the level; then 48 kHz, cut to 10 s or
+    repeated. The library draws a random crop of longer audio; it is cut here so that nothing is random.
     """
     import torch
     from torchaudio.functional import resample
 
-    heard = resample(audio.float().cpu(), sample_rate, extractor.sampling_rate)[:, : extractor.nb_max_samples]
+    level = normalise(audio.float().cpu())
+    heard = resample(level, sample_rate, extractor.sampling_rate)[:, : extractor.nb_max_samples]
     rows = [
         extractor(row.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt", truncation="rand_trunc")
         for row in heard
