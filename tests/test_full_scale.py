@@ -39,6 +39,8 @@ def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() ->
     public = table[table["corpus"] != fullscale.OWN]
     both = public.groupby(["model", "corpus"])["question"].agg(set)
     assert all(questions == {"membership", "dataset inference"} for questions in both)
+    own = table[table["corpus"] == fullscale.OWN]
+    assert set(own["question"]) == {"dataset inference"}, "a rights holder suspects members and does not know them"
     used = set(table["corpus"]) - {fullscale.OWN}
     assert used <= set(builders())
     assert (table["calls"] > 0).all()
