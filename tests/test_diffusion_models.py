@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,32 @@ def test_tangos_own_layout_holds_the_same_autoencoder(folders: dict[str, Path], 
         torch.testing.assert_close(weights[name], value)
     with pytest.raises(ModelError, match="no vocoder"):
         models["tango_native"].decode(torch.zeros(1, 4, 8, 16))
+
+
+def test_tango_is_fetched_under_its_hub_name(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that holds the authors' files, of which a snapshot has what was asked for; the rest is put beside them."""
+    source, snapshot = folders["tango_native"], tmp_path / "snapshot"
+    beside = ("scheduler", "text_encoder", "tokenizer", "unet")
+
+    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        for path in source.iterdir():
+            if path.is_file() and any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                snapshot.mkdir(exist_ok=True)
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(ModelError, match="lacks unet, text_encoder, tokenizer, scheduler; .* fetches from elsewhere"):
+        ew.load_model("lab/tango")
+    for name in beside:
+        shutil.copytree(source / name, snapshot / name)
+    loaded: Any = ew.load_model("lab/tango")
+    assert loaded.info.revision == describe(str(source)).revision
+    (snapshot / "pytorch_model_main.bin").unlink()
+    with pytest.raises(ModelError, match=r"pytorch_model_main\.bin: expected this file, found none"):
+        describe(str(snapshot))
 
 
 def test_decoding_returns_one_window(models: dict[str, Any]) -> None:

@@ -17,6 +17,9 @@ from earwitness.errors import ModelError, nearest
 from earwitness.paths import reason_of
 
 CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
+TANGO_CONFIG = "main_config.json"  # the layout of Tango's authors, and the pickled tensors that go with it
+TANGO_WEIGHTS = ("pytorch_model_main.bin", "pytorch_model_vae.bin", "pytorch_model_stft.bin")
+PIPELINE = "model_index.json"  # diffusers' layout
 TENSORS = {".safetensors", ".bin", ".th", ".ckpt"}
 TEXTS = {".json", ".model", ".txt"}  # configurations and tokenizers
 CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "aiva", "boomy", "soundraw"}
@@ -100,6 +103,8 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
 
     try:
         folder = fetch(["*.safetensors", *(f"*{suffix}" for suffix in sorted(TEXTS))])
+        if (folder / TANGO_CONFIG).is_file() and not (folder / PIPELINE).is_file():
+            return fetch([*TANGO_WEIGHTS])
         return folder if any(folder.rglob("*.safetensors")) else fetch([CHECKPOINT, CODEC])
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.errors import ModelError
-from earwitness.models.files import read_json
+from earwitness.models.files import PIPELINE, TANGO_CONFIG, read_json
 from earwitness.models.pretrained import badge, first_line, headers, load_pretrained
 
 PIPELINES = {  # the class that model_index.json names
@@ -23,7 +23,6 @@ PIPELINES = {  # the class that model_index.json names
     "TangoPipeline": "tango",
     "StableAudioPipeline": "stable_audio",
 }
-INDEX, TANGO = "model_index.json", "main_config.json"  # diffusers' layout, and that of Tango's authors
 EARS = "preprocessor_config.json"
 LONGEST_TEXT = 512  # tokens, where a tokenizer states no limit
 MOST_LAYERS = 1000  # per block; beyond it a configuration is damaged
@@ -37,10 +36,10 @@ def family(name: str, folder: Path) -> tuple[Any, dict[str, Any]] | None:
     ModelError
         A pipeline of a family that is not read.
     """
-    if (folder / INDEX).is_file():
-        config = read_json(folder / INDEX)
-    elif (folder / TANGO).is_file():
-        config = {**read_json(folder / TANGO), "_class_name": "TangoPipeline"}
+    if (folder / PIPELINE).is_file():
+        config = read_json(folder / PIPELINE)
+    elif (folder / TANGO_CONFIG).is_file():
+        config = {**read_json(folder / TANGO_CONFIG), "_class_name": "TangoPipeline"}
     else:
         return None
     pipeline = str(config.get("_class_name"))
@@ -49,12 +48,13 @@ def family(name: str, folder: Path) -> tuple[Any, dict[str, Any]] | None:
     return import_module(f"earwitness.models.{PIPELINES[pipeline]}"), config
 
 
-def require(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse a pipeline folder that lacks a part, naming every missing one."""
+def require(folder: Path, names: tuple[str, ...], mend: str = "") -> None:
+    """Refuse a pipeline folder that lacks a part, naming every missing one and, if there is one, the ``mend``."""
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise ModelError(
-            f"{folder.name}: the pipeline folder lacks {', '.join(missing)}; it needs the parts {', '.join(names)}"
+            f"{folder.name}: the pipeline folder lacks {', '.join(missing)}; "
+            f"it needs the parts {', '.join(names)}{mend}"
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import latent, pipelines
-from earwitness.models.files import read_json
+from earwitness.models.files import PIPELINE, TANGO_WEIGHTS, read_json
 from earwitness.models.mel import MelSpec, mel_matrix
 from earwitness.models.pretrained import badge
 
@@ -29,15 +29,21 @@ if TYPE_CHECKING:
 LIBRARIES = ("diffusers",)
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 NATIVE = ("unet", "text_encoder", "tokenizer", "scheduler")  # folders beside the single files
-MAIN, VAE, STFT = "pytorch_model_main.bin", "pytorch_model_vae.bin", "pytorch_model_stft.bin"
+ELSEWHERE = (
+    ", which Tango's code fetches from elsewhere: put them into the folder as the book page Methods: models says"
+)
+MAIN, VAE, STFT = TANGO_WEIGHTS
 SPEC = MelSpec.of(16_000, 64, 160)
 SECONDS = 10.24  # fixed in Tango's code, whatever the configuration says
 
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
     """Return the fields of ``ModelInfo`` that the folder determines."""
-    native = (folder / MAIN).is_file()
-    pipelines.require(folder, NATIVE if native else NEEDED)
+    native = _is_native(folder)
+    if native:
+        pipelines.require(folder, NATIVE, ELSEWHERE)
+    else:
+        pipelines.require(folder, NEEDED)
     return {
         "family": "diffusion",
         "sample_rate": SPEC.sample_rate,
@@ -47,6 +53,11 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "badge": badge(_size(folder), pocket=pocket) if native else pipelines.label(folder, "unet", pocket=pocket),
         "conditions": ("text", "null"),
     }
+
+
+def _is_native(folder: Path) -> bool:
+    """Say whether a folder has the layout of Tango's authors, whole or not."""
+    return (folder / MAIN).is_file() or not (folder / PIPELINE).is_file()
 
 
 def _size(folder: Path) -> int:
@@ -80,7 +91,7 @@ def load(folder: Path, info: ModelInfo) -> Tango:
     from transformers import SpeechT5HifiGan, T5EncoderModel
 
     schedule = latent.schedule(folder)
-    if (folder / MAIN).is_file():
+    if _is_native(folder):
         loaded = _native(folder, info.dtype)
     else:
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": T5EncoderModel}
