@@ -16,7 +16,7 @@ import pytest
 import earwitness as ew
 from earwitness import signals as engine
 from earwitness import store as storage
-from earwitness.errors import InputError, ModelError
+from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.manifest import Track, file_hash
 from earwitness.shards import parse_shard
 from earwitness.signals import Signals, collect, summary
@@ -190,6 +190,26 @@ def test_a_damaged_part_is_set_aside_and_scored_again(
     assert "set aside" in caplog.text
     assert again.provenance["tracks_scored_now"] == 2
     pd.testing.assert_frame_equal(_table(again), whole)
+
+
+@pytest.mark.parametrize("gone", [1, 3])
+def test_signals_that_vanish_meanwhile_stop_the_run(
+    gone: int, folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = summary(collect(folder, audio))
+    real, calls = storage.Store.index, []
+
+    def index(self: storage.Store, keys: set[str] | None = None) -> pd.DataFrame:
+        calls.append(1)
+        if len(calls) == 2:  # after scoring: as ``earwitness clean --yes`` in another terminal
+            for path in sorted(self.folder.glob("part-*.parquet"))[:gone]:
+                path.unlink()
+        return real(self, keys)
+
+    monkeypatch.setattr(storage.Store, "index", index)
+    with pytest.raises(StoppedError, match=rf"signals of {2 * gone} of 6 tracks .* the same command goes on from here"):
+        collect(folder, audio)
+    assert summary(collect(folder, audio)) == whole
 
 
 def test_parts_are_plain_parquet_with_their_identity(folder: str, audio: list[Track], results: Path) -> None:

@@ -221,6 +221,8 @@ def collect(
         No track at all, none that can be scored, an unknown attack, or a costly one without what it needs.
     ModelError
         As ``load_model``.
+    StoppedError
+        Stored signals were removed or damaged while this ran, or the device failed.
     """
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
@@ -245,6 +247,11 @@ def collect(
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
     index = store.index({key for key, _ in keyed})
+    # A part can vanish meanwhile (``earwitness clean`` elsewhere): no verdict without its tracks.
+    if lost := {key for key, _ in keyed} - failed.keys() - set(index["track_key"]):
+        raise StoppedError(
+            f"{info.name}: signals of {len(lost)} of {len(keyed)} tracks were removed or damaged meanwhile; {RESUME}"
+        )
     found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(index, on="track_key")
     if found.empty and shard[1] == 1:
         raise InputError(f"none of {len(tracks)} tracks can be scored; first reason: {excluded[0]['reason']}")
