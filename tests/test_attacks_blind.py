@@ -1,15 +1,26 @@
 """Blind features: closed forms on known sounds, and blind attacks in the registry."""
 
 import math
+import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 
+import earwitness as ew
 from earwitness import attacks
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
-from earwitness.extractors.blind import AUDIO_FEATURES, CAPTION_FEATURES, FEATURES, FILE_FEATURES, BlindSignals
+from earwitness.extractors.blind import (
+    AUDIO_FEATURES,
+    BUCKET_FEATURES,
+    CAPTION_FEATURES,
+    FEATURES,
+    FILE_FEATURES,
+    BlindSignals,
+)
+from tests.inference_tables import score_table
 
 RATE = 16_000
 
@@ -116,6 +127,44 @@ def test_file_features(tmp_path, name, format_):
     assert found["file_rate"] == pytest.approx((tmp_path / name).stat().st_size / found["duration"])
     assert [f for f in blind.FORMATS if found[f"format_{f.lower()}"]] == [format_.upper()]
     assert (found["caption_words"], found["caption_characters"]) == (3, 14)
+
+
+def test_words_are_a_bag_without_case_or_punctuation():
+    found = blind.caption_features("Slow, sad slow piano.")
+    assert list(found) == list(CAPTION_FEATURES)
+    expected = dict.fromkeys(BUCKET_FEATURES, 0.0)
+    for word in ("slow", "sad", "slow", "piano"):
+        expected[f"caption_bucket_{zlib.crc32(word.encode()) % 16:02d}"] += 1 / 4
+    assert {name: found[name] for name in BUCKET_FEATURES} == expected
+    again = blind.caption_features("piano sad SLOW slow")
+    assert {name: again[name] for name in BUCKET_FEATURES} == expected
+    assert set(blind.caption_features("").values()) == {0.0}
+
+
+def test_the_bucket_of_a_word_is_the_same_on_every_machine():
+    found = blind.caption_features("piano")
+    assert [name for name in BUCKET_FEATURES if found[name]] == ["caption_bucket_12"]
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_captions_of_equal_length_with_other_words_close_the_gate(same):
+    words = [("calm", "warm", "soft"), ("loud", "cold", "hard")]  # as many words and characters on either side
+    table = score_table(40, 40, shift=1.5, segments=3)
+    rng = np.random.default_rng(0)
+    captions = {
+        track: " ".join(rng.permutation(words[0 if same or role == "suspect" else 1]))
+        for track, role in table.drop_duplicates("track_id").set_index("track_id")["role"].items()
+    }
+    rows = table[table["attack"] == "x0"].reset_index(drop=True)
+    told = pd.DataFrame([blind.caption_features(captions[track]) for track in rows["track_id"]])
+    assert {*zip(told["caption_words"], told["caption_characters"], strict=True)} == {(3, 14)}
+    columns = [rows.assign(attack=f"blind/{name}", score=told[name]) for name in CAPTION_FEATURES]
+    result = ew.infer(pd.concat([table, *columns]), features="x*", n_permutations=999)
+    gate = result.blind
+    assert result.verdict == ("evidence" if same else "not testable"), result.reasons
+    assert any("caption_bucket" in name for name in gate.features) == (not same)
+    assert not {"blind/caption_words", "blind/caption_characters"} & set(gate.features)
+    assert gate.p_value <= 0.01 or same
 
 
 def test_a_file_that_is_no_audio_is_named(tmp_path):

@@ -6,6 +6,8 @@ and libsndfile, about two milliseconds per segment. The book page *Methods: the 
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +25,7 @@ from earwitness.audio import AudioSpec, Segment, probe
 from earwitness.extractors import notes
 from earwitness.windows import Spec
 
-VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
+VERSION = 2  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
 LONG_WINDOW = 8192  # the same for chroma, which must resolve semitones
 MEL_BANDS, MFCCS = 40, 20
@@ -55,7 +57,9 @@ FILE_FEATURES = (
     "source_channels",
     *(f"format_{name.lower()}" for name in FORMATS),
 )
-CAPTION_FEATURES = ("caption_words", "caption_characters")
+WORD_BUCKETS = 16  # as few as let a gate of a few dozen tracks see words without drowning what the sound says
+BUCKET_FEATURES = tuple(f"caption_bucket_{i:02d}" for i in range(WORD_BUCKETS))
+CAPTION_FEATURES = ("caption_words", "caption_characters", *BUCKET_FEATURES)
 FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 
@@ -113,7 +117,7 @@ def extract(
     if path is not None:
         features |= file_features(path)
     if caption is not None:
-        features |= {"caption_words": float(len(caption.split())), "caption_characters": float(len(caption))}
+        features |= caption_features(caption)
     return BlindSignals(features)
 
 
@@ -177,6 +181,19 @@ def file_features(path: Path) -> dict[str, float]:
         "source_channels": float(info.channels),
         **{f"format_{name.lower()}": float(info.format in (name, f"{name}EX")) for name in FORMATS},
     }
+
+
+def caption_features(caption: str) -> dict[str, float]:
+    """Return ``CAPTION_FEATURES``: words, characters, and the share of the words that falls into each bucket.
+
+    A bag of words of fixed size: a word, lower-cased and without punctuation, belongs to the bucket that CRC-32 of its
+    UTF-8 bytes names, on every machine. A caption without words has a share of 0 everywhere.
+    """
+    words = re.findall(r"\w+", caption.lower())
+    buckets = np.array([zlib.crc32(word.encode()) % WORD_BUCKETS for word in words], dtype=np.int64)
+    shares = np.bincount(buckets, minlength=WORD_BUCKETS) / max(1, len(words))
+    counts = {"caption_words": float(len(caption.split())), "caption_characters": float(len(caption))}
+    return counts | dict(zip(BUCKET_FEATURES, shares.tolist(), strict=True))
 
 
 def _db(power: float) -> float:
