@@ -24,6 +24,7 @@ from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.inference.multiplicity import adjust
 from earwitness.inference.power import smallest_detectable_auc
+from earwitness.manifest import Track
 from earwitness.report import checks, folder
 from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of
 from earwitness.report.schema import Report, schema_text
@@ -495,15 +496,40 @@ def test_a_stopped_audit_leaves_no_report_and_goes_on(home, number, tmp_path, mo
 
 def test_what_is_not_ours_in_the_folder_stays(report, request_of, tmp_path):
     out = copied(report, tmp_path)
-    for name in ("notes.txt", "audio/Tuesday.wav", "pictures/me.svg"):
+    mine = {
+        "notes.txt",
+        "audio/Tuesday.wav",
+        "audio/T900.mp3",
+        "pictures/me.svg",
+        "pictures/T999.svg",
+        "scores-old.csv",
+    }
+    for name in mine:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
-    (out / "pictures" / "T999.svg").write_text("old")
+    shown = next(name for name in contents(out) if name.startswith("pictures/T") and name not in mine)
+    known = json.loads((out / "report.json").read_text())
+    known["repeat"]["files"]["pictures/T998.svg"] = known["repeat"]["files"][shown]
+    (out / "report.json").write_text(json.dumps(known))
+    (out / "pictures" / "T998.svg").write_text("of the report before")
     audit.run(request_of(), out)
-    assert {name for name, content in contents(out).items() if content == b"mine"} == {
-        "notes.txt", "audio/Tuesday.wav", "pictures/me.svg",
-    }  # fmt: skip
-    assert not (out / "pictures" / "T999.svg").exists()
+    assert {name for name, content in contents(out).items() if content == b"mine"} == mine
+    assert not (out / "pictures" / "T998.svg").exists()
+
+
+def test_a_file_called_report_makes_no_report(tmp_path):
+    (tmp_path / "report.json").write_text('{"mine": true}')
+    with pytest.raises(InputError, match="not empty and no report of this version; choose a new folder"):
+        folder.check_place(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == {"mine": True}
+
+
+def test_a_recording_that_changes_after_it_was_examined_stops_the_audit(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"examined")
+    track = Track("a", path, "suspect", sha256="0" * 64)
+    with pytest.raises(InputError, match="a.wav: was changed since it was examined; run the same command again"):
+        number([track])
 
 
 # ---- printed

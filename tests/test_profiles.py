@@ -87,3 +87,26 @@ def test_all_needs_are_the_pages_built_along() -> None:
     full = Registry.model_validate({"pages": [*pages[:3], page("all", needs="all", tier="full")]})
     assert full.page("all").needs == ("a", "b", "c")
     assert [p.id for p in full.in_order()][-1] == "all"
+
+
+# No rule runs these, or they say things at the terminal only: they change neither a score nor a page.
+APART = {
+    "__init__.py",
+    "cli.py",
+    "cli_manifest.py",
+    "errors.py",
+    "interrupt.py",
+    "paths.py",
+    "progress.py",
+    "upkeep.py",
+}
+
+
+def test_every_module_is_an_input_of_some_rule(root: Path) -> None:
+    library, text = root / "lib" / "earwitness", (root / "notebooks" / "Snakefile").read_text()
+    patterns = re.findall(r'"([\w/*]+\.py)"', text)
+    empty = [pattern for pattern in patterns if not list(library.glob(pattern))]
+    assert not empty, "named in the Snakefile, but no such module"
+    covered = {path for pattern in patterns for path in library.glob(pattern)}
+    left = {str(path.relative_to(library)) for path in set(library.rglob("*.py")) - covered}
+    assert left == APART

@@ -9,6 +9,7 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
@@ -71,9 +72,11 @@ def check_place(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
-    ours = any((out / name).is_file() for name in (RECORD, UNFINISHED))
-    if out.is_dir() and any(out.iterdir()) and not ours:
-        raise InputError(f"{out.name}: not empty and no report; choose a new folder, nothing of yours is written over")
+    if out.is_dir() and any(out.iterdir()) and not (_earlier(out) or (out / UNFINISHED).is_file()):
+        raise InputError(
+            f"{out.name}: not empty and no report of this version; choose a new folder, "
+            "nothing of yours is written over"
+        )
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
         with tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())):
             pass
@@ -91,18 +94,37 @@ def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> N
     """
     wanted = {**files, PAGE: page.encode(), RECORD: record(report)}
     out.mkdir(parents=True, exist_ok=True)
-    (out / UNFINISHED).touch()
+    mark = out / UNFINISHED
+    named = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
+    earlier = _earlier(out)
+    ours = {*wanted, *named, *(earlier.repeat.files if earlier else ()), *([PRINT] if earlier or named else [])}
+    mark.write_text("\n".join(sorted(ours)), encoding="utf-8")  # so that what an interruption leaves is known as ours
     for name, content in wanted.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_bytes(content)
         part.replace(path)
-    old = ("scores-*.csv", "pictures/T*.svg", "audio/T*.mp3", PRINT, ".report.*.part", ".scores-*.part", "*/.T*.part")
-    for path in (path for pattern in old for path in out.glob(pattern)):
-        if path.relative_to(out).as_posix() not in wanted:
+    for name in filter(_inside, ours):
+        path = out / name
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            part.unlink(missing_ok=True)
+        if name not in wanted:
             path.unlink(missing_ok=True)
-    (out / UNFINISHED).unlink()
+    mark.unlink()
+
+
+def _earlier(out: Path) -> Report | None:
+    """Return the record of an earlier report; none where a file only bears its name."""
+    try:
+        return Report.model_validate_json((out / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _inside(name: str) -> bool:
+    """Whether a name that a record gives lies in its folder."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def record(report: Report) -> bytes:
@@ -134,7 +156,7 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
     files = {}
     for name in report.repeat.files:
         path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not _inside(name):
             raise InputError(f"{folder.name}/{RECORD}: names a file outside the report; it was changed")
         if path.is_file():
             files[name] = path.read_bytes()

@@ -55,15 +55,18 @@ def number(tracks: Sequence[Track], letters: str = "TA") -> Numbered:
     Raises
     ------
     InputError
-        A file that cannot be read.
+        A file that cannot be read, or whose bytes are not those that were examined.
     """
     hashed = []
     for track in tracks:
         try:
-            hashed.append((file_hash(track.path), track))
+            content = file_hash(track.path)
         except OSError as error:
             reason = str(error.strerror).lower()
             raise InputError(f"{track.path.name}: expected a recording, {reason}; run the check again") from None
+        if track.sha256 and content != track.sha256:
+            raise InputError(f"{track.path.name}: was changed since it was examined; run the same command again")
+        hashed.append((content, track))
     hashed.sort(key=lambda pair: (pair[0], pair[1].track_id))
     width = max(3, len(str(len(hashed))))
     artists = _numbers(letters[1], (track.artist for _, track in hashed))
