@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,15 @@ def test_workers_and_order_change_nothing(folder, tracks, signals, monkeypatch, 
         ew.score(s, "loss").set_index("segment_id")["score"].sort_index() for s in (signals, other)
     )  # fmt: skip
     pd.testing.assert_series_equal(a, b, atol=1e-5, rtol=0)
+
+
+def test_windows_are_numbered_within_a_track_though_two_are_one_file(folder, tracks, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
+    found = ew.collect(str(folder), [tracks[0], replace(tracks[0], track_id="again")], progress=False)
+    assert found.index.groupby("track_id")["window"].agg(sorted).to_dict() == {
+        "t0": [0, 1, 2, 3],
+        "again": [0, 1, 2, 3],
+    }
 
 
 def test_a_pass_over_the_plan_says_what_scoring_would_take(folder, tracks, monkeypatch, tmp_path) -> None:

@@ -256,7 +256,7 @@ def collect(
     if found.empty and shard[1] == 1:
         raise InputError(f"none of {len(tracks)} tracks can be scored; first reason: {excluded[0]['reason']}")
     if info.scheme is not None:  # a part holds the windows of a piece in their order
-        found[WINDOW] = found.groupby("track_key")["row"].rank(method="first").astype(int) - 1
+        found[WINDOW] = found.groupby("track_id")["row"].rank(method="first").astype(int) - 1
     return Signals(
         index=found,
         exclusions=pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS),
