@@ -231,6 +231,11 @@ def _labels(scores: pd.DataFrame, column: str) -> tuple[npt.NDArray[np.int64], n
     return merged[codes].astype(np.int64), np.asarray(labels, dtype=object)
 
 
+def is_named(column: pd.Series) -> pd.Series:
+    """Say of each entry whether it names something: None, NaN and blanks do not."""
+    return column.notna() & (column.astype(str).str.strip() != "")
+
+
 def _first_row(codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     """Row of the first appearance of each code."""
     first = np.empty(n, dtype=np.int64)

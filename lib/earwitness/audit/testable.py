@@ -17,9 +17,9 @@ from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.extractors.blind import BlindSignals
 from earwitness.inference.power import reach
-from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.primary import primary_test
 from earwitness.inference.relabel import comparable, named, strata_of
-from earwitness.inference.usable import blind_columns, flat_columns
+from earwitness.inference.usable import gate_features
 from earwitness.inference.verdict import MIN_UNITS, Findings, decide
 from earwitness.manifest import Track
 from earwitness.models.base import ModelInfo
@@ -124,8 +124,7 @@ def _gate(tracks: Sequence[Track], spec: Spec, permutations: int, seed: int) -> 
     keep = named(table.artists)
     keep[keep] = comparable(table.positive[keep], strata_of(table.artists[keep]))
     values, positive, strata = table.means[keep], table.positive[keep], strata_of(table.artists[keep])
-    ranked = rank_standardise(blind_columns(values, table.attacks)[0], strata)
-    ranked = ranked[:, [j for j in range(ranked.shape[1]) if j not in flat_columns(ranked, strata)]]
+    ranked, _, _ = gate_features(values, table.attacks, strata)
     if not ranked.shape[1] or min(positive.sum(), (~positive).sum()) < MIN_UNITS:
         return None
     found = primary_test(

@@ -17,17 +17,10 @@ import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.inference.features import default_features
-from earwitness.inference.primary import features_of, rank_standardise, unusable_features
+from earwitness.inference.primary import features_of, unusable_features
 from earwitness.inference.relabel import comparable, named, strata_of
-from earwitness.inference.usable import (
-    MISSING,
-    blind_columns,
-    check_both_sides,
-    check_complete,
-    check_works,
-    flat_columns,
-)
-from earwitness.units import BLIND_PREFIX, UnitTable, matching, unit_table
+from earwitness.inference.usable import check_both_sides, check_complete, check_works, gate_features, without_flat
+from earwitness.units import BLIND_PREFIX, UnitTable, is_named, matching, unit_table
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -143,13 +136,13 @@ def prepare(
     kept = [layer[keep] for layer in layers]
     names = [name for name, there in zip(chosen, usable, strict=True) if there]
     gaps: FloatArray = np.sum(kept, axis=0)  # NaN where either model could not say
-    raw, blind_names, blind_unusable = blind_columns(*_blind_values(table, keep, blind), gaps, names)
-    tested, seen = _without_flat(features_of(kept, strata), names, unusable, strata, partners)
+    tested, seen, flat = without_flat(features_of(kept, strata), names, strata, partners)
+    unusable |= flat
     if not seen.any():
         raise InputError(f"no usable feature is left ({'; '.join(f'{n}: {why}' for n, why in unusable.items())})")
-    blinded, told = _without_flat(rank_standardise(raw, strata), blind_names, blind_unusable, strata, partners)
-    if not told[: len(told) - sum(name.endswith(MISSING) for name in blind_names)].any():
-        blinded, told = blinded[:, :0], told & False  # gaps alone say too little to rule out a shift
+    blinded, blind_names, blind_unusable = gate_features(
+        *_blind_values(table, keep, blind), strata, pairs=partners, attacks=gaps, attack_names=names
+    )
     return Prepared(
         features=tested,
         blind=blinded,
@@ -161,7 +154,7 @@ def prepare(
         pairs=partners,
         chosen=chosen,
         unusable=unusable,
-        blind_names=tuple(name for name, there in zip(blind_names, told, strict=True) if there),
+        blind_names=blind_names,
         blind_unusable=blind_unusable,
         excluded=excluded,
         segments_per_unit=table.segments_per_unit,
@@ -188,16 +181,6 @@ def _usable(layers: list[FloatArray], chosen: Sequence[str]) -> tuple[BoolArray,
         listed = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise InputError(f"no usable feature is left ({listed})")
     return usable, reasons
-
-
-def _without_flat(
-    ranked: FloatArray, names: Sequence[str], reasons: dict[str, str], strata: Pairs | None, pairs: Pairs | None
-) -> tuple[FloatArray, BoolArray]:
-    """Features without those that are flat where they are compared, which are added to ``reasons``; and which stay."""
-    flat = flat_columns(ranked, strata, pairs)
-    reasons |= {names[j]: why for j, why in flat.items()}
-    stay: BoolArray = np.array([j not in flat for j in range(len(names))], dtype=bool)
-    return ranked[:, stay], stay
 
 
 def _control_values(control: pd.DataFrame, table: UnitTable, unit: str, chosen: Sequence[str], seed: int) -> FloatArray:
@@ -235,8 +218,7 @@ def _match(
         raise InputError(f"ambiguous pairs: {unit} {several.iloc[0]!r} has more than one {column}")
     key_of = per_unit.set_index(unit)[column].astype(object).reindex(table.units)
     columns = {"key": key_of.to_numpy(), "positive": table.positive, "artist": table.artists}
-    named = (key_of.notna() & (key_of.astype(str).str.strip() != "")).to_numpy()  # no key is nobody's partner
-    frame = pd.DataFrame({"row": np.arange(len(keep))} | columns)[keep & named]
+    frame = pd.DataFrame({"row": np.arange(len(keep))} | columns)[keep & is_named(key_of).to_numpy()]
     repeated = frame[frame.duplicated(["key", "positive"])]
     if len(repeated):
         raise InputError(

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError
-from earwitness.inference.primary import MAX_MISSING, unusable_features
-from earwitness.units import POSITIVE_ROLES, UnitTable
+from earwitness.inference.primary import MAX_MISSING, rank_standardise, unusable_features
+from earwitness.units import POSITIVE_ROLES, UnitTable, is_named
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -62,7 +62,7 @@ def check_both_sides(values: FloatArray, positive: BoolArray, names: Sequence[st
 def check_works(scores: pd.DataFrame) -> None:
     """Refuse works that have takes on both sides: only the paired test, by work, can use them."""
     works = scores[["work", "role"]].drop_duplicates().dropna()
-    works = works[works["work"].astype(str).str.strip() != ""]
+    works = works[is_named(works["work"])]
     suspect = works["role"].isin(POSITIVE_ROLES)
     shared = sorted(set(works.loc[suspect, "work"]) & set(works.loc[~suspect, "work"]), key=str)
     if shared:
@@ -113,3 +113,33 @@ def blind_columns(
     every = values if attacks is None else np.column_stack([values, attacks])
     gaps, gap_names = missing_columns(every, [*names, *attack_names])
     return np.column_stack([values[:, usable], gaps]), (*(names[j] for j in usable), *gap_names), left_out
+
+
+def without_flat(
+    ranked: FloatArray, names: Sequence[str], strata: IntArray | None = None, pairs: IntArray | None = None
+) -> tuple[FloatArray, BoolArray, dict[str, str]]:
+    """Rank-standardised features [n, p] without the flat ones; which stay, [p]; and why the others are left out."""
+    flat = flat_columns(ranked, strata, pairs)
+    stay: BoolArray = np.array([j not in flat for j in range(len(names))], dtype=bool)
+    return ranked[:, stay], stay, {names[j]: why for j, why in flat.items()}
+
+
+def gate_features(
+    values: FloatArray,
+    names: Sequence[str],
+    strata: IntArray | None = None,
+    *,
+    pairs: IntArray | None = None,
+    attacks: FloatArray | None = None,
+    attack_names: Sequence[str] = (),
+) -> tuple[FloatArray, tuple[str, ...], dict[str, str]]:
+    """Blind features as the gate tests them: :func:`blind_columns`, rank-standardised, without the flat ones.
+
+    Gaps alone say too little to rule out a shift: then there is no feature at all.
+    """
+    raw, named, left_out = blind_columns(values, names, attacks, attack_names)
+    ranked, stay, flat = without_flat(rank_standardise(raw, strata), named, strata, pairs)
+    kept = tuple(name for name, there in zip(named, stay, strict=True) if there)
+    if all(name.endswith(MISSING) for name in kept):
+        ranked, kept = ranked[:, :0], ()
+    return ranked, kept, left_out | flat
