@@ -594,6 +594,16 @@ def set_in(key, value):
     return lambda data: data["results"][0].update({key: value})
 
 
+def set_below(*keys, **values):
+    def change(data):
+        place = data["results"][0]
+        for key in keys:
+            place = place[key]
+        place.update(values)
+
+    return change
+
+
 def score_changed(out):
     path = out / "scores-1.csv"
     lines = path.read_text().splitlines()
@@ -623,6 +633,19 @@ def verdict_changed(out):
         (verdict_changed, "the answer does not follow"),
         (lambda out: edit(out, set_in("p_value", 0.0001)), "p_value is 0.0001, the stored scores give"),
         (lambda out: edit(out, set_in("reasons", ["because"])), "reasons is"),
+        (lambda out: edit(out, set_in("notes", ["trust me"])), "notes is"),
+        (lambda out: edit(out, set_in("level", None)), "level is None, the stored scores give Level"),
+        (lambda out: edit(out, set_below("level", evidence=19)), "level is Level.*evidence=19.*, the stored scores"),
+        (lambda out: edit(out, set_below("level", "rate", high=0.001)), "level is .*high=0.001.*, the stored scores"),
+        (lambda out: edit(out, set_in("shifts", None)), "shifts is None, the stored scores give Shifts"),
+        (lambda out: edit(out, set_below("shifts", gate_sd=0.1)), "shifts is .*gate_sd=0.1.*, the stored scores"),
+        (
+            lambda out: edit(out, set_below("shifts", "rows", 0, "evidence", value=0.999)),
+            "shifts is .*value=0.999.*, the stored scores",
+        ),
+        (lambda out: edit(out, lambda d: d["results"][0]["shifts"]["rows"].pop()), "shifts is .*, the stored scores"),
+        (lambda out: edit(out, lambda d: d["repeat"].update(deals=0)), "no audit is made with seed .* and 0 deals"),
+        (lambda out: edit(out, lambda d: d["repeat"].update(seed=-1, seed_from="given")), "no audit is made"),
         (lambda out: edit(out, lambda d: d["recordings"][0].update(sha256="0" * 64)), "hash of the recordings"),
         (lambda out: edit(out, lambda d: d["recordings"][0].update(scores=[9.0])), "scores in the list of recordings"),
         (lambda out: edit(out, lambda d: d["repeat"].update(seed=1)), "the seed does not follow"),
@@ -646,6 +669,9 @@ def test_verify_finds_what_was_changed(report, tmp_path, tamper, named):
     assert not found.consistent
     assert re.search(named, "\n".join(found.lines[1:]))
     assert "not authenticity" in found.lines[-2]
+    assert re.search(
+        "not checked.*frozen.*exclusions.*duplicates.*imbalances.*names.*machine.*versions", found.lines[-3]
+    )
 
 
 def test_verify_compares_recordings_at_hand(report, home, tmp_path):
@@ -680,6 +706,9 @@ def test_verify_refuses_what_is_no_report(report, tmp_path):
         ({"control_saw": "nothing", "control_model": "b"}, "expected neither"),
         ({"control_saw": "neither"}, "without --control-model"),
         ({"models": ("a",), "control_model": "a"}, "its own control"),
+        ({"seed": -1}, "a seed from 0"),
+        ({"deals": 0}, "counts from 1"),
+        ({"n_permutations": 0}, "counts from 1"),
     ],
 )
 def test_requests_that_mean_nothing(request_of, changes, message):

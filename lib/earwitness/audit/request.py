@@ -80,7 +80,8 @@ class Request:
         Raises
         ------
         InputError
-            No model, folders and a manifest together, one folder alone, an unknown pairing or statement.
+            No model, folders and a manifest together, one folder alone, an unknown pairing or statement, a count or
+            seed below its least.
         """
         if not self.models:
             raise InputError("expected a model, got none; name one with --model")
@@ -93,6 +94,10 @@ class Request:
             raise InputError("expected either --suspects and --held-out, or --manifest, and not both")
         if self.pairs not in (None, "work"):
             raise InputError(f"expected --pairs work, got {self.pairs!r}")
+        if self.n_permutations < 1 or self.deals < 1:
+            raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
+        if self.seed is not None and self.seed < 0:
+            raise InputError(f"expected a seed from 0, got {self.seed}")
         if self.control_saw is not None and self.control_saw not in SAW:
             raise InputError(f"--control-saw: expected {', '.join(SAW)}, got {self.control_saw!r}")
         if self.control_saw is not None and self.control_model is None:

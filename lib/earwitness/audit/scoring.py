@@ -176,10 +176,14 @@ def untested(
 
 def checked(result: Result, scored: Scored, request: Request, seed: int) -> Result:
     """Add how the procedure behaves at this size, where there was a test."""
-    if result.p_value is None or not scored.prepared.blind.shape[1]:
+    return behaving(result, scored.prepared, alpha=request.alpha, deals=request.deals, seed=seed, pairs=request.pairs)
+
+
+def behaving(result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None) -> Result:
+    """Return a result with its checks, computed from the arrays that were tested; without them, if nothing was."""
+    if result.p_value is None or not prepared.blind.shape[1]:
         return result
-    audits = min(SHIFT_AUDITS, request.deals)
-    known = checks.shifts(scored.prepared, scored.info.kind, alpha=request.alpha, audits=audits, seed=seed)
-    paired = request.pairs is not None
-    dealt = None if paired else checks.level(scored.prepared, alpha=request.alpha, deals=request.deals, seed=seed)
+    audits = min(SHIFT_AUDITS, deals)
+    known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed)
+    dealt = None if pairs else checks.level(prepared, alpha=alpha, deals=deals, seed=seed)
     return result.model_copy(update={"level": dealt, "shifts": known})

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 import earwitness
 from earwitness.audit.references import rank
-from earwitness.audit.scoring import decide, entry, together, totals
+from earwitness.audit.scoring import behaving, decide, entry, together, totals
 from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.manifest import file_hash
 from earwitness.models.base import ModelInfo
@@ -31,8 +32,13 @@ TESTED = (  # everything in a result that the tests give
     "verdict", "reasons", "p_value", "p_holm", "p_direction", "p_opposite", "blind_p", "blind_auc", "blind_explained",
     "residual_p", "unseen_sd", "auc",
     "auc_within", "hedges_g", "e_value", "n_suspect", "n_held_out", "n_segments", "segments_per_unit", "excluded",
-    "smallest_detectable_auc", "labellings", "exact", "features", "features_hash", "design",
+    "smallest_detectable_auc", "labellings", "exact", "features", "features_hash", "design", "notes", "level", "shifts",
 )  # fmt: skip
+UNCHECKED = (
+    "not checked, because it does not follow from the scores: the frozen plan, exclusions (among references too), "
+    "duplicates, imbalances, what was said before a model was run, the model's weights, names, and when, by which "
+    "command, machine and versions it was made"
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,15 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
         if not problems
         else f"not consistent: {len(problems)} disagreements"
     )
-    tail = (
+    tail: tuple[str, ...] = (
+        UNCHECKED,
         "this is consistency, not authenticity: a report can be made up whole; compare the next line with a copy noted "
         "elsewhere, or run the audit again",
         f"SHA-256 of {folder.RECORD}: {seal}",
     )
+    made_by = report.repeat.versions.get("earwitness")
+    if problems and made_by != earwitness.__version__:
+        tail = (f"made by version {made_by}, checked by {earwitness.__version__}: page and tables may differ", *tail)
     return Verification(not problems, (head, *problems, *tail))
 
 
@@ -97,6 +107,8 @@ def _identity(report: Report) -> Iterator[str]:
         yield "the hash of the recordings and sides does not follow from the list of recordings"
     if repeat.seed_from == "manifest" and repeat.seed != seed_of(repeat.manifest_hash):
         yield "the seed does not follow from the hash of the recordings"
+    if repeat.seed < 0 or repeat.deals < 1:
+        yield f"no audit is made with seed {repeat.seed} and {repeat.deals} deals"
     for result in report.results:
         if feature_hash(result.features) != result.features_hash:
             yield f"{result.model}: the hash of the features does not follow from their list"
@@ -145,7 +157,10 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
     decided = together([one for one, _ in again], repeat.alpha) if again else []
     roles = {row.number: row.role for row in report.recordings}
     for i, (result, one, (_, prepared)) in enumerate(zip(tested, decided, again, strict=True)):
-        yield from _differences(result, one)
+        found = behaving(
+            _entry(result, one), prepared, alpha=repeat.alpha, deals=repeat.deals, seed=repeat.seed, pairs=repeat.pairs
+        )
+        yield from _differences(result, found)
         sides = dict(zip(map(str, prepared.units), prepared.positive, strict=True))
         if any(roles.get(name) != ("suspect" if positive else "held_out") for name, positive in sides.items()):
             yield f"{result.model}: sides in the stored scores differ from those in the list of recordings"
@@ -154,16 +169,11 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"
 
 
-def _differences(result: Result, again: Any) -> Iterator[str]:
+def _differences(result: Result, found: Result) -> Iterator[str]:
     """Name each part of a result that does not follow from the scores."""
-    found = _entry(result, again)
     for name in TESTED:
         old, new = getattr(result, name), getattr(found, name)
-        if hasattr(old, "model_dump"):
-            same = all(_same(x, y) for x, y in zip(old.model_dump().values(), new.model_dump().values(), strict=True))
-        else:
-            same = _same(old, new)
-        if not same:
+        if not _same(old, new):
             yield f"{result.model}: {name} is {old!r}, the stored scores give {new!r}"
 
 
@@ -176,9 +186,15 @@ def _entry(result: Result, again: Any) -> Result:
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Compare two values of a record; numbers up to rounding."""
+    """Compare two values of a record; numbers up to rounding, however deep."""
+    if isinstance(old, BaseModel) and isinstance(new, BaseModel):
+        return _same(old.model_dump(), new.model_dump())
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(value, new[name]) for name, value in old.items())
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
     if isinstance(old, float) or isinstance(new, float):
-        return old is not None and new is not None and bool(np.isclose(old, new, rtol=TOLERANCE, atol=TOLERANCE))
+        return None not in (old, new) and bool(np.isclose(old, new, rtol=TOLERANCE, atol=TOLERANCE))
     return bool(old == new)
 
 
@@ -188,6 +204,4 @@ def _page(report: Report, files: Mapping[str, bytes], report_folder: Path) -> It
     if not path.is_file():
         yield f"{folder.PAGE}: is missing"
     elif path.read_text(encoding="utf-8") != html.page(report, files):
-        same = report.repeat.versions.get("earwitness") == earwitness.__version__
-        why = "" if same else f" (made by version {report.repeat.versions.get('earwitness')}, drawn again by this one)"
-        yield f"{folder.PAGE}: is not what the record gives{why}"
+        yield f"{folder.PAGE}: is not what the record gives"
