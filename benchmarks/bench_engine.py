@@ -9,6 +9,8 @@ Prints one JSON object. Every ratio is of two measurements in this one run:
 - ``start_s``: seconds of processor time until a process scores (imports, weights), which every process pays once;
 - ``memory_ratio``: peak memory with ten times the tracks over peak memory (goal at most 1.05);
 - ``decoded_ahead``: seconds without worker over seconds with one;
+- ``own_parts``: seconds to find one part's tracks in a store of 2,000 parts by a scan of all, over seconds with a look
+  at their own part first;
 - ``interrupt``: from SIGINT to the end of the command, in seconds (goal 2).
 
 With ``--throughput FILE`` it writes instead what one core does with random weights in the shape of MusicGen small (30 s
@@ -109,6 +111,28 @@ def scaling(folder, tracks):
         "start_s": engine[0]["start_s"],
         "load": os.getloadavg()[0],
     }
+
+
+def own_parts(count=2_000, tracks=32):
+    """Return how much sooner a part's tracks are found in a large store by looking at their own part first."""
+    from earwitness.audio import AudioSpec
+    from earwitness.models.base import ModelInfo
+    from earwitness.store import Store, part_name
+
+    with tempfile.TemporaryDirectory() as results:
+        os.environ["EARWITNESS_RESULTS"] = results
+        info = ModelInfo("large", "token", "0", RATE, 1, 1.0, "float32", "cpu", "tiny")
+        store, codes = Store(info, AudioSpec(RATE, 1, 1.0)), np.zeros((4, 8), np.int32)
+        parts = [[f"{number}-{track}" for track in range(tracks)] for number in range(count)]
+        for part in parts:
+            store.write([{"track_key": key, "segment_id": key, "start_s": 0.0, "token:codes": codes} for key in part])
+        seconds = []
+        for number, find in enumerate((lambda keys: store.index(), lambda keys: store.index(keys, [part_name(keys)]))):
+            keys = set(parts[number])
+            started = time.perf_counter()
+            assert keys <= set(find(keys)["track_key"])
+            seconds.append(time.perf_counter() - started)
+    return seconds[0] / seconds[1]
 
 
 def interruption(folder):
@@ -224,7 +248,7 @@ def main():
         report |= {"memory_mib": [few, many], "memory_ratio": many / few}
         half = given.tracks // 3
         plain, ahead = (run(folder, count=half, workers=workers)["seconds"] for workers in (0, 1))
-        report |= {"decoded_ahead": plain / ahead, "interrupt": interruption(folder)}
+        report |= {"decoded_ahead": plain / ahead, "interrupt": interruption(folder), "own_parts": own_parts()}
     print(json.dumps(report, indent=2))
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import earwitness as ew
+from earwitness import planning, upkeep
 from earwitness import signals as engine
 from earwitness import store as storage
 from earwitness.errors import InputError, ModelError, StoppedError
@@ -80,6 +81,29 @@ def test_a_second_call_runs_nothing(folder: str, audio: list[Track], monkeypatch
     assert second.provenance["tracks_scored_now"] == 0
     pd.testing.assert_frame_equal(_table(first), _table(second))
     assert summary(first) == summary(second)
+
+
+def test_a_run_opens_its_own_parts_and_other_parts_only_for_what_those_lack(
+    folder: str, audio: list[Track], results: Path, tmp_path: Path
+) -> None:
+    whole = _table(collect(folder, audio[:4]))
+    (store,) = (results / "signals").iterdir()
+    others = [store / f"part-{number}.parquet" for number in range(9)]
+    for path in others:
+        path.write_bytes(b"of other tracks; damaged, so that opening it shows")
+    pd.testing.assert_frame_equal(_table(collect(folder, audio[:4])), whole)
+    assert upkeep.status(folder, audio[:4])["stored"] == 4
+    assert planning.forecast(folder, audio[:4], probe=False).tracks_stored == 4
+    assert all(path.exists() for path in others)
+    more = collect(folder, audio)  # cut into other parts
+    assert more.provenance["tracks_scored_now"] == 2
+    assert not any(path.exists() for path in others)
+    for path in others:
+        path.write_bytes(b"again")
+    short = Track("short", recording(tmp_path / "short.wav", 0.2), "member")
+    again = collect(folder, [*audio[:4], short])
+    assert len(again.exclusions) == 1
+    assert not any(path.exists() for path in others)
 
 
 def test_an_interrupted_run_resumes_and_ends_bit_identical(
@@ -199,12 +223,12 @@ def test_signals_that_vanish_meanwhile_stop_the_run(
     whole = summary(collect(folder, audio))
     real, calls = storage.Store.index, []
 
-    def index(self: storage.Store, keys: set[str] | None = None) -> pd.DataFrame:
+    def index(self: storage.Store, *keys: object) -> pd.DataFrame:
         calls.append(1)
         if len(calls) == 2:  # after scoring: as ``earwitness clean --yes`` in another terminal
             for path in sorted(self.folder.glob("part-*.parquet"))[:gone]:
                 path.unlink()
-        return real(self, keys)
+        return real(self, *keys)
 
     monkeypatch.setattr(storage.Store, "index", index)
     with pytest.raises(StoppedError, match=rf"signals of {2 * gone} of 6 tracks .* the same command goes on from here"):

@@ -25,7 +25,7 @@ from earwitness.models import describe
 from earwitness.models.base import ModelInfo
 from earwitness.probe import Probe, measure
 from earwitness.progress import span
-from earwitness.shards import exclusion, key_tracks, seconds_of
+from earwitness.shards import exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.store import Store, digest
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.windows import Spec, spec_of
@@ -204,7 +204,10 @@ def forecast(
     out = {row["track_id"] for row in excluded}
     usable = [(key, track) for key, track in keyed if track.track_id not in out]
     further = Further(passes_asked(attacks, info), None, {})
-    stored = set() if info.revision == UNKNOWN else set(Store(info, spec, further.key()).index()["track_key"])
+    stored: set[str] = set()
+    if info.revision != UNKNOWN:
+        index = Store(info, spec, further.key()).index({key for key, _ in keyed}, names_of(parts_of(keyed)))
+        stored = set(index["track_key"])
     missing = [track for key, track in usable if key not in stored]
     segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None

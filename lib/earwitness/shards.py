@@ -16,7 +16,7 @@ from earwitness import demux
 from earwitness.audio import probe
 from earwitness.errors import AudioError, InputError
 from earwitness.manifest import Track, file_hash
-from earwitness.store import digest
+from earwitness.store import digest, part_name
 
 PART_TRACKS = 32  # tracks in one part: what an interruption can cost
 PART_SECONDS = 3600.0  # and seconds of audio: a part of hour-long recordings holds one
@@ -112,3 +112,8 @@ def parts_of(keyed: Sequence[tuple[str, Track]]) -> list[list[tuple[str, Track]]
         parts[-1].append((key, track))
         seconds += weight
     return parts
+
+
+def names_of(parts: Sequence[Sequence[tuple[str, Track]]]) -> list[str]:
+    """Return the file names under which a run stores these parts."""
+    return [part_name([key for key, _ in part]) for part in parts]

@@ -28,7 +28,7 @@ from earwitness.manifest import Track
 from earwitness.models import describe, load_model
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
 from earwitness.progress import Progress
-from earwitness.shards import deal, exclusion, key_tracks, parts_of
+from earwitness.shards import deal, exclusion, key_tracks, names_of, parts_of
 from earwitness.store import RESUME, Claims, Store, digest, part_name
 from earwitness.stream import Stream
 from earwitness.units import WINDOW
@@ -235,8 +235,10 @@ def collect(
         passes.check(further.passes, info, second.info)
     store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
-    stored = set(store.index({key for key, _ in keyed})["track_key"])
-    parts = [[(key, track) for key, track in part if key not in stored] for part in parts_of(keyed)]
+    keys, planned = {key for key, _ in keyed}, parts_of(keyed)
+    before = store.index(keys, names_of(planned))
+    stored = set(before["track_key"])
+    parts = [[(key, track) for key, track in part if key not in stored] for part in planned]
     work = _Work(model, info, spec, further, store)
     missing = [part for part in parts if part]
     if missing:
@@ -246,9 +248,10 @@ def collect(
     USE.update(asked=len(keyed), scored=sum(map(len, missing)))
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
-    index = store.index({key for key, _ in keyed})
+    due = keys - failed.keys()
+    index = store.index(due, [*names_of(planned), *names_of(missing), *before["part"].unique()])
     # A part can vanish meanwhile (``earwitness clean`` elsewhere): no verdict without its tracks.
-    if lost := {key for key, _ in keyed} - failed.keys() - set(index["track_key"]):
+    if lost := due - set(index["track_key"]):
         raise StoppedError(
             f"{info.name}: signals of {len(lost)} of {len(keyed)} tracks were removed or damaged meanwhile; {RESUME}"
         )

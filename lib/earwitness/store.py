@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -114,42 +114,56 @@ class Store:
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
         self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"
 
-    def index(self, keys: set[str] | None = None) -> pd.DataFrame:
-        """List what is stored: track_key, segment_id, start_s, part (file name), row; one row per segment.
+    def index(self, keys: Set[str] | None = None, likely: Iterable[str] = ()) -> pd.DataFrame:
+        """List what is stored of some tracks: track_key, segment_id, start_s, part (file name), row; a row per segment.
 
-        Parts that hold one of ``keys`` (default: every part) are read whole and compared with their checksum. A part
-        that cannot be read or differs is set aside under ``*.damaged`` with a warning, so that it is computed again.
+        ``likely`` names parts that may hold them. Those are looked at first, the rest, in the order of their names,
+        only while a key is left that none before holds; so a track stored twice is served from the likely part. Parts
+        of one of ``keys`` (default: every part) are read whole and compared with their checksum. One that cannot be
+        read or differs is set aside under ``*.damaged`` with a warning, so that it is computed again.
 
         Raises
         ------
         StoreError
             A part written by a newer version, or a damaged one that cannot be set aside.
         """
-        frames = []
-        for path in sorted(self.folder.glob("part-*.parquet")):
-            frame = self._checked(path, keys)
-            if frame is not None:
-                frames.append(frame.assign(part=path.name, row=np.arange(len(frame))))
-        empty = pd.DataFrame(columns=[*INDEX, "part", "row"])
-        table = pd.concat(frames, ignore_index=True) if frames else empty
-        return table.drop_duplicates(["track_key", "segment_id"])
+        missing, frames = keys, [pd.DataFrame(columns=[*INDEX, "part", "row"])]
+        for path in self._paths(likely):
+            if missing is not None and not missing:
+                break
+            if (frame := self._checked(path, missing)) is None:
+                continue
+            frame = frame.assign(part=path.name, row=np.arange(len(frame)))
+            if missing is not None:
+                frame = frame[frame["track_key"].isin(missing)]
+                missing = missing - set(frame["track_key"])
+            frames.append(frame)
+        return pd.concat(frames[1:] or frames, ignore_index=True).drop_duplicates(["track_key", "segment_id"])
 
-    def _checked(self, path: Path, keys: set[str] | None) -> pd.DataFrame | None:
-        """Return the index columns of a part, or None (and set it aside) where it is damaged."""
+    def _paths(self, likely: Iterable[str]) -> Iterator[Path]:
+        """Yield the parts: the likely ones, then, if asked on, all others by name."""
+        first = {name: self.folder / name for name in likely}
+        yield from (path for path in first.values() if path.exists())
+        yield from (path for path in sorted(self.folder.glob("part-*.parquet")) if path.name not in first)
+
+    def _checked(self, path: Path, keys: Set[str] | None) -> pd.DataFrame | None:
+        """Return the index columns of a part; None where it holds no such key, or is damaged (it is set aside)."""
         try:
-            facts = facts_of(pq.read_schema(path))
-            if int(facts["schema"]) > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{path.name}: written by a newer Earwitness (schema {facts['schema']}, this one reads "
-                    f"{SCHEMA_VERSION}); update Earwitness or move the file away"
-                )
-            frame = pq.read_table(path, columns=INDEX, page_checksum_verification=True).to_pandas()
-            if keys is None or not keys.isdisjoint(frame["track_key"]):
-                self._verify(path, facts)
-        except FileNotFoundError:  # another process cleaned it away or set it aside
-            return None
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                facts = facts_of(file.schema_arrow)
+                if (schema := int(facts["schema"])) > SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{path.name}: written by a newer Earwitness (schema {schema}, this one reads "
+                        f"{SCHEMA_VERSION}); update Earwitness or move the file away"
+                    )
+                held = file.read(["track_key"], use_threads=False)["track_key"].to_pylist()
+                if keys is not None and keys.isdisjoint(held):
+                    return None
+                frame = file.read(columns=INDEX, use_threads=False).to_pandas()
+            self._verify(path, facts)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            _set_aside(path, f"{error}".partition("\n")[0])
+            if not isinstance(error, FileNotFoundError):  # else another process cleaned it away or set it aside
+                _set_aside(path, f"{error}".partition("\n")[0])
             return None
         return frame
 
@@ -197,8 +211,7 @@ class Store:
 
     def keys_in(self, name: str) -> set[str]:
         """Return the track keys of one part; none where there is no such part."""
-        path = self.folder / name
-        frame = self._checked(path, None) if path.exists() else None
+        frame = self._checked(self.folder / name, None)
         return set() if frame is None else set(frame["track_key"])
 
     def read(self, part: str, family: str) -> list[dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from earwitness.extractors.run import Further, passes_asked
 from earwitness.manifest import Track, read_splits
 from earwitness.models import describe
 from earwitness.paths import project_root, results_dir
-from earwitness.shards import deal, key_tracks, parts_of
+from earwitness.shards import deal, key_tracks, names_of, parts_of
 from earwitness.store import CLAIMS, Claims, Store, part_name
 from earwitness.windows import spec_of
 
@@ -48,7 +48,8 @@ def status(
     store = Store(info, spec, Further(passes_asked(attacks, info), None, {}).key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     keys = {key for key, _ in keyed}
-    index = store.index(keys)
+    planned = parts_of(keyed)
+    index = store.index(keys, names_of(planned))
     stored = set(index["track_key"])
     parts = list(store.folder.glob("part-*.parquet"))
     return {
@@ -57,19 +58,19 @@ def status(
         "stored": sum(key in stored for key, _ in keyed),
         "missing": sum(key not in stored for key, _ in keyed),
         "unreadable": len(excluded),
-        "segments": int(index["track_key"].isin(keys).sum()),
+        "segments": len(index),
         "parts": len(parts),
         "bytes": sum(path.stat().st_size for path in parts),
         "damaged": len(list(store.folder.glob("part-*.damaged"))),
-        "claimed": _claimed(store, [(key, track) for key, track in keyed], stored),
+        "claimed": _claimed(store, planned, stored),
     }
 
 
-def _claimed(store: Store, keyed: Sequence[tuple[str, Track]], stored: set[str]) -> int:
+def _claimed(store: Store, planned: Sequence[Sequence[tuple[str, Track]]], stored: set[str]) -> int:
     """Count the missing parts that another process holds."""
     if not (store.folder / CLAIMS).exists():
         return 0
-    missing = [[key for key, _ in part if key not in stored] for part in parts_of(keyed)]
+    missing = [[key for key, _ in part if key not in stored] for part in planned]
     with Claims(store.folder) as claims:
         return sum(not claims.take(part_name(keys)) for keys in missing if keys)
 
