@@ -363,6 +363,16 @@ REFUSED: dict[str, tuple[Build, int, str]] = {
     "absolute path": (_table("path,role\n/etc/passwd,suspect\n"), 2, "line 2: a path that leaves"),
     "path upwards": (_table("path,role\n../outside/private.wav,suspect\n"), 2, "line 2: a path that leaves"),
     "empty path": (_table("path,role\n,suspect\n"), 2, "line 2: an empty path"),
+    "path with backslashes": (_table("path,role\nnew\\a.wav,suspect\n"), 2, 'line 2: .* use "/" between folders'),
+    "path of a drive": (_table("path,role\nC:\\a.wav,suspect\n"), 2, 'line 2: .* use "/" between folders'),
+    "short hash": (_table("path,role,sha256\na.wav,suspect,ABC\n"), 2, "line 2: a sha256 that is not 64 .*'ABC'"),
+    "date of one country": (
+        _table("path,role,released\na.wav,suspect,31/12/2019\n"), 2, "line 2: a date that is none like .*'31/12/2019'",
+    ),
+    "date with a time": (
+        _table("path,role,released\na.wav,suspect,2019-12-31 10:00\n"), 2, "line 2: a date that is none like 2019",
+    ),
+    "month that is none": (_table("path,role,released\na.wav,suspect,2019-13\n"), 2, "line 2: a date that is none"),
     "bad length": (_table("path,role,duration_s\na.wav,suspect,3:40\n"), 2, "line 2: duration_s is '3:40'"),
     "markup in a cell": (_table("path,role\na.wav,[red]\x1b[2J\n"), 2, "line 2: a role"),
     "endless cell": (_table(f"path,role\n{'x' * 200_000},suspect\n"), 2, "not a UTF-8 CSV"),
@@ -408,7 +418,8 @@ def test_what_is_refused(
 UNVERIFIED = (
     "no such manifest", "folder as manifest", "empty manifest", "header alone", "latin 1", "a picture", "null bytes",
     "missing column", "column twice", "ragged row", "open quote", "wrong role", "same row twice", "both roles",
-    "absolute path", "path upwards", "empty path", "bad length", "endless cell",
+    "absolute path", "path upwards", "empty path", "bad length", "endless cell", "path with backslashes",
+    "path of a drive", "short hash", "date of one country", "date with a time", "month that is none",
 )  # fmt: skip
 
 

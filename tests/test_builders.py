@@ -176,6 +176,16 @@ def test_sounds_of_freesound_may_come_from_its_own_interface(tmp_path: Path) -> 
     ]
 
 
+def test_a_date_that_is_none_is_left_empty_and_counted(tmp_path: Path) -> None:
+    MAKERS["mtg-jamendo"](tmp_path)
+    _edit("raw.meta.tsv", ("2006-05-01", "0000-00-00"))(tmp_path)
+    built = build("mtg-jamendo", tmp_path, copies=False, any_version=True)
+    assert sorted(t.released for t in read_splits(built.manifest))[:2] == ["", "2006-05-02"]
+    assert any(
+        "1 release date of the official files can be no date" in note and "0000-00-00" in note for note in built.notes
+    )
+
+
 def test_clothos_metadata_are_latin_1_as_published(tmp_path: Path) -> None:
     tracks = read_splits(made("clotho", tmp_path, match=False))
     assert {t.artist for t in tracks} == {"José"}

@@ -64,8 +64,16 @@ def test_a_missing_file_is_not_a_corrupt_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "cells", "bad"),
     [
-        ("sha256", ["", "a" * 64, "A" * 64], 2),
+        ("sha256", ["", "a" * 64, "A" * 64], -1),
         ("sha256", ["a" * 63], 0),
+        ("sha256", ["g" * 64], 0),
+        ("released", ["", "2019", "2019-05", "2019-12-31"], -1),
+        ("released", ["2019-1"], 0),
+        ("released", ["2019-13"], 0),
+        ("released", ["2019-02-00"], 0),
+        ("released", ["01/05/2019"], 0),
+        ("released", ["2019-05-01T00:00"], 0),
+        ("released", ["٢٠١٩"], 0),
         ("duration_s", [None, "2.5", "0"], -1),
         ("duration_s", ["1", "-1"], 1),
         ("duration_s", ["1", "inf"], 1),
@@ -95,6 +103,19 @@ def test_a_bad_cell_is_named_with_its_line(tmp_path: Path, cells: tuple[str, str
     (tmp_path / "m.csv").write_text(ROWS.format(*cells))
     with pytest.raises(ManifestError, match=message):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_a_hash_in_capitals_is_the_same_hash(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(ROWS.format("AB" * 32, "1"))
+    assert [track.sha256 for track in read_manifest(tmp_path / "m.csv")] == ["", "ab" * 32]
+
+
+def test_a_file_whose_name_holds_a_backslash_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,role\na\\b.wav,suspect\n")
+    with pytest.raises(ManifestError, match=r'm.csv, line 2: a path with backslashes \("a\\b.wav"\): use "/" between'):
+        read_manifest(tmp_path / "m.csv")
+    (tmp_path / "a\\b.wav").write_bytes(b"")
+    assert read_manifest(tmp_path / "m.csv")[0].path == tmp_path / "a\\b.wav"
 
 
 def test_lines_are_counted_over_breaks_blank_lines_and_left_out_splits(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ class Lines:
             next(islice((cells for cells in rows if cells), row + 1, row + 2))
             return rows.line_num
 
+    def fault(self, row: int, problem: str) -> ManifestError:
+        """Return the error that refuses a row, naming its line."""
+        return ManifestError(f"{self.path.name}, line {self.of(row)}: {problem}; mend this row")
+
 
 def _text(path: Path) -> str:
     """Return a table's text: UTF-8, with or without a mark, or UTF-16 with one, as spreadsheets write them."""

@@ -33,8 +33,12 @@ from earwitness.text import plain
 __all__ = ["ROLES", "Card", "Track", "file_hash", "read_card", "read_manifest", "read_splits"]
 
 SLICE = 1 << 16  # rows that become tracks at a time
-PROBLEMS = {"path": "an empty path", "sha256": "a sha256 that is not 64 hexadecimal digits"}
-PROBLEMS["role"] = f"a role that is none of {', '.join(ROLES)}"
+PROBLEMS = {
+    "path": "an empty path",
+    "sha256": "a sha256 that is not 64 hexadecimal digits",
+    "role": f"a role that is none of {', '.join(ROLES)}",
+    "released": "a date that is none like 2019, 2019-05 or 2019-05-01",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +138,16 @@ def _links(folder: Path) -> set[str]:
         return set()
 
 
+def _backslashed(paths: list[str], base: Path) -> int:
+    """Return the index of the first path written as on Windows where no file is called so, or -1."""
+    if os.sep == "\\":
+        return -1
+    return next((row for row, cell in enumerate(paths) if "\\" in cell and not (base / cell).exists()), -1)
+
+
 def _refuse(lines: Lines, kept: np.ndarray | None, row: int, problem: str) -> NoReturn:
     """Refuse a row, naming its line."""
-    line = lines.of(int(kept[row]) if kept is not None else row)
-    raise ManifestError(f"{lines.path.name}, line {line}: {problem}; mend this row")
+    raise lines.fault(int(kept[row]) if kept is not None else row, problem)
 
 
 def _audio_root(path: Path) -> Path:
@@ -217,8 +227,12 @@ def _tracks(lines: Lines, cells: pa.Table, kept: np.ndarray | None, base: Path) 
             _, row, _ = checked(name, blank)
             if row >= 0:
                 _refuse(lines, kept, start + row, f"{problem} ({values[row]!r})")
+        if "sha256" in columns:
+            columns["sha256"] = [cell.lower() for cell in columns["sha256"]]  # some systems print it in capitals
         if (row := _outside(paths, base)) >= 0:
             _refuse(lines, kept, start + row, f"a path that leaves the audio folder ({paths[row]!r})")
+        if (row := _backslashed(paths, base)) >= 0:
+            _refuse(lines, kept, start + row, f'a path with backslashes ("{paths[row]}"): use "/" between folders')
         for row, name in enumerate(ids):
             if name in names:
                 _refuse(lines, kept, start + row, f"a track_id used before ({name!r})")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 SCHEMA_VERSION: Literal[1] = 1
 Role = Literal["member", "nonmember", "suspect", "held_out"]
 ROLES: tuple[str, ...] = get_args(Role)
+DATE = "[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"  # a year, month or day as ISO 8601 writes it
 
 
 class Row(BaseModel):
@@ -39,10 +40,12 @@ class Row(BaseModel):
     duration_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="length of the file in seconds"
     )
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="SHA-256 of the file's bytes")
+    sha256: str = Field("", pattern="^([0-9A-Fa-f]{64})?$", description="SHA-256 of the file's bytes, in hexadecimal")
     licence: str = Field("", description="licence of the recording, as its source states it")
     source: str = Field("", description="where the recording comes from: an address or a name")
-    released: str = Field("", description="date of release or upload: 2019, 2019-05 or 2019-05-01")
+    released: str = Field(
+        "", pattern=f"^({DATE})?$", description="date of release or upload: 2019, 2019-05 or 2019-05-01"
+    )
 
 
 TEXT_COLUMNS = tuple(name for name in Row.model_fields if name not in {"role", "duration_s"})

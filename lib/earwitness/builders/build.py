@@ -24,9 +24,9 @@ from earwitness.builders.registry import Builder, find
 from earwitness.errors import AudioError, ManifestError
 from earwitness.manifest import file_hash
 from earwitness.paths import inside, reason_of
-from earwitness.schema import Card
+from earwitness.schema import DATE, Card
 from earwitness.symbolic.midi import survey
-from earwitness.text import write_csv
+from earwitness.text import counted, write_csv
 
 TEXT = ("artist", "work", "caption", "licence", "source", "released")
 COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "duration_s", "sha256", "licence", "source",
@@ -99,7 +99,7 @@ def build(
         if path.exists() and not force:
             raise ManifestError(f"{path.name}: exists; --force builds it again")
     official = Official(folder, corpus.expected, any_version=any_version)
-    rows = _complete(corpus, corpus.read(official))
+    rows, undated = _dated(_complete(corpus, corpus.read(official)))
     if official.paths & {path.resolve() for path in files}:
         raise ManifestError(f"{target.name}: is one of the official files; name another manifest")
     rows = matching.one_caption(rows, seed).reset_index(drop=True)
@@ -113,7 +113,7 @@ def build(
             f"suffixes {', '.join(sorted(corpus.suffixes))}"
         )
     rows = _measured(rows, root, corpus)
-    notes = [*official.notes, *_notes(rows, gone)]
+    notes = [*official.notes, *undated, *_notes(rows, gone)]
     found = rows["split"].value_counts()
     if copies:
         rows, more = set_apart(rows, root, scores=corpus.suffixes <= SCORES)
@@ -147,6 +147,16 @@ def _complete(corpus: Builder, rows: pd.DataFrame) -> pd.DataFrame:
             of = " and ".join(map(str, rows.loc[rows["track_id"] == name, column].drop_duplicates()[:2]))
             raise ManifestError(f"{corpus.name}: {name!r} is listed with two {what} ({of}); mend the official files")
     return rows
+
+
+def _dated(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without release dates that no manifest may hold, and a note that counts and quotes them."""
+    bad = ~rows["released"].str.fullmatch(f"({DATE})?")
+    if not bad.any():
+        return rows, []
+    tracks, first = rows.loc[bad, "track_id"].nunique(), rows.loc[bad, "released"].iloc[0]
+    note = f"{counted(tracks, 'release date')} of the official files can be no date (first: {first!r}): left empty"
+    return rows.assign(released=rows["released"].mask(bad, "")), [note]
 
 
 def _located(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
