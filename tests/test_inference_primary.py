@@ -11,18 +11,13 @@ from scipy.stats import binom, permutation_test, ttest_ind
 
 from earwitness.inference import primary
 from earwitness.inference.primary import (
-    FOLDS,
     LEARNED,
-    RIDGE,
-    fold_fits,
-    folds_of,
-    label_statistics,
-    out_of_fold_scores,
     primary_test,
     rank_standardise,
     unusable_features,
 )
 from earwitness.inference.relabel import balance, centred, comparable, labellings, sign_flips, strata_of
+from earwitness.inference.ridge import FOLDS, RIDGE, fold_fits, folds_of, label_statistics, out_of_fold_scores
 
 A = np.array([0.9, 0.7, 0.8, 0.4, 0.6])
 B = np.array([0.5, 0.3, 0.6, 0.2, 0.4])
@@ -87,6 +82,7 @@ def slow_statistics(features, labels, folds, centre):
 
 
 @pytest.mark.parametrize("paired", [False, True])
+# more units than weights, fewer (one matrix for all folds), and fewer than features (the smaller system)
 @pytest.mark.parametrize(("n_suspect", "n_held_out", "p"), [(9, 9, 3), (14, 8, 6), (6, 5, 20)])
 def test_fast_equals_slow_twin(n_suspect, n_held_out, p, paired):
     n = n_suspect + n_held_out

@@ -8,7 +8,8 @@ import pytest
 from earwitness.inference import verdict
 from earwitness.inference.calibration import Pool, Scenario, draw_audits
 from earwitness.inference.gate import blind_components, foreseen, residualise, run_clauses, summarise_blind
-from earwitness.inference.primary import folds_of, primary_test, rank_standardise
+from earwitness.inference.primary import primary_test, rank_standardise
+from earwitness.inference.ridge import folds_of
 from earwitness.inference.shift import shift_curve, smallest_gate_shift
 from earwitness.inference.verdict import ALPHA, RULE, Findings, decide
 

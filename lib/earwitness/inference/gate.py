@@ -21,15 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from earwitness.inference.primary import (
-    Outcome,
-    fold_fits,
-    folds_of,
-    out_of_fold_scores,
-    primary_test,
-    rank_standardise,
-)
+from earwitness.inference.primary import Outcome, primary_test, rank_standardise
 from earwitness.inference.relabel import Labellings, relabel
+from earwitness.inference.ridge import fold_fits, folds_of, out_of_fold_scores
 from earwitness.metrics import placements
 
 FloatArray = npt.NDArray[np.float64]

@@ -23,7 +23,7 @@ Arrays may carry leading batch dimensions (independent audits of equal size). Bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +32,13 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from earwitness.inference.relabel import Labellings, centred, relabel
+from earwitness.inference.ridge import folds_of, label_statistics
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-FOLDS = 5
-RIDGE = 0.1  # per training unit, on features of unit variance
 LEARNED = 0.25  # weight of the learned statistic in Cauchy's rule; the sum has the rest (chosen on twin a)
 MAX_MISSING = 0.2  # share of units a feature may fail to score
-_BLOCK = 1000  # labellings handled at once: small enough for the processor's cache, and memory stays bounded
 _DIGITS = 9  # statistics that agree to so many decimals, in standard deviations, are ties
 _FLAT = 1e-9  # a column with a smaller standard deviation than this is constant
 
@@ -138,91 +136,6 @@ def _normal_scores(values: FloatArray) -> FloatArray:
     normal = normal - normal.mean(axis=-2, keepdims=True)
     spread = normal.std(axis=-2, keepdims=True)
     return np.where(spread > _FLAT, normal / np.where(spread > _FLAT, spread, 1.0), 0.0)
-
-
-def folds_of(n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Assign n rows to equal folds by lot, without labels."""
-    return np.random.default_rng(seed).permutation(n) % min(FOLDS, n)
-
-
-def fold_fits(
-    features: FloatArray, folds: npt.NDArray[np.int64], *, centre: bool, ridge: float = RIDGE
-) -> Iterator[tuple[BoolArray, FloatArray, FloatArray]]:
-    """Yield, per fold, what turns labels into out-of-fold scores.
-
-    Parameters
-    ----------
-    features : numpy.ndarray, shape [..., n, p]
-    folds : numpy.ndarray of int, shape [n]
-    centre : bool
-        Centre on the training rows (False for paired differences, whose origin means "no difference").
-    ridge : float
-        Penalty per training unit, for features of unit variance.
-
-    Yields
-    ------
-    test : numpy.ndarray of bool, shape [n]
-    held : numpy.ndarray, shape [..., n_test, p]
-    weights : numpy.ndarray, shape [..., p, n_train]
-        ``held @ (weights @ labels[~test])`` are the fold's scores.
-    """
-    eye = np.eye(features.shape[-1])
-    for fold in range(int(folds.max()) + 1):
-        test = folds == fold
-        train, held = features[..., ~test, :], features[..., test, :]
-        if centre:
-            middle = train.mean(axis=-2, keepdims=True)
-            train, held = train - middle, held - middle
-        transposed = np.swapaxes(train, -1, -2)
-        weights = np.linalg.solve(transposed @ train + ridge * train.shape[-2] * eye, transposed)
-        yield test, held, weights
-
-
-def out_of_fold_scores(features: FloatArray, positive: BoolArray, seed: int = 0) -> FloatArray:
-    """Score each unit by a fit that did not see it (for display; a test on them alone is anti-conservative).
-
-    ``features`` [n, p] are rank-standardised; returns shape [n].
-    """
-    labels = positive - positive.mean()
-    scores = np.zeros(len(labels))
-    for test, held, weights in fold_fits(features, folds_of(len(labels), seed), centre=True):
-        scores[test] = held @ (weights @ labels[~test])
-    return scores
-
-
-def label_statistics(
-    features: FloatArray,
-    labels: FloatArray,
-    *,
-    folds: npt.NDArray[np.int64],
-    centre: bool,
-    oriented: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]:
-    """Compute the learned statistic, refitted, and the pre-oriented one, for every labelling.
-
-    Parameters
-    ----------
-    features : numpy.ndarray, shape [..., n, p]
-    labels : numpy.ndarray, shape [n, L] or [..., n, L]
-    oriented : numpy.ndarray, shape [..., n], optional
-        What the pre-oriented statistic adds up; default the sum of the features.
-
-    Returns
-    -------
-    learned, direction : numpy.ndarray, shape [..., L]
-    """
-    fits = list(fold_fits(features, folds, centre=centre))
-    total = (features.sum(axis=-1) if oriented is None else oriented)[..., None, :]
-    learned, direction = [], []
-    for start in range(0, labels.shape[-1], _BLOCK):
-        block = np.ascontiguousarray(labels[..., start : start + _BLOCK])
-        products = [
-            (np.swapaxes(held, -1, -2) @ block[..., test, :]) * (weights @ block[..., ~test, :])
-            for test, held, weights in fits
-        ]
-        learned.append(sum(product.sum(axis=-2) for product in products))
-        direction.append((total @ block)[..., 0, :])
-    return np.concatenate(learned, axis=-1), np.concatenate(direction, axis=-1)
 
 
 def primary_test(
