@@ -18,7 +18,7 @@ import pytest
 
 from earwitness import audit
 from earwitness import signals as engine
-from earwitness.audit import Request, cost, frozen, references, scoring
+from earwitness.audit import Request, captions, cost, frozen, references, scoring
 from earwitness.audit.run import _made, prepare
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.inference.features import DEFAULT_FEATURES
@@ -736,14 +736,58 @@ def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
     assert verify(tmp_path / "out").consistent
 
 
+def captions_of(request_of, table):
+    """The captions that a table gives, by recording; those without one are left out."""
+    tracks = audit.gather_tracks(request_of(captions=table)).tracks
+    return {track.track_id: track.caption for track in tracks if track.caption}
+
+
 def test_captions_of_folders(home, request_of, tmp_path):
     table = tmp_path / "captions.csv"
     table.write_text(f"path,caption\nwombat-0-0.wav,{CAPTION}\n")
     plan = prepare(request_of(captions=table)).plan
     assert plan.texts_hash != prepare(request_of()).plan.texts_hash
-    table.write_text("path,caption\nnone.wav,x\n")
-    with pytest.raises(InputError, match="no caption fits"):
-        prepare(request_of(captions=table))
+    assert captions_of(request_of, table) == {"suspect/wombat-0-0.wav": CAPTION}
+    assert (
+        captions.coverage(audit.gather_tracks(request_of(captions=table)).tracks) == "captions for 1 of 22 recordings"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path;caption\nwombat-0-0.wav;a, b\nwombat-1-0.wav;c\n".encode("utf-8-sig"),
+        'caption,path\n"a, b",wombat-0-0.wav\nc,wombat-1-0.wav\n'.encode("utf-16"),
+        b'track_id,caption\nsuspect/wombat-0-0.wav,"a, b"\nheld_out/wombat-1-0.wav,c\n',
+        b"track_id\tpath\tcaption\nsuspect/wombat-0-0.wav\t\ta, b\nheld_out/wombat-1-0.wav\t?\tc\n",
+    ],
+    ids=["semicolons and a mark", "UTF-16", "ids", "ids before paths"],
+)
+def test_tables_of_captions_as_spreadsheets_write_them(request_of, tmp_path, content):
+    (tmp_path / "captions.csv").write_bytes(content)
+    found = captions_of(request_of, tmp_path / "captions.csv")
+    assert found == {"suspect/wombat-0-0.wav": "a, b", "held_out/wombat-1-0.wav": "c"}
+
+
+def test_what_a_row_of_captions_may_call_a_recording(tmp_path):
+    names = ["a.wav", "sub/a.wav", "sub/b.wav", "e\u0301.wav"]
+    tracks = [Track(f"suspect/{name}", tmp_path / "s" / name, "suspect") for name in names]
+    tracks.append(Track("held_out/a.wav", tmp_path / "h" / "a.wav", "held_out", caption="from before"))
+    table = tmp_path / "captions.csv"
+    for name, index in {
+        "suspect/a.wav": 0, "s/a.wav": 0, "sub/a.wav": 1, "b.wav": 2, "\u00e9.wav": 3, str(tmp_path / "h" / "a.wav"): 4,
+    }.items():  # fmt: skip
+        table.write_text(f"path,caption\n{name},x\n")
+        found = [track.caption for track in captions.with_captions(tracks, table)]
+        expected = ["", "", "", "", "from before"]
+        assert found == [*expected[:index], "x", *expected[index + 1 :]], name
+    table.write_text("path,caption\na.wav,x\n")
+    with pytest.raises(
+        InputError, match=r"line 2: 'a.wav' fits 2 recordings .suspect/a.wav, held_out/a.wav.; write the"
+    ):
+        captions.with_captions(tracks, table)
+    table.write_text("path,caption\ngone.wav,x\n")
+    assert captions.with_captions(tracks, table, ["suspect/gone.wav"]) == tracks
 
 
 def test_a_hub_model_that_is_not_here_says_what_it_takes():

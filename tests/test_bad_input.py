@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[Build, int, str]] = {
     "no such manifest": (lambda root, _: [f"--manifest={root / 'm.csv'}"], 2, "found no such file"),
     "folder as manifest": (lambda root, _: [f"--manifest={root}"], 2, "expected a manifest"),
     "empty manifest": (_table(""), 2, "it is empty"),
-    "header alone": (_table("path,role\n"), 2, "at least one track"),
+    "header alone": (_table("path,role\n"), 2, "at least one row"),
     "latin 1": (_table("path,role\ncafé.wav,suspect\n".encode("latin-1")), 2, "not a UTF-8"),
     "a picture": (_table(b"\x89PNG\r\n\x1a\n\0\0\0"), 2, "not a UTF-8"),
     "null bytes": (_table(b"path,role\na\0.wav,suspect\n"), 2, r"m\.csv, line 2"),
@@ -411,6 +411,54 @@ def test_what_is_refused(
             continue
         code, text = _run([*command, f"--model={MODEL}", *arguments], monkeypatch, capsys)  # type: ignore[misc]
         assert code == expected
+        assert re.search(message, text), text
+        assert _everything(tmp_path) == before
+
+
+CAPTIONS: dict[str, tuple[str | bytes | None, str]] = {
+    "no such table": (None, r"c\.csv: expected captions \(CSV\), found no such file"),
+    "empty": ("", "it is empty"),
+    "header alone": ("path,caption\n", "at least one row"),
+    "latin 1": ("path,caption\nonly.wav,café\n".encode("latin-1"), "not a UTF-8"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0", "not a UTF-8"),
+    "ragged row": ("path,caption\nonly.wav,slow, sad\n", "line 2: expected 2 cells, found 3"),
+    "no caption": ("path,text\nonly.wav,x\n", "expected columns 'caption' and 'path'"),
+    "no name": ("file,caption\nonly.wav,x\n", r"expected columns 'caption' and 'path' \(or 'track_id'\), found file"),
+    "column twice": ("path,caption,caption\nonly.wav,x,y\n", "each column once"),
+    "no such recording": ("path,caption\nonly.wav,x\noni.wav,y\n", "line 3: 'oni.wav' fits no recording; did you mean"),
+    "empty name": ("path,caption\n,x\n", "line 2: '' fits no recording"),
+    "backslashes": ("path,caption\ns\\only.wav,x\n", 'line 2: .*fits no recording; use "/" between folders'),
+    "path as id": ("track_id,caption\nonly.wav,x\n", "line 2: 'only.wav' fits no recording; did you mean 'suspect/"),
+    "same row twice": ("path,caption\nonly.wav,x\nonly.wav,x\n", "line 3: a second caption for 'suspect/only.wav'"),
+    "two names for one": ("path,caption\nonly.wav,x\ns/only.wav,y\n", "line 3: a second caption"),
+    "same name on both sides": ("path,caption\ngood.wav,x\n", "line 2: 'good.wav' fits 2 recordings"),
+    "same name in two folders": (
+        "path,caption\nx.wav,x\n", r"line 2: 'x.wav' fits 2 recordings \(suspect/one/x.wav, suspect/two/x.wav\)",
+    ),
+    "empty captions": ("path,caption\nonly.wav, \n", "expected captions, found empty cells only"),
+    "hostile": ("path,caption\n[red]\x1b[2J,x\n", r"line 2: '\[red\].*fits no recording"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_captions(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, message = CAPTIONS[name]
+    folders = _two_folders(tmp_path)
+    for i, place in enumerate(("only.wav", "one/x.wav", "two/x.wav")):
+        recording(tmp_path / "s" / place, SECONDS, seed=3 + i)
+    if content is not None:
+        (tmp_path / "c.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    arguments = [f"--model={MODEL}", *folders, f"--captions={tmp_path / 'c.csv'}"]
+    before = _everything(tmp_path)
+    for command in (
+        ["audit", f"--out={tmp_path / 'report'}"],
+        ["plan", f"--freeze={tmp_path / 'plan.json'}"],
+        ["plan"],
+    ):
+        code, text = _run([*command, *arguments], monkeypatch, capsys)
+        assert code == 2
         assert re.search(message, text), text
         assert _everything(tmp_path) == before
 

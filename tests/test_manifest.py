@@ -65,7 +65,7 @@ def test_splits_are_read_without_roles(tmp_path: Path) -> None:
 BAD = {
     "no such file": (None, {}, "found no such file"),
     "no path column": ("paths,role\na,suspect\n", {}, "expected a column 'path', found paths, role; did you mean"),
-    "empty": ("path,role\n", {}, "at least one track"),
+    "empty": ("path,role\n", {}, "at least one row"),
     "nothing at all": ("", {}, "not a UTF-8 CSV"),
     "ragged": ("path,role\na,suspect,x,y\nb,suspect,x,y,z\n", {}, "not a UTF-8 CSV|line"),
     "wrong role": ("path,role\na,suspect\nb,heldout\n", {}, "line 3: a role that is none of .*'heldout'"),

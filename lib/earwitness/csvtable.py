@@ -54,15 +54,15 @@ def _text(path: Path) -> str:
         raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({error.reason}); export it again as CSV") from None
 
 
-def _head(path: Path) -> tuple[str, bool]:
+def _head(path: Path, what: str) -> tuple[str, bool]:
     """Return the beginning of the text, and whether it must be decoded before it can be read fast."""
     try:
         with path.open("rb") as file:
             raw = file.read(PEEK)
     except FileNotFoundError:
-        raise ManifestError(f"{path.name}: expected a manifest (CSV), found no such file; check the path") from None
+        raise ManifestError(f"{path.name}: expected {what} (CSV), found no such file; check the path") from None
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path.name}: expected a manifest (CSV): {reason_of(error)}; check the path") from None
+        raise ManifestError(f"{path.name}: expected {what} (CSV): {reason_of(error)}; check the path") from None
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _text(path)[:PEEK], True
     try:
@@ -88,8 +88,15 @@ def _fault(path: Path, separator: str, width: int, reason: str) -> ManifestError
     return ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV")
 
 
-def read_table(path: Path) -> tuple[pa.Table, Lines]:
+def read_table(path: Path, what: str = "a manifest") -> tuple[pa.Table, Lines]:
     """Read a CSV file; cells that ``text.guard`` protected from spreadsheets are given back as they were.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it should hold, for messages.
 
     Returns
     -------
@@ -101,7 +108,7 @@ def read_table(path: Path) -> tuple[pa.Table, Lines]:
     ManifestError
         No such file, not UTF-8 or UTF-16, a row with more or fewer cells than the header, a column named twice, no row.
     """
-    text, decode = _head(path)
+    text, decode = _head(path, what)
     separator = max(",;\t", key=text.partition("\n")[0].count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
@@ -127,7 +134,7 @@ def read_table(path: Path) -> tuple[pa.Table, Lines]:
         else:
             raise _fault(path, separator, len(names), " ".join(str(error).split())[:120]) from None
     if not columns.num_rows:
-        raise ManifestError(f"{path.name}: expected at least one track, found none; add one row per recording")
+        raise ManifestError(f"{path.name}: expected at least one row, found none; add one row per recording")
     for place, name in enumerate(names):
         if pc.max(pc.binary_length(columns[name])).as_py() > csv.field_size_limit():
             raise _fault(path, separator, len(names), "an endless cell")

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
-from earwitness.errors import InputError, ManifestError
+from earwitness.audit.captions import with_captions
+from earwitness.errors import InputError
 from earwitness.gather import Found, gather
 from earwitness.inference.verdict import ALPHA
 from earwitness.manifest import Track, read_card
@@ -42,7 +41,7 @@ class Request:
     reference_artists : Path, optional
         A folder with one folder per artist that no model can have seen; the suspects' artist is ranked among them.
     captions : Path, optional
-        CSV with ``path`` (or ``track_id``) and ``caption``, for recordings in folders.
+        CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.audit.captions.with_captions`.
     pairs : str, optional
         ``work``: match one suspect with one held-out take of the same work.
     alpha, n_permutations, deals : float, int, int
@@ -144,7 +143,7 @@ def gather_tracks(request: Request) -> Found:
     Raises
     ------
     ManifestError
-        As ``gather``; captions that fit no recording.
+        As ``gather`` and ``with_captions``.
     """
     found = gather(
         suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
@@ -153,31 +152,13 @@ def gather_tracks(request: Request) -> Found:
     found = replace(found, tracks=tuple(_as_audit(track) for track in found.tracks))
     if request.captions is None:
         return found
-    return replace(found, tracks=tuple(with_captions(found.tracks, request.captions)))
+    refused = found.refused["track_id"].astype(str)
+    return replace(found, tracks=tuple(with_captions(found.tracks, request.captions, refused)))
 
 
 def _as_audit(track: Track) -> Track:
     """Take a corpus's members for suspects and its non-members for held-out: will the audit find them?"""
     return replace(track, role=AUDITED.get(track.role, track.role))
-
-
-def with_captions(tracks: Sequence[Track], path: Path) -> list[Track]:
-    """Add the captions of a table: its ``path`` is relative to either folder, or a recording's own name."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV") from None
-    if not {"path", "caption"} <= set(table):
-        raise ManifestError(f"{path.name}: expected columns 'path' and 'caption', found {', '.join(table.columns)}")
-    known: dict[str, str] = dict(zip(table["path"], table["caption"], strict=True))
-    found = [
-        replace(track, caption=known.get(track.track_id, known.get(track.track_id.partition("/")[2], "")))
-        for track in tracks
-    ]
-    if not any(track.caption for track in found):
-        raise ManifestError(f"{path.name}: no caption fits a recording; its paths must be relative to the two folders")
-    return found
 
 
 def control_known(request: Request, tracks: Sequence[Track]) -> str:

@@ -1,0 +1,90 @@
+"""Captions of recordings that lie in folders: a table with a row for each, matched by name, and never by guess.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+from unicodedata import normalize
+
+from earwitness.csvtable import read_table
+from earwitness.errors import ManifestError, nearest
+from earwitness.manifest import Track
+from earwitness.text import plain
+
+Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
+
+
+def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] = ()) -> list[Track]:
+    """Add the captions of a table; recordings that it does not name keep what they have.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        Recordings of both sides.
+    path : Path
+        CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
+        path, as long as only one recording is called so.
+    unopened : iterable of str
+        Recordings that were found and are left out: the table may name them.
+
+    Raises
+    ------
+    ManifestError
+        A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
+        one, or empty captions only.
+    """
+    table, lines = read_table(path, "captions")
+    named = next((name for name in ("track_id", "path") if name in table.column_names), None)
+    if named is None or "caption" not in table.column_names:
+        raise ManifestError(
+            f"{path.name}: expected columns 'caption' and 'path' (or 'track_id'), found "
+            f"{', '.join(table.column_names)}; rename them"
+        )
+    places = _places(tracks, unopened, by_id=named == "track_id")
+    given: dict[str, str] = {}
+    for row, (name, caption) in enumerate(zip(table[named].to_pylist(), table["caption"].to_pylist(), strict=True)):
+        fits = next((place[_key(name)] for place in places if _key(name) in place), [])
+        if len(fits) != 1:
+            raise lines.fault(row, _several(name, fits) if fits else _none(name, places))
+        if fits[0] in given:
+            raise lines.fault(row, f"a second caption for {fits[0]!r}")
+        given[fits[0]] = caption
+    found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
+    if not any(track.caption.strip() for track in found):
+        raise ManifestError(f"{path.name}: expected captions, found empty cells only; fill the column 'caption'")
+    return found
+
+
+def coverage(tracks: Sequence[Track]) -> str:
+    """Say how many recordings have a caption."""
+    return f"captions for {sum(bool(track.caption.strip()) for track in tracks)} of {len(tracks)} recordings"
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared: letters with accents are composed on one system and not on another."""
+    return normalize("NFC", plain(name))
+
+
+def _places(tracks: Sequence[Track], unopened: Iterable[str], *, by_id: bool) -> Places:
+    """Return what each recording may be called: its id; its path in its folder; the end of its path."""
+    places: Places = [{}, {}, {}]
+    for name, path in [*((t.track_id, t.path) for t in tracks), *((name, PurePath(name)) for name in unopened)]:
+        parts = _key(path.as_posix()).split("/")
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        for place, called in zip(places, ([_key(name)], [_key(name).partition("/")[2]], tails), strict=True):
+            for key in filter(None, called):
+                place.setdefault(key, []).append(name)
+    return places[:1] if by_id else places
+
+
+def _several(name: str, fits: Sequence[str]) -> str:
+    return f"{name!r} fits {len(fits)} recordings ({fits[0]}, {fits[1]}); write the folder before it"
+
+
+def _none(name: str, places: Places) -> str:
+    written = '; use "/" between folders' if "\\" in name else nearest(name, list(places[0]) + list(places[-1]))
+    return f"{plain(name)!r} fits no recording{written}"
