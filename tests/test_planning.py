@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from earwitness import planning, probe
-from earwitness.audit import cost
+from earwitness.audit import Request, cost, gather_tracks, references
+from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
 from earwitness.extractors import plan
 from earwitness.inference.features import DEFAULT_FEATURES
@@ -179,10 +181,6 @@ def test_lengths_come_from_the_manifest_then_from_the_header(audio: list[Track],
 def test_the_command_prints_a_table_or_json(
     folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from typer.testing import CliRunner
-
-    from earwitness.cli import app
-
     lines = ["path,role", *(f"{track.path.name},{track.role}" for track in audio)]
     manifest = audio[0].path.parent / "m.csv"
     manifest.write_text("\n".join(lines) + "\n")
@@ -205,3 +203,85 @@ def test_the_command_prints_a_table_or_json(
         answer = CliRunner().invoke(app, ["plan", f"--model={folder}", "--no-probe", *sources])
         assert answer.exit_code == 0, answer.output
     assert asked == ["audit", "all", "loss"]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two more models of the same shape."""
+    root = tmp_path_factory.mktemp("more")
+    return [str(musicgen(root / "second", seed=1)), str(musicgen(root / "control", seed=2))]
+
+
+@pytest.fixture
+def sides(audio: list[Track], tmp_path: Path) -> list[str]:
+    """Two suspects and two held-out in folders, a caption for the first suspect, three recordings of two references."""
+    for track in audio:
+        (tmp_path / track.role).mkdir(exist_ok=True)
+        shutil.copy(track.path, tmp_path / track.role)
+    (tmp_path / "captions.csv").write_text("path,caption\nt0.flac,slow music\n")
+    for number, artist in enumerate(("B", "C", "C")):
+        recording(tmp_path / "references" / artist / f"{number}.flac", 1.5, seed=10 + number)
+    return [f"--suspects={tmp_path / 'suspect'}", f"--held-out={tmp_path / 'held_out'}"]
+
+
+def test_every_model_of_an_audit_is_counted_with_its_control_and_its_references(
+    folder: str, others: list[str], sides: list[str], tmp_path: Path
+) -> None:
+    second, control = others
+    models = [f"--model={folder}", f"--model={second}"]
+    more = [f"--control-model={control}", f"--reference-artists={tmp_path / 'references'}"]
+    more += [f"--captions={tmp_path / 'captions.csv'}"]
+    answer = CliRunner().invoke(app, ["plan", *models, *sides, *more, "--no-probe", "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert [Path(one["model"]).name for one in found] == [Path(name).name for name in (folder, second, control)]
+    assert len({one["revision"] for one in found}) == 3
+    assert [one["control"] for one in found] == [False, False, True]
+    # Four recordings; three of references and the captioned suspect once more without its caption.
+    assert [(one["tracks"], one["references"]) for one in found] == [(8, 4), (8, 4), (4, 0)]
+    shared = evaluations("audit", planning.describe(folder))[1]
+    assert [one["evaluations_shared"] for one in found] == [shared] * 3
+    refused = ["nothing says that" in " ".join(one["refusals"]) for one in found]
+    assert refused == [False, False, True]
+    assert all("2 suspect and 2 held-out" in one["refusals"][0] for one in found)
+    known = CliRunner().invoke(app, ["plan", *models, *sides, *more, "--no-probe", "--json", "--control-saw=neither"])
+    assert len(json.loads(known.stdout)[2]["refusals"]) == 1
+
+
+def test_the_forecast_of_an_audit_is_what_its_scoring_stores(
+    folder: str, others: list[str], sides: list[str], tmp_path: Path
+) -> None:
+    request = Request(
+        models=(folder,), suspects=tmp_path / "suspect", held_out=tmp_path / "held_out", control_model=others[1],
+        control_saw="neither", captions=tmp_path / "captions.csv", reference_artists=tmp_path / "references",
+    )  # fmt: skip
+    own, control = cost.forecasts(request, probe=False)
+    tracks = gather_tracks(request).tracks
+    stored = [collect(name, tracks, "audit").index for name in (folder, others[1])]
+    assert control.segments_missing == len(stored[1])
+    suspects = [track for track in tracks if track.role == "suspect"]
+    references.scored(
+        folder, planning.describe(folder), suspects, references.listed(tmp_path / "references", []).tracks
+    )
+    again = cost.forecasts(request, probe=False)
+    assert [(one.tracks_stored, one.tracks_missing) for one in again] == [(own.tracks, 0), (control.tracks, 0)]
+
+
+def test_several_models_are_several_tables_and_a_sum(
+    folder: str, others: list[str], audio: list[Track], sides: list[str], tmp_path: Path
+) -> None:
+    answer = CliRunner().invoke(app, ["plan", f"--model={folder}", f"--control-model={others[0]}", *sides])
+    assert answer.exit_code == 0, answer.output
+    shown = " ".join(answer.output.replace("│", " ").split())
+    assert shown.count("network calls a segment") == 2
+    assert "(control model, " in shown
+    assert "together: " in shown
+    manifest = audio[0].path.parent / "two.csv"
+    manifest.write_text("path,role\n" + "".join(f"{track.path.name},{track.role}\n" for track in audio))
+    models = [f"--model={folder}", f"--model={others[0]}"]
+    plain = CliRunner().invoke(app, ["plan", *models, f"--manifest={manifest}", "--no-probe", "--json"])
+    assert [(one["tracks"], one["control"]) for one in json.loads(plain.stdout)] == [(4, False)] * 2
+    assert "together" not in CliRunner().invoke(app, ["plan", *models[:1], f"--manifest={manifest}"]).output
+    for more in (["--split=a", f"--freeze={tmp_path / 'x'}"], ["--split=a", f"--control-model={others[1]}"]):
+        refused = CliRunner().invoke(app, ["plan", *models, f"--manifest={manifest}", *more])
+        assert "--split is for a manifest that is scored" in str(refused.exception)

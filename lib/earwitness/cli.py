@@ -10,7 +10,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,10 +80,10 @@ def plan(
     split: Splits = None,
     attacks: Annotated[
         str,
-        typer.Option(help="attacks whose signals are wanted; default: all of a manifest, those of an audit of folders"),
+        typer.Option(help="attacks whose signals are wanted; default: those of an audit, of a manifest alone all"),
     ] = "",
     seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
-    json_output: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="for programs; a list where there are several")] = False,
     probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
     allow_download: Download = False,
     suspects: Suspects = None,
@@ -100,33 +100,32 @@ def plan(
     from rich.console import Console
 
     from earwitness import audit as auditing
-    from earwitness.planning import forecast, table, tracks_with_roles
+    from earwitness.audit import cost
+    from earwitness.planning import forecast, tracks_with_roles
+    from earwitness.planning_table import show
 
-    if freeze is not None or manifest is None:
+    how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
+    auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
+    if manifest is not None and not any(auditing_only):
+        found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
+    else:
+        if split:
+            raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
         request = auditing.Request(
             models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
             control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         )  # fmt: skip
-    if freeze is not None:
-        fixed = auditing.freeze(request, freeze, download=allow_download)
-        sides = f"{fixed.suspects} against {fixed.held_out} recordings"
-        _say(f"{freeze}: {sides}, seed {fixed.seed}, plan {fixed.digest()}")
-        return
-    tracks = (
-        auditing.gather_tracks(request).tracks if manifest is None else tracks_with_roles(manifest, model[0], split)
-    )
-    found = forecast(
-        model[0],
-        tracks,
-        attacks or ("audit" if manifest is None else "all"),
-        seed=seed,
-        probe=probe,
-        allow_download=allow_download,
-    )
+        if freeze is not None:
+            fixed = auditing.freeze(request, freeze, download=allow_download)
+            sides = f"{fixed.suspects} against {fixed.held_out} recordings"
+            _say(f"{freeze}: {sides}, seed {fixed.seed}, plan {fixed.digest()}")
+            return
+        found = cost.forecasts(request, attacks or "audit", **how)
     if json_output:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        listed = [one.to_dict() for one in found]
+        typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
     else:
-        Console(highlight=False).print(table(found))
+        show(found, Console(highlight=False))
 
 
 @app.command()

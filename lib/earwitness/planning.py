@@ -7,7 +7,6 @@ costs* does the same arithmetic for up to ten million tracks.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from earwitness.manifest import Track, read_manifest, read_splits
 from earwitness.models import describe
 from earwitness.models.base import ModelInfo
 from earwitness.probe import Probe, measure
-from earwitness.progress import span
 from earwitness.shards import exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.store import Store, digest
 from earwitness.symbolic.windows import SymbolicSpec
@@ -34,6 +32,7 @@ from earwitness.windows import segments as windows_of
 if TYPE_CHECKING:
     from earwitness.inference.power import Reach
 
+REFERENCE = "reference"  # role of what is scored beside the two sides, for the rank among reference artists
 SIDES = {"suspect": ("suspect", "member"), "held_out": ("held_out", "nonmember")}
 UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
 
@@ -46,6 +45,10 @@ class Forecast:
     ----------
     model, revision, family : str
         Which model; the revision is ``"not downloaded"`` where only its card is known.
+    control : bool
+        It is an audit's control model.
+    references : int
+        Of ``tracks``: those scored for the rank among reference artists, on neither side.
     tracks, tracks_stored, tracks_missing : int
         Tracks that can be used as far as headers tell, how many of them are stored, how many are to be scored.
     segments_missing : int
@@ -71,6 +74,8 @@ class Forecast:
     model: str
     revision: str
     family: str
+    control: bool
+    references: int
     tracks: int
     tracks_stored: int
     tracks_missing: int
@@ -224,6 +229,7 @@ def forecast(
         seconds = segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track
     return Forecast(
         model=info.name, revision=info.revision, family=info.family,
+        control=False, references=sum(track.role == REFERENCE for _, track in usable),
         tracks=len(usable), tracks_stored=len(usable) - len(missing), tracks_missing=len(missing),
         segments_missing=segments, audio_hours=sum(lengths[track.track_id] for _, track in usable) / 3600,
         evaluations=own, evaluations_shared=shared, evaluations_separate=sum(own.values()),
@@ -253,37 +259,3 @@ def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None =
     except ManifestError:
         roles = {}
     return [replace(track, role=roles.get(track.track_id, "")) for track in tracks]
-
-
-def table(found: Forecast) -> Any:
-    """Return a forecast as a table for a terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    def row(name: str, text: str) -> None:
-        shown.add_row(name, escape(text))
-
-    shown = Table("", f"{escape(found.model)} ({found.revision[:16]})", show_lines=False)
-    row("tracks", f"{found.tracks} usable, {len(found.exclusions)} not; {found.audio_hours:.2f} h of audio")
-    row("stored", f"{found.tracks_stored} tracks")
-    row("to score", f"{found.tracks_missing} tracks, at most {found.segments_missing} segments")
-    alone = ", ".join(f"{name} {n}" for name, n in found.evaluations.items())
-    row("network calls a segment", f"{found.evaluations_shared} shared ({found.evaluations_separate} if not: {alone})")
-    if found.probe:
-        p = found.probe
-        row(
-            f"measured on {p.segments} segments ({p.device})",
-            f"{p.score_s_per_segment:.3g} s a segment, {p.prepare_s_per_track:.3g} s a track to decode",
-        )
-        gpu = "" if p.peak_gpu_memory_mib is None else f", {p.peak_gpu_memory_mib:.0f} MiB on the card"
-        row("peak memory", f"{p.peak_memory_mib:.0f} MiB{gpu}")
-    if found.hours is not None and found.disk_gib is not None:
-        row("time, one process", span(found.hours * 3600))
-        row("disk", f"{found.disk_gib:.3g} GiB")
-    for reason, number in Counter(row["reason"] for row in found.exclusions).most_common(10):
-        row("left out", f"{number} x {reason}")
-    for text in found.refusals:
-        row("not testable", text)
-    for text in found.notes:
-        row("note", text)
-    return shown

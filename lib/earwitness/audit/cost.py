@@ -3,7 +3,7 @@
 Sizes come from the model cards, network calls from the frozen features, which are all that an audit scores, counted
 as ``earwitness plan`` counts them. Hours are arithmetic, not measurement: every call takes 2 x parameters x tokens
 operations, at a speed that two cores of an ordinary computer reach. They tell minutes from days, no more; once a model
-is on the machine, ``earwitness plan`` measures.
+is on the machine, ``earwitness plan`` measures (``forecasts``).
 
 Book page: *Audit your own*.
 """
@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from earwitness.errors import ModelError
+from earwitness.audit.references import listed, without_captions
+from earwitness.audit.request import Request, control_known, gather_tracks
+from earwitness.errors import InputError, ModelError
 from earwitness.intake import Intake
+from earwitness.manifest import Track
 from earwitness.models import locate
 from earwitness.models.base import ModelInfo
 from earwitness.models.cards import Card, read_cards
-from earwitness.planning import evaluations, identity
+from earwitness.planning import REFERENCE, SIDES, Forecast, evaluations, forecast, identity
 
 CPU_GFLOPS = 100.0  # two cores, float32
 GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
@@ -77,6 +81,46 @@ def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
             told += hours(parameters(card), seconds, calls(info), diffusion=info.family == "diffusion")
     known = f"{words(told)} on two cores" if len(unknown) < len(infos) else "unknown: no card tells the model's size"
     return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {known}"
+
+
+def forecasts(
+    request: Request,
+    attacks: str = "audit",
+    *,
+    seed: int = 0,
+    probe: bool = True,
+    allow_download: bool = False,
+) -> list[Forecast]:
+    """Say what scoring an audit would take: one forecast per model, that of the control model last.
+
+    Counted are both sides under every model and, but for the control, the recordings of reference artists, with the
+    suspects once more where captions set them apart from those. Only headers are read: copies, which an audit leaves
+    out, are counted.
+
+    Raises
+    ------
+    InputError, ModelError
+        As ``gather_tracks``, ``references.listed`` and ``planning.forecast``.
+    """
+    sides = list(gather_tracks(request).tracks)
+    others: list[Track] = []
+    if request.reference_artists is not None:
+        again = without_captions([track for track in sides if track.role in SIDES["suspect"] and track.caption])
+        others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
+        others += listed(request.reference_artists, sides).tracks
+    found = [
+        forecast(name, [*sides, *others], attacks, seed=seed, probe=probe, allow_download=allow_download)
+        for name in request.models
+    ]
+    if request.control_model is not None:
+        last = forecast(request.control_model, sides, attacks, seed=seed, probe=probe, allow_download=allow_download)
+        refused = list(last.refusals)
+        try:
+            control_known(request, sides)
+        except InputError as error:
+            refused.append(str(error))
+        found.append(replace(last, control=True, refusals=refused))
+    return found
 
 
 def present(name: str, *, download: bool) -> None:

@@ -23,6 +23,7 @@ from earwitness.inference.reference import rank_artist
 from earwitness.intake import Intake, examine
 from earwitness.manifest import Track
 from earwitness.models.base import ModelInfo
+from earwitness.planning import REFERENCE
 from earwitness.report.folder import read_scores, scores_bytes
 from earwitness.report.numbers import Numbered, number
 from earwitness.report.schema import Rank
@@ -57,29 +58,14 @@ def read(folder: Path, intake: Intake, model: str) -> References:
     InputError
         No folder, an artist who is on one of the sides as well, or fewer than two artists that can be used.
     """
-    places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if len(places) < LEAST:
-        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
-    own = {track.artist.casefold() for track in intake.tracks if track.artist}
-    if same := [place.name for place in places if place.name.casefold() in own]:
-        raise InputError(f"reference artist {same[0]!r} is on one of the sides; references must be other artists")
-    tracks: list[Track] = []
-    refused: list[tuple[str, str, str]] = []
-    for place in places:
-        for entry in (entry for entry in scan(place) if entry.kind == "recording"):
-            name = f"{place.name}/{entry.name}"
-            if entry.reason:
-                refused.append((name, "reference", entry.reason))
-            else:
-                tracks.append(Track(name, entry.path, "reference", artist=place.name))
-    found = Found(tuple(tracks), pd.DataFrame(refused, columns=list(EXCLUSION_COLUMNS)), {}, folder)
-    seen = examine(tracks, model, found=found)
+    found = listed(folder, intake.tracks)
+    seen = examine(found.tracks, model, found=found)
     both = dedup.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
     copies = {
         row["other_id"]: f"the same recording as {row['track_id']}, which stands on one of the sides"
         for row in both[both["role"] != both["other_role"]].to_dict("records")
     }
-    more = pd.DataFrame([(name, "reference", why) for name, why in copies.items()], columns=list(EXCLUSION_COLUMNS))
+    more = pd.DataFrame([(name, REFERENCE, why) for name, why in copies.items()], columns=list(EXCLUSION_COLUMNS))
     kept = [track for track in seen.tracks if track.track_id not in copies]
     if (left := len({track.artist for track in kept})) < LEAST:
         raise ManifestError(
@@ -89,12 +75,43 @@ def read(folder: Path, intake: Intake, model: str) -> References:
     return References(number(kept, "RB"), pd.concat([seen.exclusions, more], ignore_index=True))
 
 
+def listed(folder: Path, sides: Sequence[Track]) -> Found:
+    """List the recordings of reference artists, one folder each; nothing is opened yet.
+
+    Raises
+    ------
+    InputError
+        No folder, fewer than two, or an artist who is on one of the sides as well.
+    """
+    places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(places) < LEAST:
+        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
+    own = {track.artist.casefold() for track in sides if track.artist}
+    if same := [place.name for place in places if place.name.casefold() in own]:
+        raise InputError(f"reference artist {same[0]!r} is on one of the sides; references must be other artists")
+    tracks: list[Track] = []
+    refused: list[tuple[str, str, str]] = []
+    for place in places:
+        for entry in (entry for entry in scan(place) if entry.kind == "recording"):
+            name = f"{place.name}/{entry.name}"
+            if entry.reason:
+                refused.append((name, REFERENCE, entry.reason))
+            else:
+                tracks.append(Track(name, entry.path, REFERENCE, artist=place.name))
+    return Found(tuple(tracks), pd.DataFrame(refused, columns=list(EXCLUSION_COLUMNS)), {}, folder)
+
+
+def without_captions(suspects: Sequence[Track]) -> list[Track]:
+    """Return the suspects as they are compared with reference artists, which have no captions."""
+    return [replace(track, caption="") for track in suspects]
+
+
 def scored(model: str, info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track]) -> bytes:
     """Score the suspects, taken as one artist, and the reference artists; return the file that holds the scores.
 
     References have no captions, so the suspects are scored without theirs: a caption would set the two apart.
     """
-    tracks = [replace(track, artist=SUSPECTS, role="suspect", work="", caption="") for track in suspects]
+    tracks = [replace(track, artist=SUSPECTS, role="suspect", work="") for track in without_captions(suspects)]
     signals, scores = scores_of(model, info, [*tracks, *(replace(track, role="held_out") for track in references)])
     if not signals.exclusions.empty:  # each was decoded before, by the same library
         row = signals.exclusions.iloc[0]
