@@ -147,16 +147,18 @@ def smallest_gate_shift(
     for drawn in draw_audits(pool, Scenario("gate", n_suspect, n_held_out), n_audits, rng, batch):
         strata = pool.strata(drawn)
         which = rng.integers(pool.blind.shape[-1], size=(len(drawn), 1, 1))
-        chosen = positive[:, None] & (which == np.arange(pool.blind.shape[-1]))
         child = int(rng.integers(2**31))
         labels = relabel(positive, None, strata, n_permutations, child)
         fixed: dict[str, Any] = {"strata": strata, "seed": child, "drawn": labels}
-        audits.append((_attacks(pool, drawn, strata), rank_standardise(pool.blind[drawn]), chosen, fixed))
+        raw = pool.blind[drawn]
+        chosen = rank_standardise(np.take_along_axis(raw, which, axis=-1))
+        audits.append((_attacks(pool, drawn, strata), rank_standardise(raw, strata), which, chosen, fixed))
 
     def seen(size: float) -> float:
         p_values = []
-        for features, normal, chosen, fixed in audits:
-            blind = rank_standardise(normal + size * chosen, fixed["strata"])
+        for features, blind, which, chosen, fixed in audits:
+            moved = rank_standardise(chosen + size * positive[:, None], fixed["strata"])
+            np.put_along_axis(blind, which, moved, axis=-1)
             p_values.append(gate_test(features, blind, positive, **fixed).p_value)
         return float((np.concatenate(p_values) <= GATE_P).mean())
 
