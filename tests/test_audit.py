@@ -905,6 +905,8 @@ def test_an_executed_notebook_loses_its_folders(tmp_path):
     node = nbformat.v4.new_notebook(metadata={"papermill": {"parameters": {"suspects": place}, "output_path": output}})
     node.cells = [nbformat.v4.new_code_cell(f"suspects = {json.dumps(place)}", metadata={"papermill": {"x": place}})]
     node.cells.append(nbformat.v4.new_markdown_cell(f"in {place} or {output}"))
+    warning = f"{sys.prefix}/lib/x.py:21: Warning\n{Path.home()}/y.py"
+    node.cells[0].outputs = [nbformat.v4.new_output("stream", name="stderr", text=warning)]
     node.metadata.papermill.parameters |= {"out": ".", "frozen": "/", "manifest": "code", "captions": "source"}
     nbformat.write(node, tmp_path / "out.ipynb")
     notebook.redact(tmp_path / "out.ipynb")
@@ -912,7 +914,9 @@ def test_an_executed_notebook_loses_its_folders(tmp_path):
     text = (tmp_path / "out.ipynb").read_text()
     assert "zebra" not in text
     assert str(tmp_path) not in text
-    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].source == 'suspects = "REDACTED"'
+    cell = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0]
+    assert cell.source == 'suspects = "REDACTED"'
+    assert cell.outputs[0].text == "REDACTED/lib/x.py:21: Warning\nREDACTED/y.py"
     (tmp_path / "x.ipynb").write_text("no notebook")
     with pytest.raises(InputError, match="expected an executed notebook"):
         notebook.redact(tmp_path / "x.ipynb")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def redact(path: Path) -> None:
     given = record.get("parameters", {})
     values = [given.get(name) for name in PLACES] + [record.get("input_path"), record.get("output_path")]
     values += [model for model in _models(given) if _is_folder(model, path.parent)]
+    values += [sys.prefix, Path.home(), project_root()]  # warnings of libraries name the file that they come from
     words = {form for value in values if value for form in _forms(str(value))}
     long = _swap(re.escape(word) for word in words if re.search(r"[/\\]", word))
     # a folder called "model" or "table" must not take these words out of code and prose
