@@ -86,5 +86,5 @@ def _several(name: str, fits: Sequence[str]) -> str:
 
 
 def _none(name: str, places: Places) -> str:
-    written = '; use "/" between folders' if "\\" in name else nearest(name, list(places[0]) + list(places[-1]))
+    written = '; use "/" between folders' if "\\" in name else nearest(name, (places[1:2] or places)[0])
     return f"{plain(name)!r} fits no recording{written}"
