@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from earwitness import audio, windows
+from earwitness import audio, demux, sandbox, windows
 from earwitness.audio import AudioSpec
 from earwitness.errors import AudioError
-from tests.tiny import recording, tune
+from tests.tiny import container, recording, tune
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +43,76 @@ def testblocks_joined_are_the_whole_to_the_bit(tmp_path: Path, rate: int, channe
     np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), whole)
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def _coded(path: Path, seconds: float, channels: int, codec: str = "aac", rate: int = 44_100) -> Path:
+    """Write M4A, or bare AAC where the name says so."""
+    sound = np.stack([tune(seconds * rate / 16_000, seed=seed) for seed in range(channels)])
+    return container(path, sound, codec=codec, layout="adts" if path.suffix == ".aac" else None, rate=rate)
+
+
+@pytest.mark.parametrize("codec", ["aac", "alac"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_containers_read_bit_by_bit_are_the_whole_to_the_bit(tmp_path: Path, codec: str, channels: int) -> None:
+    path = _coded(tmp_path / "a.m4a", 5.3, channels, codec)
+    whole, rate = audio.decode(path)
+    assert (len(whole), rate) == (channels, 44_100)
+    for sizes in ([1], [1000, 1, 0, 1024, 70_000], [10**6]):
+        with windows.opened(path) as file:
+            pieces = [file.read(sizes[0])]
+            while len(pieces[-1]) or not sizes[len(pieces) % len(sizes) - 1]:
+                assert file.tell() == sum(map(len, pieces))
+                pieces.append(file.read(10**5 if len(pieces) > 50 else sizes[len(pieces) % len(sizes)]))
+        np.testing.assert_array_equal(np.concatenate(pieces).T, whole)
+    for spec in (AudioSpec(44_100, channels, 0.5), AudioSpec(16_000, 1, 0.5)):
+        mixed = audio._remix(whole, spec)
+        if spec.sample_rate != rate:
+            mixed = audio.resample_poly(mixed, 160, 441, axis=1)
+        np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), mixed)
+
+
+def test_limits_hold_while_a_container_is_read(tmp_path: Path) -> None:
+    """Bare AAC has no header that could promise a length."""
+    path = _coded(tmp_path / "a.aac", 5.0, 1)
+    with demux.opened(path, **audio.LIMITS | {"max_seconds": 3.0}) as file:
+        assert file.frames == 0
+        assert len(file.read(2 * file.samplerate)) == 2 * file.samplerate
+        with pytest.raises(AudioError, match=r"a\.aac: longer than 0 h; split it"):
+            file.read()
+        assert file.tell() == 2 * file.samplerate
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0])
+def test_bare_aac_is_as_long_as_it_decodes_to(tmp_path: Path, seconds: float) -> None:
+    """FFmpeg's estimate from the bit rate was taken for a promise, and sound files for cut ones."""
+    path = _coded(tmp_path / "a.aac", seconds, 2)
+    whole, rate = audio.decode(path)
+    assert audio.probe(path).duration_s == pytest.approx(whole.shape[1] / rate, abs=0.05)
+    assert whole.shape[1] / rate == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["m4a", "aac"])
+def test_a_long_container_is_never_decoded_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _coded(tmp_path / f"a.{kind}", 9.3, 2)
+    spec = AudioSpec(16_000, 1, 0.7)
+    assert windows.is_long(path)
+    monkeypatch.setattr(windows, "WHOLE_SECONDS", 600.0)
+    whole = sandbox.look(path, spec)
+    monkeypatch.setattr(windows, "WHOLE_SECONDS", 2.0)
+    monkeypatch.setattr(demux, "decode", lambda *_, **__: pytest.fail("decoded whole"))
+    sizes, read = [], demux.Reader.read
+    monkeypatch.setattr(demux.Reader, "read", lambda *a, **how: sizes.append(len(block := read(*a, **how))) or block)
+    assert len(list(windows.segments(path, spec))) == 13
+    assert max(sizes) == 44_100  # a window of WINDOW_SECONDS
+    monkeypatch.undo()
+    monkeypatch.setattr(windows, "WHOLE_SECONDS", 2.0)
+    long = sandbox.look(path, spec)
+    assert (long["reason"], long["segments"], long["words"]) == ("", 13, whole["words"])
+    assert (long["level_dbfs"], long["bandwidth_hz"]) == pytest.approx((whole["level_dbfs"], whole["bandwidth_hz"]))
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "m4a", "aac"])
 def test_segments_are_those_of_the_whole_at_the_same_places(tmp_path: Path, kind: str) -> None:
-    path = recording(tmp_path / f"long.{kind}", 9.3, rate=44_100, channels=2)
+    path = tmp_path / f"long.{kind}"
+    _coded(path, 9.3, 2) if demux.handles(path) else recording(path, 9.3, rate=44_100, channels=2)
     spec = AudioSpec(16_000, 1, 0.7, seed=3)
     found = list(windows.segments(path, spec))
     whole = audio.load(path, spec)

@@ -108,10 +108,10 @@ def container(
     path.parent.mkdir(parents=True, exist_ok=True)
     sound = np.atleast_2d(audio).astype(np.float32)
     with av.open(str(path), "w", format=layout) as file:
-        stream = file.add_stream(codec, rate=RATE, layout="mono" if len(sound) == 1 else "stereo")
+        stream = file.add_stream(codec, rate=rate, layout="mono" if len(sound) == 1 else "stereo")
         frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout=stream.layout.name)
-        frame.sample_rate = RATE
-        resampler = av.AudioResampler(format=stream.codec_context.format, layout=stream.layout, rate=RATE)
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout=stream.layout, rate=rate)
         for piece in [*resampler.resample(frame), None]:
             for packet in stream.encode(piece):
                 file.mux(packet)

@@ -32,6 +32,7 @@ OPTIONAL = {"first_channel", "pad_seconds"}  # not in the key where they change 
 MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
+LIMITS: dict[str, Any] = {"max_channels": MAX_CHANNELS, "max_rate": MAX_SAMPLE_RATE, "max_seconds": MAX_SECONDS}
 SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *demux.DEMUXERS}
 SCORES = {".mid", ".midi", ".kar"}  # read by ``symbolic.midi``, for models of notes; .kar is MIDI with lyrics
 
@@ -140,9 +141,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     """
     _refuse_missing(path)
     if demux.handles(path):
-        audio, rate, promised = demux.decode(
-            path, max_channels=MAX_CHANNELS, max_rate=MAX_SAMPLE_RATE, max_seconds=MAX_SECONDS
-        )
+        audio, rate, promised = demux.decode(path, **LIMITS)
         _refuse_truncated(path, audio.shape[1], promised, rate)
         return audio, rate
     try:

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile as sf
 from scipy.signal import welch
 
 from earwitness.audio import SCORES, condition, decode, probe
@@ -37,7 +36,7 @@ from earwitness.symbolic import prints
 from earwitness.symbolic.midi import read
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.text import plain
-from earwitness.windows import Spec, blocks, from_plain, is_long, segments, to_plain
+from earwitness.windows import Spec, blocks, from_plain, is_long, opened, segments, to_plain
 
 MEMORY_GIB = 8  # address space of a worker
 SECONDS, SECONDS_PER_GB = 60.0, 300.0  # time for one file: a base, and more for larger ones
@@ -214,14 +213,16 @@ def _whole(path: Path, found: dict[str, Any]) -> np.ndarray:
 
 def _long(path: Path, found: dict[str, Any]) -> np.ndarray:
     """Do the same by window; of the bandwidth only the middle minute is asked."""
-    power = samples = 0.0
-    with sf.SoundFile(path) as file:
-        for block in file.blocks(1 << 20, dtype="float32"):
+    power, samples, position, middle = 0.0, 0, 0, []
+    with opened(path) as file:
+        start = max(0, round(found["duration_s"] * file.samplerate) // 2 - 30 * file.samplerate)
+        end = start + 60 * file.samplerate
+        while len(block := file.read(1 << 20, dtype="float32", always_2d=True)):
             power += float(np.square(block, dtype=np.float64).sum())
             samples += block.size
-        file.seek(max(0, file.frames // 2 - 30 * file.samplerate))
-        middle = file.read(60 * file.samplerate, dtype="float32", always_2d=True).T
-        found |= _measures(power / max(1.0, samples), middle, file.samplerate)
+            middle.append(block[max(0, start - position) : max(0, end - position)].copy())
+            position += len(block)
+        found |= _measures(power / max(1, samples), np.concatenate(middle).T, file.samplerate)
     return np.concatenate(list(blocks(path, SPEC)), axis=1)[0]
 
 

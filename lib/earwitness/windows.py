@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import ceil, gcd
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import soundfile as sf
 from scipy.signal import resample_poly
 
-from earwitness import audio
+from earwitness import audio, demux
 from earwitness.audio import LEVEL_DBFS, SILENCE_DBFS, AudioSpec, Segment
 from earwitness.errors import AudioError
 from earwitness.symbolic import windows as symbolic
@@ -74,12 +75,19 @@ def segments(path: Path, spec: Spec) -> Iterator[Segment]:
 
 
 def is_long(path: Path) -> bool:
-    """Say whether a recording is to be read by window; what libsndfile does not know is left to ``audio``."""
+    """Say whether a recording is to be read by window; what cannot be opened is left to ``audio``."""
     try:
-        info = sf.info(path)
-    except (OSError, sf.LibsndfileError):
+        seconds = audio.probe(path).duration_s
+    except AudioError:
         return False
-    return bool(WHOLE_SECONDS < info.duration <= audio.MAX_SECONDS)
+    return WHOLE_SECONDS < seconds <= audio.MAX_SECONDS
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``demux.Reader``."""
+    with demux.opened(path, **audio.LIMITS) if demux.handles(path) else sf.SoundFile(path) as file:
+        yield file
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class _Survey:
 
 def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
     """Yield float32 ``[C, samples]`` at the model's rate and channels: joined, they are the whole recording's."""
-    with sf.SoundFile(path) as file:
+    with opened(path) as file:
         common = gcd(file.samplerate, spec.sample_rate)
         up, down = spec.sample_rate // common, file.samplerate // common
         # The resampling filter reaches 10 periods of the lower rate to each side; blocks start at whole output samples.
@@ -115,7 +123,7 @@ def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
             before = here[:, -margin:]
 
 
-def _read(file: sf.SoundFile, size: int, spec: AudioSpec, path: Path) -> np.ndarray:
+def _read(file: Any, size: int, spec: AudioSpec, path: Path) -> np.ndarray:
     """Read up to ``size`` frames and bring them to the model's channels."""
     start = file.tell()
     data = file.read(size, dtype="float32", always_2d=True).T
@@ -136,8 +144,9 @@ def _survey(path: Path, spec: AudioSpec) -> _Survey:
         total += block.sum(axis=1, dtype=np.float64)
         squares += np.square(block, dtype=np.float64).sum(axis=1)
         low, high = np.minimum(low, block.min(axis=1)), np.maximum(high, block.max(axis=1))
-    info = sf.info(path)
-    audio._refuse_truncated(path, round(samples * info.samplerate / spec.sample_rate), info.frames, info.samplerate)
+    with opened(path) as file:
+        rate, promised = file.samplerate, file.frames
+    audio._refuse_truncated(path, round(samples * rate / spec.sample_rate), promised, rate)
     mean = (total / samples).astype(np.float32)
     power = float(np.mean(squares / samples - 2 * mean * (total / samples) + mean.astype(np.float64) ** 2))
     level = 10 * np.log10(power) if power > 0 else -np.inf
