@@ -210,7 +210,7 @@ def test_a_fit_never_sees_the_fold_it_scores():
 def test_out_of_fold_scores_find_the_direction():
     features, positive = noise(3, 80, 5), split(40, 40)
     features[:40, 2] += 2
-    scores = out_of_fold_scores(rank_standardise(features), positive)
+    scores = out_of_fold_scores(rank_standardise(features), positive - positive.mean())
     assert scores[positive].mean() > scores[~positive].mean() + 0.2
 
 
@@ -427,7 +427,7 @@ def test_segments_as_units_would_break_the_level():
 def test_pooled_out_of_fold_scores_would_break_the_level():
     """The defect that refitting under every labelling prevents: out-of-fold scores are not independent."""
     raw, positive = rank_standardise(noise(19, 300, 40, 20)), split(20, 20)
-    scores = np.array([out_of_fold_scores(f, positive, seed=k) for k, f in enumerate(raw)])
+    scores = np.array([out_of_fold_scores(f, positive - positive.mean(), seed=k) for k, f in enumerate(raw)])
     pooled = ttest_ind(scores[:, :20], scores[:, 20:], axis=1, equal_var=False).pvalue
     assert (pooled <= 0.05).mean() > 0.08
     refitted = primary_test(raw, positive, oriented=False, n_permutations=99).p_value

@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,9 @@ class _Work:
         """Score and store one part; the model is loaded when the first segment needs it."""
         rows: list[dict[str, Any]] = []
         while chunk := list(islice(cuts, CHUNK_SEGMENTS)):
-            model = self._loaded()
+            model = self.model = self._loaded(self.model, self.info)
+            if (beside := self.further.reference_info) is not None:
+                self.further = replace(self.further, reference=self._loaded(self.further.reference, beside))
             try:
                 rows += score_part(model, chunk, self.spec, self.further)
             except RuntimeError as error:
@@ -150,13 +152,14 @@ class _Work:
             self.store.write(rows, name)
             self.scored += len({row["track_key"] for row in rows})
 
-    def _loaded(self) -> Any:
-        """Return the model; refuse one whose files are no longer those that were described."""
-        if isinstance(self.model, str):
-            self.model = load_model(self.model, dtype=self.info.dtype)
-            if self.model.info.key() != self.info.key():
-                raise ModelError(f"{self.info.name}: its files changed while scoring; run the same command again")
-        return self.model
+    @staticmethod
+    def _loaded(model: Any, info: ModelInfo) -> Any:
+        """Return a model; refuse one whose files are no longer those that were described."""
+        if isinstance(model, str):
+            model = load_model(model, dtype=info.dtype)
+            if model.info.key() != info.key():
+                raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")
+        return model
 
 
 def _default_workers() -> int:
@@ -193,7 +196,7 @@ def collect(
         the two standard passes suffice for (for a diffusion model: the cheap ones, ``extractors.plan.STANDARD``).
         Naming a costly attack runs its further passes. ``"audit"`` is all that an audit scores.
     reference : TokenModel or str, optional
-        A second model that saw none of the tracks, for attacks that compare with one.
+        A second model that saw none of the tracks, for attacks that compare with one; loaded as ``model`` is.
     prefixes : mapping, optional
         ``{"nonmember": path, "member": path}``: recordings outside the comparison, for attacks that prefix one.
     seed : int
@@ -229,10 +232,9 @@ def collect(
     started = time.monotonic()
     info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
     spec = spec_of(info, seed, max_segments)
-    second = load_model(reference) if isinstance(reference, str) else reference
-    further = Further(passes_asked(attacks, info), second, prefixes or {})
-    if second is not None and info.family == "token":
-        passes.check(further.passes, info, second.info)
+    further = Further(passes_asked(attacks, info), reference, prefixes or {})
+    if reference is not None and info.family == "token":
+        passes.check(further.passes, info, further.reference_info)
     store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     keys, planned = {key for key, _ in keyed}, parts_of(keyed)

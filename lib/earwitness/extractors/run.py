@@ -21,6 +21,7 @@ from earwitness.extractors.batch import in_batches
 from earwitness.extractors.diffusion import DenoisingSignals
 from earwitness.extractors.token import TokenSignals
 from earwitness.manifest import Track, file_hash
+from earwitness.models import describe
 from earwitness.models.base import DenoisingModel, ModelInfo, TokenModel
 from earwitness.windows import Spec
 
@@ -76,14 +77,22 @@ class Further:
     """
 
     passes: tuple[str, ...]
-    reference: TokenModel | None
+    reference: Any  # TokenModel, or its name until something is scored, or None
     prefixes: Mapping[str, Path]
+
+    @property
+    def reference_info(self) -> ModelInfo | None:
+        """What is known of the second model without loading it."""
+        info: ModelInfo | None = (
+            describe(self.reference) if isinstance(self.reference, str) else getattr(self.reference, "info", None)
+        )
+        return info
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by; empty where nothing further is asked for."""
         if not self.passes:
             return {}
-        reference = self.reference.info.key() if self.reference else None
+        reference = info.key() if (info := self.reference_info) else None
         prefixes = {kind: file_hash(path) for kind, path in self.prefixes.items()}
         version = {"version": passes.VERSION} if passes.EXTRA_PASSES.keys() & set(self.passes) else {}
         return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes, **version}

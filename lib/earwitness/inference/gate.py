@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from earwitness.inference.primary import Outcome, primary_test, rank_standardise
 from earwitness.inference.relabel import Labellings, relabel
-from earwitness.inference.ridge import fold_fits, folds_of, out_of_fold_scores
+from earwitness.inference.ridge import out_of_fold_scores
 from earwitness.metrics import placements
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,6 +32,7 @@ IntArray = npt.NDArray[np.int64]
 
 MAX_COMPONENTS = 10
 UNITS_PER_COMPONENT = 4
+_PRESENT = 1e-12  # a direction with a smaller share of the leading one's variance is rounding error
 FORESEEING_RIDGE = 1.0  # per training unit: about as many blind features as an audit has units must not overfit
 
 
@@ -126,12 +127,8 @@ def foreseen(features: FloatArray, blind: FloatArray, strata: IntArray | None = 
     ``features`` [..., n, p] and ``blind`` [..., n, q] are rank-standardised, and so is the result, shape [..., n].
     Roles are not used. (Regressing it out would leak each unit's own score back in: its fit leaves that unit out.)
     """
-    total = features.mean(axis=-1)[..., None]
-    scores = np.empty_like(total)
-    folds = folds_of(blind.shape[-2], seed)
-    for test, held, weights in fold_fits(blind, folds, centre=True, ridge=FORESEEING_RIDGE):
-        scores[..., test, :] = held @ (weights @ total[..., ~test, :])
-    return rank_standardise(scores, strata)[..., 0]
+    scores = out_of_fold_scores(blind, features.mean(axis=-1), seed, ridge=FORESEEING_RIDGE)
+    return rank_standardise(scores[..., None], strata)[..., 0]
 
 
 def summarise_blind(
@@ -145,7 +142,7 @@ def summarise_blind(
     names: tuple[str, ...],
 ) -> BlindResult:
     """Put the first clause in numbers a reader can judge; arrays of one audit, rank-standardised."""
-    learned = out_of_fold_scores(blind, positive, seed)
+    learned = out_of_fold_scores(blind, positive - positive.mean(), seed)
     ahead, total = foreseen(features, blind, strata, seed), features.mean(axis=1)
     agreement = np.corrcoef(ahead, total)[0, 1] if ahead.std() > 0 and total.std() > 0 else 0.0
     return BlindResult(
@@ -172,9 +169,13 @@ def blind_components(blind: FloatArray) -> FloatArray:
     """
     n, q = blind.shape[-2:]
     k = min(MAX_COMPONENTS, n // UNITS_PER_COMPONENT, q)
-    left, size, _ = np.linalg.svd(blind, full_matrices=False)
-    present = size[..., None, :k] > 1e-8 * size[..., None, :1]
-    return np.where(present, left[..., :k], 0.0)
+    across = np.swapaxes(blind, -1, -2)
+    # Eigenvectors of the smaller product; those of across @ blind are turned into components by the features.
+    power, vectors = np.linalg.eigh(blind @ across if n < q else across @ blind)
+    power, vectors = power[..., None, ::-1][..., :k], vectors[..., ::-1][..., :k]
+    present = power > _PRESENT * power[..., :1]
+    components = vectors if n < q else blind @ (vectors / np.sqrt(np.where(present, power, 1.0)))
+    return np.where(present, components, 0.0)
 
 
 def residualise(features: FloatArray, blind: FloatArray, strata: IntArray | None = None) -> FloatArray:

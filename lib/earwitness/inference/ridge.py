@@ -31,7 +31,12 @@ def folds_of(n: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def fold_fits(
-    features: FloatArray, folds: npt.NDArray[np.int64], *, centre: bool, ridge: float = RIDGE
+    features: FloatArray,
+    folds: npt.NDArray[np.int64],
+    *,
+    centre: bool,
+    ridge: float = RIDGE,
+    target: FloatArray | None = None,
 ) -> Iterator[tuple[BoolArray, FloatArray, FloatArray]]:
     """Yield, per fold, what turns labels into out-of-fold scores.
 
@@ -43,13 +48,15 @@ def fold_fits(
         Centre on the training rows (False for paired differences, whose origin means "no difference").
     ridge : float
         Penalty per training unit, for features of unit variance.
+    target : numpy.ndarray, shape [..., n, r], optional
+        Labels, where it is about these alone; default any.
 
     Yields
     ------
     test : numpy.ndarray of bool, shape [n]
     held : numpy.ndarray, shape [..., n_test, p]
-    weights : numpy.ndarray, shape [..., p, n_train]
-        ``held @ (weights @ labels[~test])`` are the fold's scores.
+    weights : numpy.ndarray, shape [..., p, n_train] or [..., p, r]
+        ``held @ (weights @ labels[~test])`` are the fold's scores, or with a target ``held @ weights``.
     """
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
@@ -57,26 +64,29 @@ def fold_fits(
         if centre:
             middle = train.mean(axis=-2, keepdims=True)
             train, held = train - middle, held - middle
-        transposed, penalty = np.swapaxes(train, -1, -2), ridge * train.shape[-2]
-        if train.shape[-2] < train.shape[-1]:  # the same weights from the smaller of the two systems
-            weights = np.swapaxes(
-                np.linalg.solve(train @ transposed + penalty * np.eye(train.shape[-2]), train), -1, -2
-            )
+        n, p = train.shape[-2:]
+        across = np.swapaxes(train, -1, -2)
+        known = None if target is None else target[..., ~test, :]
+        if n < p:  # the same weights from the smaller of the two systems
+            right = np.eye(n) if known is None else known
+            weights = across @ np.linalg.solve(train @ across + ridge * n * np.eye(n), right)
         else:
-            weights = np.linalg.solve(transposed @ train + penalty * np.eye(train.shape[-1]), transposed)
+            right = across if known is None else across @ known
+            weights = np.linalg.solve(across @ train + ridge * n * np.eye(p), right)
         yield test, held, weights
 
 
-def out_of_fold_scores(features: FloatArray, positive: BoolArray, seed: int = 0) -> FloatArray:
-    """Score each unit by a fit that did not see it (for display; a test on them alone is anti-conservative).
+def out_of_fold_scores(features: FloatArray, target: FloatArray, seed: int = 0, *, ridge: float = RIDGE) -> FloatArray:
+    """Predict the target of each unit by a fit that did not see it.
 
-    ``features`` [n, p] are rank-standardised; returns shape [n].
+    ``features`` [..., n, p] are rank-standardised, ``target`` [..., n] has mean 0; returns shape [..., n]. With
+    labels as target these scores are for display: a test on them alone is anti-conservative.
     """
-    labels = positive - positive.mean()
-    scores = np.zeros(len(labels))
-    for test, held, weights in fold_fits(features, folds_of(len(labels), seed), centre=True):
-        scores[test] = held @ (weights @ labels[~test])
-    return scores
+    scores = np.zeros((*target.shape, 1))
+    folds = folds_of(target.shape[-1], seed)
+    for test, held, weights in fold_fits(features, folds, centre=True, ridge=ridge, target=target[..., None]):
+        scores[..., test, :] = held @ weights
+    return scores[..., 0]
 
 
 def label_statistics(
