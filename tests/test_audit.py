@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from earwitness import audit
+from earwitness import audit, sandbox
 from earwitness import signals as engine
 from earwitness.audit import Request, captions, cost, frozen, references, scoring
 from earwitness.audit.run import _made, prepare
@@ -492,6 +492,43 @@ def test_a_stopped_audit_leaves_no_report_and_goes_on(home, number, tmp_path, mo
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "elsewhere"))
     assert audit.run(request, tmp_path / "whole").results == found.results
     assert verify(out).consistent
+
+
+def test_nobody_sees_an_answer_that_is_not_on_record(request_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    said = []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        audit.run(request_of(), tmp_path / "out", say=said.append)
+    (log,) = (tmp_path / "results" / "audits").iterdir()
+    verdict = json.loads(log.read_text())["verdict"]
+    assert verdict in {"evidence", "no evidence", "not testable"}
+    assert not [line for line in said if "evidence" in line or "not testable" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control_model": "model", "control_saw": "neither"}, "'same' has the weights of 'model'; name another"),
+        (
+            {"control_model": "pocket/audioldm-a", "control_saw": "neither"},
+            "'pocket/audioldm-a' is a diffusion model and 'model' a token model",
+        ),
+        ({"models": ("pocket/musicgen-a", "pocket/figaro-a")}, "reads scores and 'pocket/musicgen-a' hears sound"),
+    ],
+)
+def test_models_that_do_not_go_together_are_refused_before_anything_is_opened(
+    home, request_of, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr(sandbox, "inspect", lambda *_, **__: pytest.fail("recordings were opened"))
+    if changes.get("control_model") == "model":
+        changes = changes | {"control_model": str(shutil.copytree(home / "model", tmp_path / "same"))}
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare(request_of(**changes))
 
 
 def test_what_is_not_ours_in_the_folder_stays(report, request_of, tmp_path):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from earwitness import demux, folders, imbalance, present, sandbox, tables
 from earwitness.audio import decode, probe
 from earwitness.builders.copies import NOTES
-from earwitness.checkup import enough
+from earwitness.checkup import enough, show
 from earwitness.errors import AudioError, ManifestError
 from earwitness.extractors.blind import file_features
 from earwitness.gather import gather
@@ -177,6 +180,37 @@ def test_a_copy_chain_over_both_sides_leaves_none(tmp_path: Path) -> None:
     assert [track.track_id for track in found.tracks] == ["held_out/other.wav"]
     assert len(found.duplicates) == 3
     assert found.exclusions["reason"].str.contains("both are left out").all()
+
+
+def test_twins_of_works_stay_where_they_are_compared_in_pairs(tmp_path: Path) -> None:
+    """Versions published by the toss of a coin: another fade, another dither, else the same to any fingerprint."""
+    tracks = []
+    for i in range(12):
+        first = recording(tmp_path / f"released{i}.wav", 3.0, seed=i)
+        samples, rate = soundfile.read(first)
+        dither = np.random.default_rng(i).uniform(-0.5, 0.5, samples.shape) / 2**15
+        soundfile.write(tmp_path / f"kept{i}.wav", samples + dither, rate, subtype="PCM_16")
+        tracks += [
+            Track(f"{name}{i}", tmp_path / f"{name}{i}.wav", role, work=f"w{i}")
+            for name, role in (("released", "suspect"), ("kept", "held_out"))
+        ]
+    found = examine(tracks, MODEL, pairs="work")
+    assert found.counts() == {"suspect": 12, "held_out": 12}
+    assert len(found.straddling) == len(found.duplicates) == found.duplicates["twins"].sum() == 12
+    assert enough(found)[0]
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(found, console)
+    assert "Versions of one work" in console.export_text()
+
+    alone = examine(tracks, MODEL)
+    assert alone.tracks == ()
+    assert alone.exclusions["reason"].str.contains("with --pairs work").all()
+
+    (tmp_path / "kept0.wav").write_bytes((tmp_path / "released0.wav").read_bytes())  # the very same file
+    tracks[3] = replace(tracks[3], work="")  # a copy of work 1, of no work
+    again = examine(tracks, MODEL, pairs="work")
+    assert set(again.exclusions["track_id"]) == {"released0", "kept0", "released1", "kept1"}
+    assert again.counts() == {"suspect": 10, "held_out": 10}
 
 
 def test_scores_in_other_clothes_are_read_or_named_never_passed_over(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ def show(intake: Intake, console: Console) -> None:
     console.print(_overview(intake))
     _rows(console, "Left out", intake.exclusions, ("track_id", "reason"))
     pairs = intake.duplicates.assign(similarity=intake.duplicates["similarity"].map("{:.0%}".format))
-    _rows(console, "Copies of one recording", pairs, ("track_id", "other_id", "similarity"))
+    columns = ("track_id", "other_id", "similarity")
+    _rows(console, "Copies of one recording", pairs[~pairs["twins"]], columns)
+    _rows(console, "Versions of one work, compared in pairs", pairs[pairs["twins"]], columns)
     for role, kinds in intake.passed_over.items():
         if kinds:
             listed = ", ".join(f"{kind or 'no suffix'} {count}" for kind, count in kinds.items())

@@ -46,6 +46,7 @@ def check(
     held_out: Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")] = None,
     manifest: Annotated[Path | None, typer.Option(help="CSV with path and role, instead of two folders")] = None,
     root: Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")] = None,
+    pairs: Pairs = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything found as JSON")] = False,
     write: Annotated[str, typer.Option(help="also write data_manifests/artists/NAME.csv and its card")] = "",
     workers: Annotated[int, typer.Option(help="files decoded at a time", min=1, max=64)] = 2,
@@ -61,7 +62,7 @@ def check(
     identity(model, allow_download=False)  # a mistyped name should fail before a thousand files are read
     target = record_path(write) if write else None
     found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model)
-    intake = examine(found.tracks, model, workers=workers, found=found)
+    intake = examine(found.tracks, model, workers=workers, found=found, pairs=pairs)
     if as_json:
         typer.echo(json.dumps(as_dict(intake), indent=2))
     else:

@@ -1,18 +1,21 @@
 """What an audit was given, before any model is loaded: files, copies, imbalances, and what is left out and why.
 
 Rules: a recording that cannot be decoded, or is shorter than one segment, is left out. Copies of one recording on both
-sides are left out on both; of copies on one side the first stays. Everything left out is listed with its reason. The
-book page *Audit your own* shows it.
+sides are left out on both; of copies on one side the first stays. Where works are compared in pairs, versions of a work
+on both sides are meant to be alike and stay, unless they are one file. Everything left out is listed with its reason.
+The book page *Audit your own* shows it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -44,7 +47,7 @@ class Intake:
         One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
         bandwidth_hz, notes, sha256, segments, reason`` (empty where usable).
     duplicates : pandas.DataFrame
-        ``track_id, other_id, role, other_role, similarity, offset_s``.
+        ``track_id, other_id, role, other_role, similarity, offset_s, twins``; ``twins``: compared as a pair.
     imbalances : tuple of str
         Sentences: in what the roles differ.
     exclusions : pandas.DataFrame
@@ -75,7 +78,9 @@ class Intake:
         return dict(Counter(track.role for track in self.tracks))
 
 
-def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None) -> Intake:
+def examine(
+    tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None, pairs: str | None = None
+) -> Intake:
     """Open every recording in a worker process and say what can be used, without loading the model.
 
     Parameters
@@ -88,6 +93,8 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
         Processes that decode at a time.
     found : Found, optional
         From ``gather``: what was refused or passed over is then listed too.
+    pairs : str, optional
+        ``work``: works are compared in pairs.
 
     Raises
     ------
@@ -107,8 +114,11 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
     told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}
     usable = {track.track_id: track for track in tracks if not told[track.track_id]["reason"]}
     scores = info.scheme is not None
-    pairs = dedup.duplicates(list(usable.values()), {name: told[name]["words"] for name in usable}, scores=scores)
-    for name, reason in _copies(list(usable.values()), pairs, "piece" if scores else "recording").items():
+    copies = dedup.duplicates(list(usable.values()), {name: told[name]["words"] for name in usable}, scores=scores)
+    alike = [_twins(usable[a], usable[b], told) for a, b in zip(copies["track_id"], copies["other_id"], strict=True)]
+    copies["twins"] = np.array(alike, dtype=bool) & (pairs is not None)
+    others = copies[~copies["twins"]]
+    for name, reason in _copies(list(usable.values()), others, "piece" if scores else "recording").items():
         told[name]["reason"] = reason
         del usable[name]
     rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
@@ -126,7 +136,7 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
     return Intake(
         tracks=kept,
         files=files,
-        duplicates=pairs,
+        duplicates=copies,
         imbalances=imbalance.sentences(compared),
         exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
         straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
@@ -135,6 +145,12 @@ def examine(tracks: Sequence[Track], model: str, *, workers: int = 2, found: Fou
         passed_over=found.passed_over if found else {},
         root=found.root if found else common_folder(tracks),
     )
+
+
+def _twins(first: Track, second: Track, told: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Are these two versions of one work, one on each side, and two files?"""
+    files = {told[track.track_id]["sha256"] for track in (first, second)}
+    return first.role != second.role and bool(first.work) and first.work == second.work and len(files) == 2
 
 
 def _copies(tracks: Sequence[Track], pairs: pd.DataFrame, kind: str) -> dict[str, str]:
@@ -146,6 +162,8 @@ def _copies(tracks: Sequence[Track], pairs: pd.DataFrame, kind: str) -> dict[str
         for track in group if both else group[1:]:
             other = next(t for t in group if (t.role != track.role if both else t is not track))
             where = "on the other side; both are left out" if both else "on the same side; the first is kept"
+            if both and track.work and track.work == other.work:
+                where += " (versions of one work are compared with --pairs work, unless they are the same file)"
             left[track.track_id] = f"the same {kind} as {other.track_id} {where}"
     return left
 

@@ -56,6 +56,7 @@ def duplicates(known: Examined) -> list[str]:
     for row in known.intake.duplicates.to_dict("records"):
         pair = " and ".join(str(row[key]) for key in ("track_id", "other_id"))
         where = "the same side" if row["role"] == row["other_role"] else "different sides"
+        where += ", compared as a pair" if row["twins"] else ""
         named = "two recordings" if known.redactor else plain(pair)
         sentences.append(f"{named}: the same recording on {where} (similarity {row['similarity']:.2f})")
     return sentences

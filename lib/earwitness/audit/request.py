@@ -15,6 +15,7 @@ from earwitness.errors import InputError
 from earwitness.gather import Found, gather
 from earwitness.inference.verdict import ALPHA
 from earwitness.manifest import Track, read_card
+from earwitness.models.base import ModelInfo
 
 AUDITED = {"member": "suspect", "nonmember": "held_out"}
 SAW = ("neither", "suspect", "held_out", "both", "unknown")
@@ -159,6 +160,30 @@ def gather_tracks(request: Request) -> Found:
 def _as_audit(track: Track) -> Track:
     """Take a corpus's members for suspects and its non-members for held-out: will the audit find them?"""
     return replace(track, role=AUDITED.get(track.role, track.role))
+
+
+def refuse_mixture(infos: Sequence[ModelInfo], control: ModelInfo | None) -> None:
+    """Refuse models that do not read the same recordings, and a control that cannot be compared with them.
+
+    Raises
+    ------
+    InputError
+        Models of sound and of scores in one audit; a control model of another kind, or one of those audited.
+    """
+    scores = [info.name for info in infos if info.scheme is not None]
+    if scores and len(scores) < len(infos):
+        sound = next(info.name for info in infos if info.scheme is None)
+        raise InputError(f"{scores[0]!r} reads scores and {sound!r} hears sound; audit them apart")
+    if control is None:
+        return
+    for info in infos:
+        if control.revision == info.revision:
+            raise InputError(f"control model refused: {control.name!r} has the weights of {info.name!r}; name another")
+        if control.kind != info.kind:
+            raise InputError(
+                f"control model refused: {control.name!r} is a {control.kind} model and {info.name!r} a {info.kind} "
+                "model, whose scores cannot be compared; name a control of the same kind"
+            )
 
 
 def control_known(request: Request, tracks: Sequence[Track]) -> str:

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import earwitness
-from earwitness.audit import assembly, heard, references, scoring, testable
+from earwitness.audit import assembly, captions, heard, references, scoring, testable
 from earwitness.audit import frozen as freezing
 from earwitness.audit.assembly import Examined
 from earwitness.audit.cost import estimate, present
 from earwitness.audit.frozen import Plan
-from earwitness.audit.request import Request, control_known, gather_tracks, shown
+from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
 from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.intake import Intake, examine
@@ -45,15 +45,18 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     for name in [*request.models, *([request.control_model] if request.control_model else [])]:
         present(name, download=download)
     infos = [describe(name, allow_download=False) for name in request.models]
+    beside = describe(request.control_model, allow_download=False) if request.control_model else None
+    refuse_mixture(infos, beside)
     found = gather_tracks(request)
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
-    intake = examine(found.tracks, request.models[0], workers=2, found=found)
+    if request.captions is not None:
+        say(captions.coverage(found.tracks))
+    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs)
     _refuse_straddling(intake, request)
     control = None
-    if request.control_model:
+    if beside is not None:
         known_from = control_known(request, intake.tracks)
-        revision = describe(request.control_model, allow_download=False).revision
-        control = Control(name=shown(request.control_model), revision=revision, known_from=known_from)
+        control = Control(name=shown(request.control_model or ""), revision=beside.revision, known_from=known_from)
     others = None
     if request.reference_artists:
         others = references.read(request.reference_artists, intake, request.models[0])
@@ -160,8 +163,9 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         frozen=frozen,
         repeat=assembly.repeat(known, files),
     )
-    folder.write(report, files, html.page(report, files), out)
-    freezing.record_run(plan, suspects, report.verdict, logs)
+    page = html.page(report, files)
+    freezing.record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
+    folder.write(report, files, page, out)
     if request.pdf:
         problem_with_pdf = folder.print_pdf(out)
         say(problem_with_pdf or f"{folder.PRINT} written")
@@ -201,7 +205,7 @@ def _models(
             control=known.control,
             control_scores=f"scores-{i}-control.csv" if one.control else "",
         )
-        say(f"{entry.model}: {entry.verdict}; checking the procedure at this size")
+        say(f"{entry.model}: tested; checking the procedure at this size")
         results.append(scoring.checked(entry, one, request, plan.seed))
         for track_id, reason in one.excluded.items():
             role = next(track.role for track in tracks if track.track_id == track_id)
