@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 import soundfile as sf
-from scipy.signal import resample_poly
 
 from earwitness import demux
 from earwitness.errors import AudioError
@@ -232,7 +232,7 @@ def condition(audio: np.ndarray, rate: int, spec: AudioSpec, name: str = "record
     audio = _remix(audio, spec)
     if rate != spec.sample_rate:
         common = gcd(rate, spec.sample_rate)
-        audio = resample_poly(audio, spec.sample_rate // common, rate // common, axis=1)
+        audio = scipy.signal.resample_poly(audio, spec.sample_rate // common, rate // common, axis=1)
     audio = audio - audio.mean(axis=1, keepdims=True)
     level = level_dbfs(audio)
     if level < SILENCE_DBFS:

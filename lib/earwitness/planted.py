@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy
 import soundfile as sf
-from scipy.signal import resample_poly
 
 from earwitness.audio import AudioSpec, load
 from earwitness.dedup import duplicates
@@ -28,7 +28,7 @@ Audio = npt.NDArray[np.float32]
 
 def _faster(percent: float) -> Callable[[Audio], Audio]:
     """Return a change of speed and pitch together, as of a tape or a record."""
-    return lambda x: resample_poly(x, 1000, round(1000 * (1 + percent / 100))).astype(np.float32)
+    return lambda x: scipy.signal.resample_poly(x, 1000, round(1000 * (1 + percent / 100))).astype(np.float32)
 
 
 def _higher(semitones: float) -> Callable[[Audio], Audio]:

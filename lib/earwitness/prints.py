@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from scipy.fft import rfft
-from scipy.signal import get_window
 
 from earwitness.audio import AudioSpec, load
 
@@ -42,7 +42,7 @@ def words(mono: npt.NDArray[np.float32]) -> Words:
     frames = np.lib.stride_tricks.sliding_window_view(mono, WINDOW)[::HOP]
     edges = np.geomspace(LOW_HZ, HIGH_HZ, BANDS + 1)
     bins = np.searchsorted(np.linspace(0, RATE / 2, WINDOW // 2 + 1), edges)
-    taper = get_window("hann", WINDOW).astype(np.float32)
+    taper = scipy.signal.get_window("hann", WINDOW).astype(np.float32)
     energy = np.concatenate(
         [
             np.add.reduceat(np.square(np.abs(rfft(frames[i : i + 2048] * taper, axis=1))), bins, axis=1)[:, :-1]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.signal import welch
+import scipy
 
 from earwitness.audio import SCORES, condition, decode, probe
 from earwitness.errors import AudioError, EarwitnessError
@@ -230,7 +230,7 @@ def _measures(power: float, audio: np.ndarray, rate: int) -> dict[str, float]:
     """Return level and bandwidth: the highest frequency less than 60 dB under the strongest, where it can be told."""
     if not math.isfinite(power) or power <= 0:
         return {}
-    frequency, density = welch(audio.mean(axis=0), rate, nperseg=min(2048, audio.shape[1]))
+    frequency, density = scipy.signal.welch(audio.mean(axis=0), rate, nperseg=min(2048, audio.shape[1]))
     strong = frequency[density >= density.max() * 10 ** (BANDWIDTH_DB / 10)]
     return {"level_dbfs": 10 * math.log10(power), "bandwidth_hz": float(strong[-1])}
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 import soundfile as sf
-from scipy.signal import resample_poly
 
 from earwitness import audio, demux
 from earwitness.audio import LEVEL_DBFS, SILENCE_DBFS, AudioSpec, Segment
@@ -118,7 +118,7 @@ def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
                 continue
             block = np.concatenate([before, here, ahead[:, :margin]], axis=1)
             skipped, last = before.shape[1] * up // down, not ahead.shape[1]
-            out = resample_poly(block, up, down, axis=1)
+            out = scipy.signal.resample_poly(block, up, down, axis=1)
             yield out[:, skipped:] if last else out[:, skipped : skipped + here.shape[1] * up // down]
             before = here[:, -margin:]
 

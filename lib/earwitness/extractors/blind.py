@@ -16,10 +16,10 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
+import scipy
 import soundfile as sf
 from numpy.typing import NDArray
 from scipy.fft import dct, rfft
-from scipy.signal import get_window
 
 from earwitness.audio import AudioSpec, Segment, probe
 from earwitness.extractors import notes
@@ -206,7 +206,7 @@ def _power(mono: NDArray[np.float32], window: int) -> NDArray[np.float32]:
     if len(mono) < window:
         mono = np.pad(mono, (0, window - len(mono)))
     frames = np.lib.stride_tricks.sliding_window_view(mono, window)[:: window // 2]
-    spectrum = rfft(frames * get_window("hann", window).astype(np.float32), axis=1)
+    spectrum = rfft(frames * scipy.signal.get_window("hann", window).astype(np.float32), axis=1)
     return np.square(spectrum.real) + np.square(spectrum.imag)
 
 

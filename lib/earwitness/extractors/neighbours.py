@@ -11,9 +11,9 @@ from functools import partial
 from io import BytesIO
 
 import numpy as np
+import scipy
 import soundfile as sf
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 Audio = NDArray[np.float32]
 
@@ -36,7 +36,7 @@ def shift(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
 def pitch(audio: Audio, rate: int, frame: int, *, sign: int) -> Audio:
     """Higher or lower by ten cents, by resampling; the end is mirrored or cut."""
     up, down = TEN_CENTS if sign < 0 else TEN_CENTS[::-1]
-    moved = resample_poly(audio, up, down, axis=-1)[..., : audio.shape[-1]]
+    moved = scipy.signal.resample_poly(audio, up, down, axis=-1)[..., : audio.shape[-1]]
     missing = audio.shape[-1] - moved.shape[-1]
     return np.pad(moved, [(0, 0), (0, 0), (0, missing)], mode="reflect").astype(np.float32)
 

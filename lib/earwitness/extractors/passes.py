@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from earwitness.errors import InputError, ModelError, nearest
@@ -180,7 +181,6 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
     where the tokenizers differ and it is one of code lengths per second.
     """
     import torch
-    from scipy.signal import resample_poly
 
     other = batch.reference
     if other is None:
@@ -193,7 +193,7 @@ def _reference(batch: Batch) -> dict[str, NDArray[np.float64]]:
         audio = np.repeat(audio.mean(axis=1, keepdims=True), other.info.channels, axis=1)
     if rates[0] != rates[1]:
         common = int(np.gcd(*rates))
-        audio = resample_poly(audio, rates[0] // common, rates[1] // common, axis=-1).astype(np.float32)
+        audio = scipy.signal.resample_poly(audio, rates[0] // common, rates[1] // common, axis=-1).astype(np.float32)
     codes = other.encode(torch.from_numpy(audio))
     frames = codes.shape[-1] / batch.codes.shape[-1]
     same = np.zeros(len(codes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.signal import resample_poly
+import scipy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def slower(audio: np.ndarray, keep: int, of: int) -> np.ndarray:
     samples = audio.shape[-1]
     length = -(-samples * keep // of)
     start = (samples - length) // 2
-    stretched: np.ndarray = resample_poly(audio[..., start : start + length], of, keep, axis=-1)
+    stretched: np.ndarray = scipy.signal.resample_poly(audio[..., start : start + length], of, keep, axis=-1)
     return stretched[..., :samples].astype(np.float32)
 
 

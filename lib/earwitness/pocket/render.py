@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.signal import fftconvolve
+import scipy
 
 from earwitness.pocket.composer import DURATION_S, Piece
 from earwitness.pocket.style import Style, Timbre
@@ -50,7 +50,9 @@ def render(piece: Piece, style: Style) -> np.ndarray:
         mix[start : start + len(sound)] += gain * sound[: len(mix) - start]
     dry = mix[:length]
     room, wet = style.reverb
-    mixed = np.asarray(dry + wet * fftconvolve(dry, _impulse(room, style.kit_seed))[:length], dtype=np.float32)
+    mixed = np.asarray(
+        dry + wet * scipy.signal.fftconvolve(dry, _impulse(room, style.kit_seed))[:length], dtype=np.float32
+    )
     fade = int(_FADE_S * SAMPLE_RATE)
     mixed[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
     return np.asarray(mixed * (PEAK / np.abs(mixed).max()), dtype=np.float32)
