@@ -471,6 +471,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda f: tiny.vae(8).save_pretrained(f / "vae"),
         "latents have 8 channels, the network takes 4",
     ),
+    "no scale": (
+        "audioldm",
+        lambda f: _edit(f / "vae" / "config.json", scaling_factor=None),
+        "expected a scaling_factor above 0, got None",
+    ),
     "rate": (
         "audioldm",
         lambda f: _edit(f / "vocoder" / "config.json", sampling_rate=22_050),

@@ -155,7 +155,7 @@ def level_table(
 
 
 def draw_audits(
-    pool: Pool, scenario: Scenario, n_audits: int, rng: np.random.Generator, batch: int = 100
+    pool: Pool, scenario: Scenario, n_audits: int, rng: np.random.Generator, batch: int
 ) -> Iterable[npt.NDArray[np.int64]]:
     """Yield row indices [<= batch, n] of audits; suspects come first."""
     n = scenario.n_suspect + scenario.n_held_out

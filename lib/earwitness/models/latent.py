@@ -200,7 +200,11 @@ class MelLatentModel(LatentModel):
 
     def __init__(self, parts: dict[str, Any], schedule: Schedule, spec: MelSpec, info: ModelInfo) -> None:
         super().__init__(parts, "unet", parts["vae"].config.latent_channels, schedule, info)
-        self.spec = spec
+        self.spec, self.scale = spec, self.vae.config.scaling_factor
+        if not isinstance(self.scale, int | float) or not 0 < self.scale < float("inf"):
+            raise ModelError(
+                f"{info.name}: vae/config.json: expected a scaling_factor above 0, got {self.scale!r}; get it anew"
+            )
 
     def spread(self) -> tuple[int, ...]:
         """Return latent frames and bands of one window."""
@@ -211,7 +215,7 @@ class MelLatentModel(LatentModel):
         """Encode audio ``[B, 1, samples]``: front end, posterior mean, scale."""
         mel = log_mel(normalise(audio[:, 0]), self.spec)
         posterior = self.vae.encode(mel[:, None].to(self.vae.dtype)).latent_dist
-        latents: Tensor = posterior.mean.float() * self.vae.config.scaling_factor
+        latents: Tensor = posterior.mean.float() * self.scale
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -224,6 +228,6 @@ class MelLatentModel(LatentModel):
         """
         if "vocoder" not in self.parts:
             raise ModelError(f"{self.info.name}: this checkpoint has no vocoder, so nothing can be decoded")
-        mel = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample[:, 0]
+        mel = self.vae.decode(latents.to(self.vae.dtype) / self.scale).sample[:, 0]
         audio: Tensor = self.parts["vocoder"](mel).float()
         return audio.reshape(len(latents), 1, -1)[..., : self.samples]
