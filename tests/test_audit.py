@@ -705,9 +705,9 @@ def test_verify_finds_what_was_changed(report, tmp_path, tamper, named):
     found = verify(out)
     assert not found.consistent
     assert re.search(named, "\n".join(found.lines[1:]))
-    assert "not authenticity" in found.lines[-2]
+    assert "not authenticity" in found.lines[-3]
     assert re.search(
-        "not checked.*frozen.*exclusions.*duplicates.*imbalances.*names.*machine.*versions", found.lines[-3]
+        "not checked.*frozen.*exclusions.*duplicates.*imbalances.*names.*machine.*versions", found.lines[-4]
     )
 
 

@@ -6,12 +6,14 @@ import html
 import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 import yaml
+from papermill.cli import _resolve_type
 
 from earwitness import attacks, experiments, present
 from earwitness.paths import results_dir
@@ -230,3 +232,18 @@ def test_trained_artists_are_found_and_no_others(book):
     assert counts.loc["trained", "evidence"] > counts.loc["trained", "audits"] / 2
     assert counts.loc["never", "evidence"] <= 1
     assert counts.loc["control", "evidence"] <= 1
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("name", PAGES)
+def test_the_line_to_redo_a_page_sets_what_its_entry_sets(name):
+    page = experiments.load_registry().page(name)
+    node = nbformat.read(results_dir() / "pages" / f"{name}.ipynb", as_version=4)
+    shown = "".join(o.data.get("text/html", "") for c in node.cells for o in c.get("outputs", []) if "data" in o)
+    line = re.search(r"<pre>(papermill .*?)</pre>", shown, flags=re.DOTALL)
+    if page.parameters.keys() - {"experiment"}:
+        assert line, "no line to run this page again"
+    words = shlex.split(html.unescape(line[1]).replace("\\\n", "")) if line else []
+    given = {words[i + 1]: _resolve_type(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
+    given |= {k: v for i, word in enumerate(words) if word == "-y" for k, v in yaml.safe_load(words[i + 1]).items()}
+    assert {key: given.get(key) for key in page.parameters} == page.parameters

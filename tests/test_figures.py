@@ -193,10 +193,10 @@ def test_an_unknown_badge_is_refused():
 
 
 def test_the_line_to_redo_a_page_is_quoted_for_a_shell():
-    html = present.redo("mia_token", {"model": "a folder/it's", "shown": ["a"]}).html
+    html = present.redo("mia_token", {"model": "a folder/it's", "shown": ["a", 'b"']}).html
     assert "papermill notebooks/mia_token.ipynb out.ipynb" in html
     assert "-p model &#x27;a folder/it&#x27;&quot;&#x27;&quot;&#x27;s&#x27;" in html
-    assert "-p shown" not in html
+    assert r"-y &#x27;shown: [&quot;a&quot;, &quot;b\&quot;&quot;]&#x27;" in html
 
 
 def test_a_player_holds_the_sound_itself():

@@ -60,7 +60,9 @@ def test_closed_forms_agree_with_one_another():
     n = units_needed(0.7)
     assert power(0.7, n, n) >= 0.8 > power(0.7, n - 1, n - 1)
     assert smallest_detectable_auc(1, 40) == 1
-    assert units_needed(0.999) == 8
+    least = units_needed(0.999)  # with fewer the rule gives no answer, however large the effect
+    assert smallest_detectable_auc(least, least) <= MAX_DETECTABLE_AUC < smallest_detectable_auc(least - 1, least - 1)
+    assert units_needed(MAX_DETECTABLE_AUC) == least
 
 
 def test_large_audits_have_a_smallest_effect_too():

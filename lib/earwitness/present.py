@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -227,10 +228,13 @@ def redo(template: str, parameters: Mapping[str, Any]) -> Html:
     template : str
         File name under ``notebooks/``, without its ending.
     parameters : mapping
-        Name -> value as used by this run; values are quoted for a shell.
+        Name -> value as used by this run; values are quoted for a shell, lists written as YAML.
     """
     words = [
-        f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items() if not isinstance(value, list)
+        f"-y {shlex.quote(f'{name}: {json.dumps(value)}')}"
+        if isinstance(value, list)
+        else f"-p {name} {shlex.quote(str(value))}"
+        for name, value in parameters.items()
     ]
     line = " \\\n  ".join([f"papermill notebooks/{template}.ipynb out.ipynb", *words])
     listed = pd.DataFrame({"name": list(parameters), "value": [str(value) for value in parameters.values()]})

@@ -112,8 +112,8 @@ def std_floor_share(signals: TokenSignals, stream: str) -> float:
 def zlib_ratio(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-probability over the compressed size of the tokens: discounts what any compressor finds easy.
 
-    Tokens of a neural codec hardly compress, so b is nearly constant among segments of one length. It is Python's own
-    zlib at its default level on ``"[0, 1, 0]"``; zlib builds may differ in a byte, so the environment is pinned.
+    b comes from Python's own zlib at its default level on ``"[0, 1, 0]"``; zlib builds may differ in a byte, so the
+    environment is pinned.
     """
     key = ("zlib", codebook)
     if key not in signals.cache:

@@ -133,13 +133,15 @@ def level_table(
     pandas.DataFrame
         ``scenario, test, alpha, n_audits, rejected, attainable, rate, band_low, band_high, above, inside``; for
         ``verdict`` the rate is that of *evidence*, its alpha is the rule's own, and only ``above`` is meaningful.
-        ``attainable`` is ``alpha`` where it was not measured.
+        ``attainable`` is ``alpha`` where it was not measured, and 0 where the rule gave no answer in any audit.
     """
     cells: list[tuple[str, str, float, int, int, float]] = []
     for scenario, table in audits.items():
         for test in table.columns:
             if test == "verdict":
-                cells.append((scenario, test, ALPHA, len(table), int((table[test] == "evidence").sum()), ALPHA))
+                answered = bool((table[test] != "not testable").any())  # else too small, whatever the scores
+                said = int((table[test] == "evidence").sum())
+                cells.append((scenario, test, ALPHA, len(table), said, ALPHA if answered else 0.0))
             elif ATTAINS not in test:
                 for a in alphas:
                     attainable = table.get(f"{test}{ATTAINS}{a:g}", pd.Series([a])).mean()

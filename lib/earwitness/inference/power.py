@@ -108,7 +108,7 @@ def units_needed(
             f"need 0 < alpha < 1, 0 < target < 1 and held_out_per_suspect > 0, got {alpha}, {target} and "
             f"{held_out_per_suspect}"
         )
-    d = float(auc_to_d(auc)) * member_share
+    d = float(min(auc_to_d(auc) * member_share, auc_to_d(MAX_DETECTABLE_AUC)))  # fewer units: the rule gives no answer
 
     def excess(n: float) -> float:
         held_out = n * held_out_per_suspect

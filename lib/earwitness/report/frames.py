@@ -14,8 +14,8 @@ from earwitness.report.verify import Verification
 
 _COLUMNS = {
     "verdicts": [
-        "model", "verdict", "auc", "auc_low", "auc_high", "p_value", "p_holm", "blind_p", "residual_p", "unseen_sd",
-        "smallest_detectable_auc", "n_suspect", "n_held_out", "reasons",
+        "model", "control", "verdict", "auc", "auc_low", "auc_high", "p_value", "p_holm", "blind_p", "residual_p",
+        "unseen_sd", "smallest_detectable_auc", "n_suspect", "n_held_out", "reasons",
     ],
     "recordings": ["number", "role", "name", "sha256", "score"],
     "checks": ["model", "cause", "material", "audits", "evidence", "evidence_low", "evidence_high", "noticed"],
@@ -37,7 +37,8 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
     for result in report.results:
         plain = {name: getattr(result, name) for name in _COLUMNS["verdicts"] if hasattr(result, name)}
-        rows["verdicts"].append(plain | _limits("auc", result.auc) | {"reasons": "; ".join(result.reasons)})
+        said = {"control": result.control.name if result.control else "none", "reasons": "; ".join(result.reasons)}
+        rows["verdicts"].append(plain | _limits("auc", result.auc) | said)
         if result.level:
             checked = {"cause": "nothing: dealt by lot", "material": "own", "audits": result.level.deals}
             rows["checks"].append({"model": result.model} | checked | _limits("evidence", result.level.rate))
@@ -55,5 +56,5 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
 
 
 def lines(found: Verification) -> pd.DataFrame:
-    """Return what ``verify`` says about agreement, without the hash that differs from run to run."""
-    return pd.DataFrame({"line": found.lines[:-1]})
+    """Return what ``verify`` says about agreement, without the hash, which differs from run to run."""
+    return pd.DataFrame({"line": found.lines[:-2]})

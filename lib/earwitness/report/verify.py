@@ -76,8 +76,8 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
     )
     tail: tuple[str, ...] = (
         UNCHECKED,
-        "this is consistency, not authenticity: a report can be made up whole; compare the next line with a copy noted "
-        "elsewhere, or run the audit again",
+        "this is consistency, not authenticity: a report can be made up whole",
+        "compare the next line with a copy noted elsewhere, or run the audit again",
         f"SHA-256 of {folder.RECORD}: {seal}",
     )
     made_by = report.repeat.versions.get("earwitness")
