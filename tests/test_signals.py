@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import earwitness as ew
-from earwitness import planning, upkeep
+from earwitness import planning, stream, upkeep
 from earwitness import signals as engine
 from earwitness import store as storage
-from earwitness.errors import InputError, ModelError, StoppedError
+from earwitness.errors import AudioError, InputError, ModelError, StoppedError
 from earwitness.manifest import Track, file_hash
+from earwitness.progress import Progress
 from earwitness.shards import parse_shard
 from earwitness.signals import Signals, collect, summary
 from tests.tiny import musicgen, recording
@@ -69,9 +70,9 @@ def test_signals_survive_storage_to_the_bit(folder: str, audio: list[Track]) -> 
             (fresh,) = extract(model, torch.from_numpy(segment.audio)[None], [track.caption])
             np.testing.assert_array_equal(stored.codes, fresh.codes)
             np.testing.assert_array_equal(stored.mask, fresh.mask)
-            for name, stream in fresh.streams.items():
+            for name, scored in fresh.streams.items():
                 assert stored.streams[name].logp.dtype == np.float32
-                np.testing.assert_allclose(stored.streams[name].logp, stream.logp, atol=2e-5)
+                np.testing.assert_allclose(stored.streams[name].logp, scored.logp, atol=2e-5)
 
 
 def test_a_second_call_runs_nothing(folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +175,46 @@ def test_a_model_whose_files_change_in_mid_run_is_refused(
     monkeypatch.setattr(engine, "load_model", late)
     with pytest.raises(ModelError, match="changed while scoring; run the same command again"):
         collect(copy, audio[:1])
+
+
+def test_a_reference_whose_files_change_in_mid_run_is_refused(
+    folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = musicgen(tmp_path / "reference", seed=7)
+    real = engine.load_model
+
+    def late(name: str, **options):
+        (reference / "added.json").write_text("{}")
+        return real(name, **options)
+
+    monkeypatch.setattr(engine, "load_model", late)
+    with pytest.raises(ModelError, match="reference: its files changed while scoring; run the same command again"):
+        collect(folder, audio[:1], "reference", reference=str(reference))
+
+
+def test_what_another_process_could_not_score_gets_a_part_of_its_own(
+    folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw an empty store; the first could not decode one recording, the second, who waited for it, can."""
+    info = ew.load_model(folder).info
+    spec, further = engine.spec_of(info), engine.Further((), None, {})
+    store = storage.Store(info, spec)
+    keyed, _ = engine.key_tracks(audio)
+    real, late = stream.segments, keyed[0][1].path
+
+    def flaky(path: Path, *rest):
+        if path == late:
+            raise AudioError(f"{path.name}: the process that decoded it died")
+        return real(path, *rest)
+
+    with Progress("test", len(audio), show=False) as bar:
+        first, second = (engine._Work(folder, info, spec, further, store) for _ in range(2))
+        monkeypatch.setattr(stream, "segments", flaky)
+        first.run(engine.parts_of(keyed), 0, bar)
+        monkeypatch.setattr(stream, "segments", real)
+        second.run(engine.parts_of(keyed), 0, bar)
+    assert (first.scored, second.scored) == (len(audio) - 1, 1)
+    assert set(store.index()["track_key"]) == {key for key, _ in keyed}
 
 
 def test_what_cannot_change_a_score_is_the_same_key(folder: str, audio: list[Track], tmp_path: Path) -> None:

@@ -248,6 +248,22 @@ def test_a_part_of_a_newer_schema_is_kept_and_named(store: Store, monkeypatch: p
     assert path.exists()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.EIO])
+def test_a_part_that_cannot_be_opened_now_is_not_called_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = store.write(rows())
+
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.pq, "ParquetFile", fails)
+        with pytest.raises(StoreError, match=rf"{path.name}: cannot be read now \({os.strerror(number).lower()}\)"):
+            store.index()
+    assert len(store.index()) == len(rows())
+
+
 def test_a_damaged_part_that_cannot_be_set_aside_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(rows()).write_bytes(b"")
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EROFS, "Read-only")))

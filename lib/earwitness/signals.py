@@ -125,7 +125,8 @@ class _Work:
                     asked.append((name, part, rest))
                 if asked:
                     name, part, rest = asked.popleft()
-                    self._score(name, stream.take(rest, self.failed))
+                    # What the other could not score gets a part of its own: the other's stays as it is.
+                    self._score(part_name([key for key, _ in rest]), stream.take(rest, self.failed))
                     claims.give_up(name)
                     bar.update(len(part))
                 else:

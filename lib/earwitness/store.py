@@ -127,7 +127,7 @@ class Store:
         StoreError
             A part written by a newer version, or a damaged one that cannot be set aside.
         """
-        missing, frames = keys, [pd.DataFrame(columns=[*INDEX, "part", "row"])]
+        missing, frames = None if keys is None else set(keys), [pd.DataFrame(columns=[*INDEX, "part", "row"])]
         for path in self._paths(likely):
             if missing is not None and not missing:
                 break
@@ -136,7 +136,7 @@ class Store:
             frame = frame.assign(part=path.name, row=np.arange(len(frame)))
             if missing is not None:
                 frame = frame[frame["track_key"].isin(missing)]
-                missing = missing - set(frame["track_key"])
+                missing.difference_update(frame["track_key"])
             frames.append(frame)
         return pd.concat(frames[1:] or frames, ignore_index=True).drop_duplicates(["track_key", "segment_id"])
 
@@ -162,7 +162,11 @@ class Store:
                 frame = file.read(columns=INDEX, use_threads=False).to_pandas()
             self._verify(path, facts)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            if not isinstance(error, FileNotFoundError):  # else another process cleaned it away or set it aside
+            number = error.errno if isinstance(error, OSError) else None
+            if number not in {None, errno.ENOENT, errno.EISDIR}:  # sound or not: that cannot be seen now
+                reason = f"{error.strerror}".lower()  # type: ignore[union-attr]
+                raise StoreError(f"{path}: cannot be read now ({reason}); mend that; {RESUME}") from None
+            if number != errno.ENOENT:  # else another process cleaned it away or set it aside
                 _set_aside(path, f"{error}".partition("\n")[0])
             return None
         return frame

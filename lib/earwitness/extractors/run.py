@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -80,9 +80,9 @@ class Further:
     reference: Any  # TokenModel, or its name until something is scored, or None
     prefixes: Mapping[str, Path]
 
-    @property
+    @cached_property
     def reference_info(self) -> ModelInfo | None:
-        """What is known of the second model without loading it."""
+        """What is known of the second model without loading it, when it is first asked: signals are keyed by that."""
         info: ModelInfo | None = (
             describe(self.reference) if isinstance(self.reference, str) else getattr(self.reference, "info", None)
         )
