@@ -946,6 +946,10 @@ def test_an_executed_notebook_loses_its_folders(tmp_path):
     node.cells[0].outputs = [nbformat.v4.new_output("stream", name="stderr", text=warning)]
     node.metadata.papermill.parameters |= {"out": ".", "frozen": "/", "manifest": "code", "captions": "source"}
     nbformat.write(node, tmp_path / "out.ipynb")
+    with pytest.raises(InputError, match=r"executed without redact.*; run it with -p redact True"):
+        notebook.redact(tmp_path / "out.ipynb")
+    node.metadata.papermill.parameters["redact"] = True
+    nbformat.write(node, tmp_path / "out.ipynb")
     notebook.redact(tmp_path / "out.ipynb")
     nbformat.validate(nbformat.read(tmp_path / "out.ipynb", as_version=4))
     text = (tmp_path / "out.ipynb").read_text()
@@ -954,6 +958,8 @@ def test_an_executed_notebook_loses_its_folders(tmp_path):
     cell = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0]
     assert cell.source == 'suspects = "REDACTED"'
     assert cell.outputs[0].text == "REDACTED/lib/x.py:21: Warning\nREDACTED/y.py"
+    with pytest.raises(InputError, match="papermill has no record in it"):
+        notebook.redact(tmp_path / "out.ipynb")
     (tmp_path / "x.ipynb").write_text("no notebook")
     with pytest.raises(InputError, match="expected an executed notebook"):
         notebook.redact(tmp_path / "x.ipynb")
@@ -969,7 +975,8 @@ def test_a_redacted_notebook_names_no_folder_of_a_model(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     cells = [
         nbformat.v4.new_code_cell(
-            'model = control_model = ""\nother_models = []\nsuspects = ""', metadata={"tags": ["parameters"]}
+            'model = control_model = ""\nother_models = []\nsuspects = held_out = ""\nredact = False',
+            metadata={"tags": ["parameters"]},
         ),
         nbformat.v4.new_code_cell(
             'model = [model, *other_models]\nprint(suspects)\nprint({"model": model, "suspects": control_model})'
@@ -979,23 +986,26 @@ def test_a_redacted_notebook_names_no_folder_of_a_model(tmp_path):
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "in.ipynb")
     given = {
-        "model": str(tmp_path / "zebra" / "gnu"), "suspects": "suspects", "control_model": "kudu",
+        "model": str(tmp_path / "zebra" / "gnu"), "suspects": "suspects", "held_out": "M\xfcllkippe/\u266b",
+        "control_model": "kudu",
         "other_models": ["pocket/musicgen-a", "facebook/musicgen-small", "owner/okapi", "~/okapi", "gone/a/b"],
     }  # fmt: skip
     out = tmp_path / "out.ipynb"
-    papermill.execute_notebook(tmp_path / "in.ipynb", out, given, progress_bar=False, cwd=tmp_path)
+    asked = given | {"redact": True}
+    papermill.execute_notebook(tmp_path / "in.ipynb", out, asked, progress_bar=False, cwd=tmp_path)
     before = out.read_text()
     assert all(word in before for word in ("zebra", "kudu", "okapi", "gone/a/b", "musicgen-small"))
     notebook.redact(out)
     text = out.read_text()
-    assert [word for word in ("zebra", "gnu", "kudu", "okapi", "gone", str(tmp_path)) if word in text] == []
+    secret = ("zebra", "gnu", "kudu", "okapi", "gone", "llkippe", "266b", str(tmp_path))
+    assert [word for word in secret if word in text] == []
     names = "['REDACTED', 'pocket/musicgen-a', 'facebook/musicgen-small', 'REDACTED', 'REDACTED', 'REDACTED']"
     found = nbformat.read(out, as_version=4)
     nbformat.validate(found)
     assert [cell.source for cell in found.cells if not cell.metadata.get("tags")] == [c.source for c in cells[1:]]
     assert found.cells[-1].outputs[0].data["text/plain"].replace("\n", "") == names
     others = '["pocket/musicgen-a", "facebook/musicgen-small", "REDACTED", "REDACTED", "REDACTED"]'
-    assert found.cells[1].source.splitlines()[1:] == [
+    assert found.cells[1].source.splitlines()[1:-1] == [
         f"{name} = {others}" if name == "other_models" else f'{name} = "REDACTED"' for name in given
     ]
     assert found.cells[2].outputs[0].text.startswith("REDACTED\n{'model': ['REDACTED',")

@@ -34,7 +34,7 @@ def redact(path: Path) -> None:
     Raises
     ------
     InputError
-        No notebook.
+        No notebook, none that papermill executed, or one that was not asked to redact and so names recordings.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,8 +43,14 @@ def redact(path: Path) -> None:
         raise InputError(
             f"{path.name}: expected an executed notebook ({type(error).__name__}); check the path"
         ) from None
-    record = node.metadata.get("papermill", {})
+    record = node.metadata.get("papermill")
+    if record is None:
+        raise InputError(
+            f"{path.name}: papermill has no record in it; it was redacted before, or execute it with papermill"
+        )
     given = record.get("parameters", {})
+    if given.get("redact") is not True:  # its tables hold the names of recordings, which nothing here knows
+        raise InputError(f"{path.name}: executed without redact, so it names recordings; run it with -p redact True")
     values = [given.get(name) for name in PLACES] + [record.get("input_path"), record.get("output_path")]
     values += [model for model in _models(given) if _is_folder(model, path.parent)]
     values += [sys.prefix, Path.home(), project_root()]  # warnings of libraries name the file that they come from
@@ -87,11 +93,14 @@ def _is_folder(model: str, beside: Path) -> bool:
 
 
 def _forms(value: str) -> set[str]:
-    """Return how a path may be written in a notebook: as given, made whole, and escaped once and twice."""
+    """Return how a path may be written in a notebook: as given, made whole, escaped once, twice and by papermill."""
     place = Path(value)
     forms = {value, str(place), str(place.expanduser().absolute())}
     once = {json.dumps(form)[1:-1] for form in forms}
-    return {form for form in forms | once | {json.dumps(form)[1:-1] for form in once} if form.strip("./\\ ")}
+    twice = {json.dumps(form)[1:-1] for form in once}
+    # papermill writes an accent as \xfc, where JSON has \u00fc
+    given = {form.encode("unicode_escape").decode().replace('"', r"\"") for form in forms}
+    return {form for form in forms | once | twice | given if form.strip("./\\ ")}
 
 
 def _swap(patterns: Iterable[str]) -> Callable[[str], str]:
