@@ -334,5 +334,11 @@ def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
     assert again.provenance["tracks_scored_now"] == 0
     with pytest.raises(InputError, match="'reference' needs reference="):
         collect(folder, audio[:2], "reference")
+    with pytest.raises(InputError, match="has the weights of .*; name another"):
+        collect(folder, audio[:2], "reference", reference=folder)
+    with pytest.raises(InputError, match="no attack that was asked for compares"):
+        collect(folder, audio[:2], "loss", reference=reference)
+    with pytest.raises(InputError, match="no attack that was asked for compares pocket/audioldm-a"):
+        collect("pocket/audioldm-a", audio[:2], reference=reference)
     with pytest.raises(InputError, match="neighbourhood/conditional needs the pass 'neighbours'"):
         ew.score(plain, "neighbourhood")

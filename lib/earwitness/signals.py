@@ -222,7 +222,8 @@ def collect(
     Raises
     ------
     InputError
-        No track at all, none that can be scored, an unknown attack, or a costly one without what it needs.
+        No track at all, none that can be scored, an unknown attack, a costly one without what it needs, or a reference
+        that is not asked for or is the model itself.
     ModelError
         As ``load_model``.
     StoppedError
@@ -234,8 +235,12 @@ def collect(
     info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
     spec = spec_of(info, seed, max_segments)
     further = Further(passes_asked(attacks, info), reference, prefixes or {})
-    if reference is not None and info.family == "token":
-        passes.check(further.passes, info, further.reference_info)
+    if beside := further.reference_info:
+        if "reference" not in further.passes:
+            raise InputError(f"no attack that was asked for compares {info.name} with {beside.name}; drop reference=")
+        if beside.revision == info.revision:
+            raise InputError(f"the reference {beside.name} has the weights of {info.name}; name another")
+        passes.check(further.passes, info, beside)
     store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
     keys, planned = {key for key, _ in keyed}, parts_of(keyed)
