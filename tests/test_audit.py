@@ -25,7 +25,7 @@ from earwitness.inference.features import DEFAULT_FEATURES
 from earwitness.inference.multiplicity import adjust
 from earwitness.inference.power import smallest_detectable_auc
 from earwitness.manifest import Track
-from earwitness.report import checks, folder
+from earwitness.report import checks, folder, html, words
 from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of
 from earwitness.report.schema import Report, schema_text
 from earwitness.report.verify import verify
@@ -727,6 +727,54 @@ def test_verify_refuses_what_is_no_report(report, tmp_path):
     edit(out, lambda data: (data.pop("extra"), data["repeat"]["files"].update({"../x": "0"})))
     with pytest.raises(InputError, match="outside the report"):
         verify(out)
+
+
+def forged(out, change):
+    """Change the record, then make answer, hashes and page follow, as a forger would."""
+    edit(out, change)
+    data = json.loads((out / folder.RECORD).read_text())
+    results = Report.model_validate(data).results
+    named = {name for result in results for name in (result.scores, result.control_scores, result.rank_scores)}
+    edit(out, lambda d: d.update(verdict=words.overall(results), answer=words.answer(results)))
+    for path in sorted(out.glob("scores*.csv")):
+        if path.name not in named:
+            path.unlink()
+            edit(out, lambda d, name=path.name: d["repeat"]["files"].pop(name, None))
+    (out / folder.PAGE).write_bytes(html.page(*folder.read(out)).encode())
+
+
+EVIDENCE = {"verdict": "evidence", "reasons": [], "p_value": 0.0001, "p_holm": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_below(scores="", **EVIDENCE), "could be tested, but no scores"),
+        (set_below(scores="", verdict="not testable"), "could be tested, but no scores"),
+        (
+            lambda d: (d["testable"].update(answer=False), d["results"][0].update(scores="", **EVIDENCE)),
+            "verdict is 'evidence', a model that was not run gives 'not testable'",
+        ),
+        (
+            lambda d: (d["testable"].update(answer=False), d["results"][0].update(scores="", verdict="not testable")),
+            "level is Level.*, a model that was not run gives None",
+        ),
+        (lambda d: d["testable"].update(answer=False), "scores are stored for what could not be tested"),
+    ],
+)
+def test_verify_finds_a_result_without_its_scores(report, tmp_path, change, named):
+    out = copied(report, tmp_path)
+    forged(out, change)
+    assert re.search(named, "\n".join(verify(out).lines[1:-3]))
+
+
+def test_verify_finds_scores_that_no_result_owns_to(report, tmp_path):
+    out = copied(report, tmp_path)
+    (out / "scores-2.csv").write_bytes((out / "scores-1.csv").read_bytes())
+    edit(out, lambda d: d["repeat"]["files"].update({"scores-2.csv": d["repeat"]["files"]["scores-1.csv"]}))
+    assert verify(out).lines[1] == "scores-2.csv: belongs to no results or pictures, expected one"
+    edit(out, lambda d: d.update(results=[*d["results"], d["results"][0] | {"model": "other"}]))
+    assert verify(out).lines[1] == "scores-1.csv: belongs to 2 results or pictures, expected one"
 
 
 # ---- mistakes

@@ -9,6 +9,7 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from pydantic import BaseModel
 
 import earwitness
 from earwitness.audit.references import rank
-from earwitness.audit.scoring import behaving, decide, entry, together, totals
+from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
+from earwitness.errors import EarwitnessError
 from earwitness.inference.features import feature_hash, frozen_features
 from earwitness.manifest import file_hash
 from earwitness.models.base import ModelInfo
@@ -65,9 +67,11 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
         No report, or a record that cannot be read.
     """
     report, files = folder.read(report_folder)
-    problems = [*_hashes(report, files), *_identity(report), *_recordings(report, recordings)]
+    problems = [*_hashes(report, files), *_recordings(report, recordings)]
+    problems += _tried(_identity(report), "the parts of the record cannot be compared")
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
-        problems += [*_statistics(report, files), *_page(report, files, report_folder)]
+        problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
+        problems += _tried(_page(report, files, report_folder), "the page cannot be drawn from the record")
     seal = folder.sha256((report_folder / folder.RECORD).read_bytes())
     head = (
         "consistent: hashes, statistics, words and page agree with the stored scores"
@@ -86,13 +90,25 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
     return Verification(not problems, (head, *problems, *tail))
 
 
+def _tried(found: Iterator[str], failure: str) -> Iterator[str]:
+    """Yield what is found; a record so changed that the question cannot be asked is a disagreement too."""
+    try:
+        yield from found
+    except (ArithmeticError, LookupError, TypeError, ValueError, EarwitnessError) as error:
+        reason = " ".join(str(error).split())
+        yield f"{failure} ({type(error).__name__}: {reason})"
+
+
 def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
     """Files of the folder against the hashes in the record."""
     kinds = ("scores", "control_scores", "rank_scores")
-    needed = [name for result in report.results for kind in kinds if (name := getattr(result, kind))]
+    needed = Counter(name for result in report.results for kind in kinds if (name := getattr(result, kind)))
+    needed.update(name for item in report.pictures for name in (item.picture, item.audio) if name)
     for name in sorted({*needed, *report.repeat.files}):
         if name not in report.repeat.files:
             yield f"{name}: the record gives no hash for it"
+        elif needed[name] != 1:  # scores that no result owns to may be those of a result that was exchanged
+            yield f"{name}: belongs to {needed[name] or 'no'} results or pictures, expected one"
         elif name not in files:
             yield f"{name}: is missing"
         elif folder.sha256(files[name]) != report.repeat.files[name]:
@@ -119,8 +135,15 @@ def _identity(report: Report) -> Iterator[str]:
     sides = {role: sum(row.role == role for row in report.recordings) for role in ("suspect", "held_out")}
     if (report.suspects.tracks, report.held_out.tracks) != tuple(sides.values()):
         yield "the number of recordings on a side differs from the list"
-    if not report.testable.answer and any(result.verdict != "not testable" for result in report.results):
-        yield "what could not be tested has a verdict"
+    for result in report.results:
+        if report.testable.answer and not result.scores:
+            yield f"{result.model}: could be tested, but no scores are stored for it"
+        if result.scores and not report.testable.answer:
+            yield f"{result.model}: scores are stored for what could not be tested"
+        if not result.scores:  # nothing will be computed again, so nothing may stand there
+            info = _info(result)
+            blank = untested(info, result.model, report.testable, tuple(sides.values()), result.control)  # type: ignore[arg-type]
+            yield from _differences(result, blank, "a model that was not run gives")
 
 
 def _recordings(report: Report, recordings: Iterable[Path]) -> Iterator[str]:
@@ -169,20 +192,23 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"
 
 
-def _differences(result: Result, found: Result) -> Iterator[str]:
-    """Name each part of a result that does not follow from the scores."""
+def _differences(result: Result, found: Result, source: str = "the stored scores give") -> Iterator[str]:
+    """Name each part of a result that does not follow from its source."""
     for name in TESTED:
         old, new = getattr(result, name), getattr(found, name)
         if not _same(old, new):
-            yield f"{result.model}: {name} is {old!r}, the stored scores give {new!r}"
+            yield f"{result.model}: {name} is {old!r}, {source} {new!r}"
+
+
+def _info(result: Result) -> ModelInfo:
+    """Return as much of the model as a result tells."""
+    return ModelInfo(result.model, result.family, result.revision, 1, 1, 1.0, "", "", result.badge)
 
 
 def _entry(result: Result, again: Any) -> Result:
     """Return the entry that a result computed again would have been written as."""
-    info = ModelInfo(result.model, result.family, result.revision, 1, 1, 1.0, "", "", result.badge)
-    return entry(
-        again, info, result.model, scores=result.scores, control=result.control, control_scores=result.control_scores
-    )
+    files = {"scores": result.scores, "control_scores": result.control_scores}
+    return entry(again, _info(result), result.model, control=result.control, **files)
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -203,5 +229,5 @@ def _page(report: Report, files: Mapping[str, bytes], report_folder: Path) -> It
     path = report_folder / folder.PAGE
     if not path.is_file():
         yield f"{folder.PAGE}: is missing"
-    elif path.read_text(encoding="utf-8") != html.page(report, files):
+    elif path.read_bytes() != html.page(report, files).encode():
         yield f"{folder.PAGE}: is not what the record gives"
