@@ -67,3 +67,12 @@ def test_mistakes_are_one_line_and_have_their_exit_code(
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "score"])
+def test_a_seed_below_zero_is_refused_before_anything_is_read(command: str, corpus: Path, tmp_path: Path) -> None:
+    options = [f"--model={corpus / 'model'}", f"--manifest={corpus / 'm.csv'}", "--seed=-1"]
+    refused = _run(command, *options, results=tmp_path)
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert "--seed" in refused.stderr

@@ -62,6 +62,17 @@ def test_splits_are_read_without_roles(tmp_path: Path) -> None:
     assert [t.track_id for t in read_splits(_manifest(tmp_path), ["spare"])] == ["z"]
 
 
+def test_splits_are_chosen_where_rows_hold_roles_too(tmp_path: Path) -> None:
+    both = _manifest(tmp_path, "path,role,split\na.wav,suspect,old\nb.wav,held_out,new\n", None)
+    assert [(t.path.name, t.role) for t in read_splits(both)] == [("a.wav", "suspect"), ("b.wav", "held_out")]
+    assert [(t.path.name, t.role) for t in read_splits(both, ["new"])] == [("b.wav", "held_out")]
+    with pytest.raises(ManifestError, match=r"m\.csv: no track has split 'nwe'; found new, old"):
+        read_splits(both, ["new", "nwe"])
+    roles = _manifest(tmp_path, "path,role\na.wav,suspect\n", None)
+    with pytest.raises(ManifestError, match=r"m\.csv: no track has split 'new'; found no split column"):
+        read_splits(roles, ["new"])
+
+
 BAD = {
     "no such file": (None, {}, "found no such file"),
     "no path column": ("paths,role\na,suspect\n", {}, "expected a column 'path', found paths, role; did you mean"),

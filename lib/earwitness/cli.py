@@ -37,6 +37,7 @@ References = Annotated[Path | None, typer.Option("--reference-artists", help="fo
 Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work")]
 Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
+Seed = Annotated[int, typer.Option(help="draws the offsets of the cuts", min=0)]
 
 
 @app.command()
@@ -83,7 +84,7 @@ def plan(
         str,
         typer.Option(help="attacks whose signals are wanted; default: those of an audit, of a manifest alone all"),
     ] = "",
-    seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
+    seed: Seed = 0,
     json_output: Annotated[bool, typer.Option("--json", help="for programs; a list where there are several")] = False,
     probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
     allow_download: Download = False,
@@ -107,15 +108,15 @@ def plan(
 
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
     auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
+    if split and (manifest is None or any(auditing_only)):
+        raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
+    request = auditing.Request(
+        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+    )  # fmt: skip
     if manifest is not None and not any(auditing_only):
         found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
     else:
-        if split:
-            raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
-        request = auditing.Request(
-            models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
-            control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
-        )  # fmt: skip
         if freeze is not None:
             fixed = auditing.freeze(request, freeze, download=allow_download)
             sides = f"{fixed.suspects} against {fixed.held_out} recordings"
@@ -136,7 +137,7 @@ def score(
     split: Splits = None,
     attacks: Annotated[str, typer.Option(help="attacks whose signals are wanted")] = "all",
     shard: Annotated[str, typer.Option(help="i/n: score the i-th of n shards")] = "1/1",
-    seed: Annotated[int, typer.Option(help="draws the offsets of the cuts")] = 0,
+    seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="processes that decode ahead", min=0, max=64)] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     done: Annotated[Path | None, typer.Option(help="JSON summary to write when finished")] = None,

@@ -101,13 +101,18 @@ def _roles_of_splits(
         if role not in ROLES:
             raise ManifestError(f"{path.name}: role {role!r} is none of {', '.join(ROLES)}{nearest(role, ROLES)}")
         for split in [splits] if isinstance(splits, str) else splits:
-            if split not in known:
-                raise ManifestError(
-                    f"{path.name}: no track has split {split!r}; found {', '.join(sorted(known)) or 'no split column'}"
-                )
+            _refuse_unknown(path, split, known)
             if mapping.setdefault(split, role) != role:
                 raise ManifestError(f"{path.name}: split {split!r} is given to both {mapping[split]} and {role}")
     return mapping
+
+
+def _refuse_unknown(path: Path, split: str, known: set[str]) -> None:
+    """Refuse a split that no row is in."""
+    if split not in known:
+        raise ManifestError(
+            f"{path.name}: no track has split {split!r}; found {', '.join(sorted(known)) or 'no split column'}"
+        )
 
 
 def _outside(paths: list[str], base: Path) -> int:
@@ -275,9 +280,14 @@ def read_splits(path: str | Path, splits: Sequence[str] | None = None, root: str
     Raises
     ------
     ManifestError
-        As ``read_manifest``.
+        As ``read_manifest``; a split that no track is in, or a manifest without splits.
     """
-    cells, _ = read_table(Path(path))
-    if "split" not in cells.column_names or "role" in cells.column_names:
-        return read_manifest(path, root=root)
-    return read_manifest(path, roles={"suspect": list(splits or pc.unique(cells["split"]).to_pylist())}, root=root)
+    path = Path(path)
+    cells, _ = read_table(path)
+    known = set(pc.unique(cells["split"]).to_pylist()) if "split" in cells.column_names else set()
+    for split in splits or ():
+        _refuse_unknown(path, split, known)
+    if known and "role" not in cells.column_names:
+        return read_manifest(path, roles={"suspect": list(splits or known)}, root=root)
+    tracks = read_manifest(path, root=root)
+    return [track for track in tracks if track.split in splits] if splits else tracks
