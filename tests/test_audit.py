@@ -518,6 +518,7 @@ def test_nobody_sees_an_answer_that_is_not_on_record(request_of, tmp_path, monke
             {"control_model": "pocket/audioldm-a", "control_saw": "neither"},
             "'pocket/audioldm-a' is a diffusion model and 'model' a token model",
         ),
+        ({"models": ("model", "same")}, "'model' and 'same' have the same weights; name the model once"),
         ({"models": ("pocket/musicgen-a", "pocket/figaro-a")}, "reads scores and 'pocket/musicgen-a' hears sound"),
     ],
 )
@@ -527,6 +528,8 @@ def test_models_that_do_not_go_together_are_refused_before_anything_is_opened(
     monkeypatch.setattr(sandbox, "inspect", lambda *_, **__: pytest.fail("recordings were opened"))
     if changes.get("control_model") == "model":
         changes = changes | {"control_model": str(shutil.copytree(home / "model", tmp_path / "same"))}
+    if changes.get("models") == ("model", "same"):
+        changes = {"models": (str(home / "model"), str(shutil.copytree(home / "model", tmp_path / "same")))}
     with pytest.raises(InputError, match=re.escape(message)):
         prepare(request_of(**changes))
 

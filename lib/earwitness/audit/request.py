@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from earwitness.audit.captions import with_captions
@@ -168,8 +169,12 @@ def refuse_mixture(infos: Sequence[ModelInfo], control: ModelInfo | None) -> Non
     Raises
     ------
     InputError
-        Models of sound and of scores in one audit; a control model of another kind, or one of those audited.
+        Models of sound and of scores in one audit, or one model under two names; a control model of another kind, or
+        one of those audited.
     """
+    for first, second in combinations(infos, 2):
+        if first.revision == second.revision:
+            raise InputError(f"{first.name!r} and {second.name!r} have the same weights; name the model once")
     scores = [info.name for info in infos if info.scheme is not None]
     if scores and len(scores) < len(infos):
         sound = next(info.name for info in infos if info.scheme is None)
