@@ -812,6 +812,20 @@ def test_places_that_hold_something_else_are_not_written_to(request_of, tmp_path
         audit.run(request_of(), tmp_path / "mine.txt")
 
 
+@pytest.mark.parametrize("side", ["suspects", "held_out", "reference_artists"])
+def test_a_report_among_the_recordings_is_refused(request_of, tmp_path, side, monkeypatch):
+    for name in ("suspects", "held_out", "reference_artists"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / side)
+    run = sys.modules["earwitness.audit.run"]
+    monkeypatch.setattr(run, "prepare", lambda *_, **__: pytest.fail("recordings were opened"))
+    request = request_of(**{name: tmp_path / name for name in ("suspects", "held_out", "reference_artists")})
+    for out in (tmp_path / side / "rep", tmp_path / side, tmp_path / "link" / "a" / "rep"):
+        with pytest.raises(InputError, match=f"^{out.name}: lies in {side}, .* choose a folder outside"):
+            audit.run(request, out)
+    folder.check_place(tmp_path / f"{side}-report", [tmp_path / side])
+
+
 def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
     text = (home / "walrus.csv").read_text()
     path = home / f"{tmp_path.name}-takes.csv"
@@ -980,8 +994,20 @@ def test_a_report_of_another_version_is_refused(report):
 
 def test_the_log_survives_a_line_cut_short(tmp_path):
     log = tmp_path / "runs.jsonl"
-    log.write_text('{"id": "1", "suspects": ["aa"]}\n{"id": "2", "susp\n[]\n{"id": "3", "suspects": ["bb"]}\n')
+    log.write_bytes(b'{"id": "1", "suspects": ["aa"]}\n{"id": "2", "susp\n[]\n\xff{\n{"id": "3", "suspects": ["bb"]}\n')
     assert [entry["id"] for entry in frozen.earlier_runs(["aa"], [log, tmp_path / "none"])] == ["1"]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in the results", "beside the plan"])
+def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of, tmp_path, monkeypatch, beside):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(scoring, "collect", lambda *_, **__: pytest.fail("a model was run"))
+    audit.freeze(request_of(), tmp_path / "plan.json")
+    log = tmp_path / ("plan.json.runs.jsonl" if beside else "results/audits/runs.jsonl")
+    log.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"^{log.name}: this record of runs cannot be written .is a directory"):
+        audit.run(request_of(frozen=tmp_path / "plan.json"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_executed_notebook_loses_its_folders(tmp_path):

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from earwitness.errors import InputError
-from earwitness.paths import results_dir
+from earwitness.paths import reason_of, results_dir
 
 
 class Plan(BaseModel):
@@ -126,6 +126,25 @@ def run_log(frozen: Path | None) -> list[Path]:
     return [own] if frozen is None else [own, frozen.with_name(f"{frozen.name}.runs.jsonl")]
 
 
+def check_logs(logs: Iterable[Path]) -> None:
+    """Refuse records of runs that cannot be read and added to: without them nobody is shown an answer.
+
+    Raises
+    ------
+    InputError
+        Naming the file.
+    """
+    for log in logs:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a+b"):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{log.name}: this record of runs cannot be written ({reason_of(error)}); make its folder writable"
+            ) from None
+
+
 def earlier_runs(suspects: Iterable[str], logs: Iterable[Path]) -> list[Mapping[str, Any]]:
     """Return the recorded runs that had at least one of these suspects (file hashes), each once, oldest first."""
     mine = {content[:16] for content in suspects}
@@ -136,9 +155,9 @@ def earlier_runs(suspects: Iterable[str], logs: Iterable[Path]) -> list[Mapping[
 
 
 def _entries(log: Path) -> list[dict[str, Any]]:
-    """Return the runs of a log; a line cut short by a crash counts as none."""
+    """Return the runs of a log; a line that a crash cut short or damaged counts as none."""
     entries = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
         try:
             entry = json.loads(line)
             set(entry["suspects"])

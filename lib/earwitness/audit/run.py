@@ -122,12 +122,16 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     Raises
     ------
     InputError, ModelError
-        As :func:`prepare`; a plan that differs from the frozen one; a folder that holds something else.
+        As :func:`prepare`; a plan that differs from the frozen one; a record of runs that cannot be written; a folder
+        that holds something else or lies among the recordings.
     """
     started = time.monotonic()
-    folder.check_place(out)
+    given = (request.suspects, request.held_out, request.reference_artists)
+    folder.check_place(out, [place for place in given if place is not None])
     known = prepare(request, say, download=download)
     frozen = _frozen(request, known.plan)
+    logs = freezing.run_log(request.frozen)
+    freezing.check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
     before = testable.look(
         tracks,
@@ -142,7 +146,6 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     results, files, recordings, shown_ones, left = _models(known, before, say)
     for problem in left:
         say(f"left out: {problem.name}: {problem.reason}")
-    logs = freezing.run_log(request.frozen)
     suspects = [track.sha256 for track in tracks if track.role == "suspect"]
     earlier = freezing.earlier_runs(suspects, logs)
     report = Report(

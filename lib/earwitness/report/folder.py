@@ -15,7 +15,7 @@ import io
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shutil import which
 
@@ -24,6 +24,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from earwitness.errors import InputError
+from earwitness.paths import reason_of
 from earwitness.report.schema import Report
 from earwitness.units import WINDOW
 
@@ -62,14 +63,30 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check_place(out: Path) -> None:
-    """Refuse a folder that holds something else than an earlier report.
+def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
+    """Refuse a folder that holds something else than an earlier report, or lies where recordings are looked for.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the report.
+    recordings : iterable of Path
+        Folders of recordings: the next audit would take the sound in a report for one of them.
 
     Raises
     ------
     InputError
-        The folder is not empty and holds no report, or cannot be written to.
+        The folder is not empty and holds no report, lies inside a folder of recordings, or cannot be written to.
     """
+    try:
+        within = next((given for given in recordings if out.resolve().is_relative_to(given.resolve())), None)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{out.name}: cannot be followed ({reason_of(error)}); choose another folder") from None
+    if within is not None:
+        raise InputError(
+            f"{out.name}: lies in {within.name}, where the next audit would take its sound for a recording; choose a "
+            "folder outside"
+        )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
     if out.is_dir() and any(out.iterdir()) and not (_earlier(out) or (out / UNFINISHED).is_file()):
