@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earwitness.attacks import cost
+from earwitness.audio import SCORES
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.extractors import plan as diffusion_plan
 from earwitness.extractors.passes import calls as network_calls
@@ -23,6 +24,7 @@ from earwitness.manifest import Track, read_manifest, read_splits
 from earwitness.models import describe
 from earwitness.models.base import ModelInfo
 from earwitness.probe import Probe, measure
+from earwitness.sandbox import MISTAKEN
 from earwitness.shards import exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.store import Store, digest
 from earwitness.symbolic.windows import SymbolicSpec
@@ -130,11 +132,17 @@ def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]
     return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 
 
-def reach_of(tracks: Sequence[Track], alpha: float) -> Reach:
-    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over."""
+def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) -> Reach:
+    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over.
+
+    With ``pairs`` (``work``) one take of a work is compared with one on the other side.
+    """
     from earwitness.inference.power import reach
     from earwitness.inference.relabel import named, strata_of
 
+    if pairs is not None:
+        takes = [{(t.work, t.artist) for t in tracks if t.work and t.role in roles} for roles in SIDES.values()]
+        return reach(np.repeat([True, False], len(set.intersection(*takes))), None, paired=True, alpha=alpha)
     compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
     positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
     artists = np.array([track.artist for track in compared], dtype=object)
@@ -142,7 +150,7 @@ def reach_of(tracks: Sequence[Track], alpha: float) -> Reach:
     return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
 
 
-def refusals(usable: Sequence[Track]) -> list[str]:
+def refusals(usable: Sequence[Track], pairs: str | None = None) -> list[str]:
     """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
     from earwitness.inference.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 
@@ -151,15 +159,20 @@ def refusals(usable: Sequence[Track]) -> list[str]:
         return []
     if not all(sizes.values()):
         return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
-    seen = reach_of(usable, ALPHA)
+    seen = reach_of(usable, ALPHA, pairs)
+    if not seen.n_suspect and pairs is not None:
+        return ["no work has takes on both sides, so there is no pair to compare"]
     if not seen.n_suspect:
         return ["no artist is on both sides: a difference between artists cannot be told from training"]
     smallest = seen.detectable_auc or 1.0
     if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
         return []
+    few, each = f"tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
+    if pairs is not None:
+        few, each = f"pairs: {seen.n_suspect} works with takes on both sides", ""
     return [
-        f"too few tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out show only an AUC above "
-        f"{smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} of each are needed"
+        f"too few {few} show only an AUC above {smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} "
+        f"{each}are needed"
     ]
 
 
@@ -172,6 +185,7 @@ def forecast(
     max_segments: int = 0,
     probe: bool = True,
     allow_download: bool = False,
+    pairs: str | None = None,
 ) -> Forecast:
     """Say what ``collect`` with the same arguments would take.
 
@@ -185,6 +199,8 @@ def forecast(
         Score a few segments to measure seconds, memory and bytes. Nothing is stored.
     allow_download : bool
         Fetch a hub model that is not here yet.
+    pairs : str, optional
+        ``work``: works are compared in pairs.
 
     Raises
     ------
@@ -200,12 +216,9 @@ def forecast(
     own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
-    for _, track in keyed:
-        least = info.segment_seconds - info.pad_seconds
-        if not lengths[track.track_id] >= least:  # a symbolic model's is 0: it counts tokens
-            reason = f"{track.path.name}: {lengths[track.track_id]:.2f} s, shorter than {least:.2f} s"
-            unknown = np.isnan(lengths[track.track_id])
-            excluded.append(exclusion(track, f"{track.path.name}: not readable as audio" if unknown else reason))
+    excluded += [exclusion(track, why) for _, track in keyed if (why := _unfit(track, lengths[track.track_id], info))]
+    names = {track.track_id: f"{track.path.name}: " for track in tracks}
+    excluded = [row | {"reason": row["reason"].removeprefix(names[row["track_id"]])} for row in excluded]
     out = {row["track_id"] for row in excluded}
     usable = [(key, track) for key, track in keyed if track.track_id not in out]
     further = Further(passes_asked(attacks, info), None, {})
@@ -222,8 +235,9 @@ def forecast(
             measured = measure(model, order, spec, further, allow_download=allow_download)
         except InputError as error:  # a costly attack that needs a second model or a prefix
             notes.append(f"nothing measured: {error}")
-    if not any(track.role for _, track in usable):
+    if usable and not any(track.role for _, track in usable):
         notes.append("no track has a role for this model, so it is not known whether the result could be tested")
+    compared = [track for _, track in usable if track.role != REFERENCE]
     seconds = None
     if measured:
         seconds = segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track
@@ -236,8 +250,19 @@ def forecast(
         probe=measured, hours=None if seconds is None else seconds / 3600,
         disk_gib=None if measured is None else segments * measured.bytes_per_segment / 2**30,
         exclusions=excluded,
-        refusals=refusals([track for _, track in usable]), notes=notes,
+        refusals=refusals(compared, pairs) if compared else ["no track can be used"], notes=notes,
     )  # fmt: skip
+
+
+def _unfit(track: Track, seconds: float, info: ModelInfo) -> str:
+    """Say why a model cannot read a recording of this kind and length; nothing where it can."""
+    score = track.path.suffix.lower() in SCORES
+    if score != (info.scheme is not None):
+        return MISTAKEN[score]
+    if np.isnan(seconds):
+        return "not readable as audio"
+    least = info.segment_seconds - info.pad_seconds
+    return "" if seconds >= least else f"{seconds:.2f} s, shorter than {least:.2f} s"  # a symbolic model's is 0
 
 
 def _segments_of(track: Track, seconds: float, spec: Spec) -> int:

@@ -5,6 +5,7 @@ The numbers are those of ``planning``; the book page *Audit your own* says when 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from earwitness.planning import Forecast
 from earwitness.progress import span
+
+SHOWN = 10  # reasons for which recordings are left out
+LENGTH = re.compile(r"^[\d.]+ s, ")  # each recording's own, before what it is shorter than
 
 
 def show(forecasts: Sequence[Forecast], console: Console) -> None:
@@ -52,8 +56,11 @@ def table(found: Forecast) -> Table:
     if found.hours is not None and found.disk_gib is not None:
         row("time, one process", span(found.hours * 3600))
         row("disk", f"{found.disk_gib:.3g} GiB")
-    for reason, number in Counter(row["reason"] for row in found.exclusions).most_common(10):
+    reasons = Counter(LENGTH.sub("", row["reason"]) for row in found.exclusions).most_common()
+    for reason, number in reasons[:SHOWN]:
         row("left out", f"{number} x {reason}")
+    if more := sum(number for _, number in reasons[SHOWN:]):
+        row("left out", f"and {more} more; --json lists all")
     for text in found.refusals:
         row("not testable", text)
     for text in found.notes:

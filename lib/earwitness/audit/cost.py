@@ -13,16 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from earwitness.audit.references import listed, without_captions
-from earwitness.audit.request import Request, control_known, gather_tracks
+from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture
 from earwitness.errors import InputError, ModelError
 from earwitness.intake import Intake
 from earwitness.manifest import Track
 from earwitness.models import locate
 from earwitness.models.base import ModelInfo
 from earwitness.models.cards import Card, read_cards
-from earwitness.planning import REFERENCE, SIDES, Forecast, evaluations, forecast, identity
+from earwitness.planning import REFERENCE, SIDES, UNKNOWN, Forecast, evaluations, forecast, identity
 
 CPU_GFLOPS = 100.0  # two cores, float32
 GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
@@ -100,20 +101,20 @@ def forecasts(
     Raises
     ------
     InputError, ModelError
-        As ``gather_tracks``, ``references.listed`` and ``planning.forecast``.
+        As ``refuse_mixture``, ``gather_tracks``, ``references.listed`` and ``planning.forecast``.
     """
+    infos = [_told(name, allow_download) for name in request.models]
+    refuse_mixture(infos, _told(request.control_model, allow_download) if request.control_model else None)
     sides = list(gather_tracks(request).tracks)
     others: list[Track] = []
     if request.reference_artists is not None:
         again = without_captions([track for track in sides if track.role in SIDES["suspect"] and track.caption])
         others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
         others += listed(request.reference_artists, sides).tracks
-    found = [
-        forecast(name, [*sides, *others], attacks, seed=seed, probe=probe, allow_download=allow_download)
-        for name in request.models
-    ]
+    how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download, "pairs": request.pairs}
+    found = [forecast(name, [*sides, *others], attacks, **how) for name in request.models]
     if request.control_model is not None:
-        last = forecast(request.control_model, sides, attacks, seed=seed, probe=probe, allow_download=allow_download)
+        last = forecast(request.control_model, sides, attacks, **how)
         refused = list(last.refusals)
         try:
             control_known(request, sides)
@@ -121,6 +122,12 @@ def forecasts(
             refused.append(str(error))
         found.append(replace(last, control=True, refusals=refused))
     return found
+
+
+def _told(name: str, allow_download: bool) -> ModelInfo:
+    """Return a model's description; known from its card alone, it has its name for weights."""
+    info, _ = identity(name, allow_download=allow_download)
+    return replace(info, revision=name) if info.revision == UNKNOWN else info
 
 
 def present(name: str, *, download: bool) -> None:
