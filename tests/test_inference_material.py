@@ -147,6 +147,7 @@ def test_figures_speak_and_refuse_wrong_tables(scores):
     picture = figures.levels(table, tests={"primary": "ours", "IAR": "theirs"})
     assert "1 of 2 above" in picture.alt
     assert re.search(r"var\(--ew-alarm", picture.svg)
+    assert not re.search(r"<g clip-path[^>]*>\s*<use", picture.svg)  # marks at 0% are whole
     curve = pd.DataFrame({"n": [8, 16], "power": [0.2, 0.9]})
     assert "one 90%" in figures.lines(curve, "n", {"power": "one"}, label="tracks", height_label="found", log=True).alt
     rungs = pd.DataFrame({"tracks": [5, 40], "attack": "loss", "auc": [0.9, 0.6], "auc_low": 0.5, "auc_high": 0.95})

@@ -54,7 +54,7 @@ def load(path, *entries, **extra):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([PAGE, PAGE], "'one' is used twice"),
+        ([PAGE, PAGE], r"experiments\.yml: registry: page id 'one' is used twice"),
         ([PAGE | {"tiers": "book"}], r"pages\.one\.tiers: unknown key; did you mean 'tier'"),
         ([PAGE | {"badge": "gold"}], r"pages\.one\.badge: Input should be 'pocket', 'tiny', 'real' or 'none'"),
         ([PAGE | {"id": "../up"}], r"pages\.\.\./up\.id: String should match"),

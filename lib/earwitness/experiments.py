@@ -151,7 +151,7 @@ def load_registry(path: Path | None = None) -> Registry:
             where[1] = raw["pages"][where[1]].get("id", where[1])
         fields = [*Page.model_fields, *ScoreRun.model_fields, *Registry.model_fields]
         hint = nearest(key, fields) if first["type"] == "extra_forbidden" else ""
-        message = "unknown key" if hint or first["type"] == "extra_forbidden" else first["msg"]
+        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path.name}: {'.'.join(map(str, where)) or 'registry'}: {message}{hint}") from None
 
 

@@ -95,7 +95,8 @@ def levels(table: pd.DataFrame, *, tests: Mapping[str, str], alpha: float = 0.01
             axes.plot([row["band_low"], row["band_high"]], [at, at], color=COLOURS["grid"], linewidth=8, zorder=1)
             over = row["rate"] > row["band_high"]
             colour, marker = ("alarm", "X") if over else (looks[str(test)][0], looks[str(test)][2])
-            axes.plot(row["rate"], at, marker, color=COLOURS[colour], markersize=6, mew=0)
+            # A rate of 0 sits on the axis, which would hide half of its mark.
+            axes.plot(row["rate"], at, marker, color=COLOURS[colour], markersize=6, mew=0, clip_on=False, zorder=3)
             right = max(row["rate"], row["band_high"])
             axes.annotate(tests[str(test)], (right, at), (6, 0), textcoords="offset points", va="center", fontsize=8)
             at -= 1
