@@ -832,10 +832,44 @@ def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
     path.write_text(re.sub(rf"{WORK}-\d-", f"{WORK}-", text))
     with pytest.raises(InputError, match="takes on both sides"):
         audit.run(request_of(manifest=path), tmp_path / "out")
-    found = audit.run(request_of(manifest=path, pairs="work"), tmp_path / "out")
+    told = []
+    found = audit.run(request_of(manifest=path, pairs="work"), tmp_path / "out", say=told.append)
     assert found.results[0].design == "paired levels"
-    assert found.results[0].level is None
+    assert found.results[0].level is found.results[0].shifts is None  # both are of single recordings
     assert verify(tmp_path / "out").consistent
+    page = (tmp_path / "out" / folder.PAGE).read_text()
+    for text in ("hidden difference needed", "This was not measured", "may mistake for training", "its own twin"):
+        assert text in page
+    assert any("is asked once they are scored" in line for line in told)
+    assert "do not clearly tell the two sides apart" not in page
+
+
+def test_before_a_run_only_what_was_asked_is_said(report):
+    found = folder.read(report)[0].testable
+    assert "do not clearly tell the two sides apart" in words.before(found, paired=False)
+    unasked = words.before(found.model_copy(update={"blind_p": None}), paired=False)
+    assert "is asked once they are scored" in unasked
+    assert "do not clearly" not in unasked
+
+
+def test_no_hidden_difference_is_said_to_be_none(report):
+    found, files = folder.read(report)
+    result = found.results[0].model_copy(update={"unseen_sd": 0.0})
+    page = html.page(found.model_copy(update={"results": [result]}), files)
+    assert "<th>hidden difference needed</th><td>0</td>" in page
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_pairs_that_cannot_be_compared_are_refused_before_anything_is_scored(home, request_of, tmp_path, freeze):
+    path = home / f"{tmp_path.name}-twice.csv"
+    text = re.sub(rf"{WORK}-\d-", f"{WORK}-", (home / "walrus.csv").read_text())
+    path.write_text(text.replace(f"{WORK}-10", f"{WORK}-9"))
+    asked = request_of(manifest=path, pairs="work")
+    with pytest.raises(InputError, match=rf"'suspect/wombat-0-6.wav' and .*-0-7.wav' are both .* work '{WORK}-9'"):
+        audit.freeze(asked, tmp_path / "plan.json") if freeze else audit.run(asked, tmp_path / "out")
+    with pytest.raises(InputError, match="no work is named on both sides"):
+        prepare(request_of(pairs="work"))
+    assert not list(tmp_path.iterdir())
 
 
 def captions_of(request_of, table):

@@ -308,6 +308,20 @@ def _folders(suspects: str, held_out: str, prepare: Callable[[Path], object] = l
     return build
 
 
+def _works(*rows: str) -> Build:
+    """A manifest of different recordings by artists and works, compared in pairs."""
+
+    def build(root: Path, _: pytest.MonkeyPatch) -> list[str]:
+        names = [f"{chr(97 + i)}.wav" for i in range(len(rows))]
+        for i, name in enumerate(names):
+            recording(root / name, SECONDS, seed=i)
+        lines = ["path,role,artist,work", *(f"{name},{row}" for name, row in zip(names, rows, strict=True))]
+        (root / "m.csv").write_text("\n".join(lines))
+        return [f"--manifest={root / 'm.csv'}", "--pairs=work"]
+
+    return build
+
+
 def _locked(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     arguments, scandir = _two_folders(root), os.scandir
 
@@ -377,6 +391,22 @@ REFUSED: dict[str, tuple[Build, int, str]] = {
     "markup in a cell": (_table("path,role\na.wav,[red]\x1b[2J\n"), 2, "line 2: a role"),
     "endless cell": (_table(f"path,role\n{'x' * 200_000},suspect\n"), 2, "not a UTF-8 CSV"),
     "bad card": (_bad_card, 2, "not YAML"),
+    "pairing that is none": (lambda root, _: [*_two_folders(root), "--pairs=artist"], 2, "expected --pairs work, got"),
+    "pairs of two folders": (lambda root, _: [*_two_folders(root), "--pairs=work"], 2, "no work is named on both"),
+    "pairs of no work": (_works("suspect,x,", "held_out,x,"), 2, "no work is named on both sides"),
+    "pairs of different works": (_works("suspect,x,one", "held_out,x,two"), 2, "no work is named on both sides"),
+    "two suspects of a work": (
+        _works("suspect,x,one", "suspect,x,one", "held_out,x,one"), 2,
+        "'a.wav' and 'b.wav' are both suspect takes of .*'one'",
+    ),
+    "two suspects of a work without a partner": (
+        _works("suspect,x,one", "held_out,x,one", "suspect,x,two", "suspect,y,two"), 2,
+        "'c.wav' and 'd.wav' are both suspect",
+    ),
+    "a pair of two artists": (
+        _works("suspect,x,one", "held_out,y,one"), 2,
+        "work 'one' is by 'x' in 'a.wav' and by 'y' in 'b.wav'; a pair is of one",
+    ),
     "record with a path for a name": (lambda root, _: [*_two_folders(root), "--write=../../x"], 2, "expected a name"),
 }  # fmt: skip
 MODELS: dict[str, tuple[str, str]] = {

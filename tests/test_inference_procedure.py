@@ -11,6 +11,7 @@ from earwitness.errors import InputError
 from earwitness.inference import features as frozen
 from earwitness.inference.features import DEFAULT_FEATURES, MAX_FEATURES, default_features, feature_hash
 from earwitness.inference.power import smallest_detectable_auc
+from earwitness.inference.procedure import _unseen
 from earwitness.metrics import Interval
 from tests.inference_tables import score_table
 
@@ -303,6 +304,42 @@ def test_pairs_are_of_one_artist():
     table["artist"] = table["role"]
     with pytest.raises(InputError, match="no unit has a partner of the same artist by 'work'"):
         audit(table, pairs="work")
+
+
+def twins(shift, n=60, seed=0):
+    """Pairs alike but for a hundredth of what works differ by, and for a shift of the suspects' scores."""
+    rng = np.random.default_rng(seed)
+    works = np.repeat(rng.normal(size=(n, 1)), 4, axis=1)
+    rows = []
+    for role, moved in (("suspect", shift), ("held_out", 0.0)):
+        scores = works + moved + 0.1 * rng.normal(size=works.shape)
+        for i in range(n):
+            named = {f"x{j}": scores[i, j] for j in range(4)} | {f"blind/b{j}": rng.normal() for j in range(3)}
+            fixed = {"track_id": f"{role}{i}", "segment_id": f"{role}{i}/0", "artist": "", "work": f"w{i}"}
+            rows += [fixed | {"role": role, "attack": name, "score": score} for name, score in named.items()]
+    return pd.DataFrame(rows)
+
+
+def test_pairs_say_how_small_a_hidden_difference_would_do():
+    result = audit(twins(0.1, seed=2), pairs="work")
+    assert result.verdict == "evidence"
+    assert result.hedges_g.low < 0  # what unpaired recordings would say
+    assert 0.05 < result.unseen_shift < 0.1
+    assert any("may mistake for training, far smaller differences" in note for note in result.notes)
+    assert audit(twins(0.0), pairs="work").unseen_shift == 0
+    assert audit(twins(-0.1), pairs="work").unseen_shift == 0
+    assert not any("pairs" in note for note in audit(score_table(20, 20)).notes)
+
+
+def test_the_limit_within_pairs_holds_as_often_as_it_says():
+    rng, n = np.random.default_rng(1), 20
+    works = rng.normal(size=(600, n))
+    works /= works.std(axis=1, ddof=1, keepdims=True)
+    suspects = works + 0.3 + 0.2 * rng.normal(size=works.shape)
+    pairs = np.arange(n)[:, None] + np.array([0, n])
+    scores = np.concatenate((suspects, works), axis=1)
+    limits = np.array([_unseen(score, np.arange(2 * n) < n, pairs, 0.1) for score in scores])
+    assert 0.86 < (limits < 0.3).mean() < 0.93  # nine times in ten
 
 
 def test_bad_pairs():

@@ -159,7 +159,7 @@ def test_takes_of_one_work_on_both_sides_are_said(tmp_path: Path) -> None:
     assert "needs at least 10 of them" in why
     pairs = [enough(replace(found, straddling=tuple(map(str, range(k))))) for k in (9, 10)]
     assert [large for large, _ in pairs] == [False, True]
-    assert "an AUC of 0.89 or more would be seen" in pairs[1][1]
+    assert "its twin) of 0.89 or more would be seen" in pairs[1][1]
 
 
 def test_files_that_are_not_what_the_manifest_hashed_are_left_out(tmp_path: Path) -> None:

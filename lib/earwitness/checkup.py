@@ -23,6 +23,8 @@ from earwitness.intake import Intake
 from earwitness.planning import reach_of, refusals
 from earwitness.text import plain
 
+PAIRED = " within pairs (the share in which the suspect scores above its twin)"
+
 
 def enough(intake: Intake) -> tuple[bool, str]:
     """Say whether the number of usable tracks can be tested at all, and with what power."""
@@ -33,7 +35,7 @@ def enough(intake: Intake) -> tuple[bool, str]:
         large = pairs >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC
         return large, (
             f"{pairs} works have takes on both sides: the paired test counts works, not tracks, and "
-            + (_shows(smallest) if large else f"needs at least {seen.units_needed} of them")
+            + (_shows(smallest, PAIRED) if large else f"needs at least {seen.units_needed} of them")
         )
     problems = refusals(intake.tracks) if intake.tracks else ["no recording can be used"]
     if problems:
@@ -42,8 +44,8 @@ def enough(intake: Intake) -> tuple[bool, str]:
     return True, f"{seen.n_suspect} v {seen.n_held_out} tracks: {_shows(seen.detectable_auc or 1.0)}"
 
 
-def _shows(auc: float) -> str:
-    return f"an AUC of {auc:.2f} or more would be seen with {POWER:.0%} power"
+def _shows(auc: float, of: str = "") -> str:
+    return f"an AUC{of} of {auc:.2f} or more would be seen with {POWER:.0%} power"
 
 
 def as_dict(intake: Intake) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from earwitness import dedup, imbalance, sandbox
+from earwitness import dedup, imbalance, pairing, sandbox
 from earwitness.errors import InputError, ManifestError
 from earwitness.gather import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.manifest import Track
@@ -99,12 +99,15 @@ def examine(
     Raises
     ------
     InputError
-        No track at all.
+        No track at all; an unknown pairing, or pairs that cannot be compared (see :mod:`earwitness.pairing`).
     ModelError
         As ``models.describe``.
     """
+    pairing.known(pairs)
     if not tracks and (found is None or found.refused.empty):
         raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
+    if pairs is not None:
+        pairing.refuse_none(tracks)
     info, _ = identity(model, allow_download=False)
     spec = spec_of(info)
     answers = sandbox.inspect([track.path for track in tracks], spec, workers=workers)
@@ -121,6 +124,8 @@ def examine(
     for name, reason in _copies(list(usable.values()), others, "piece" if scores else "recording").items():
         told[name]["reason"] = reason
         del usable[name]
+    if pairs is not None:
+        pairing.refuse_ambiguous(list(usable.values()))
     rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
     refused = found.refused if found else pd.DataFrame(columns=EXCLUSION_COLUMNS)
     files = pd.concat([pd.DataFrame(rows), refused], ignore_index=True).reindex(columns=list(FILE_COLUMNS))

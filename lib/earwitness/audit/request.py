@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+from earwitness import pairing
 from earwitness.audit.captions import with_captions
 from earwitness.errors import InputError
 from earwitness.gather import Found, gather
@@ -93,8 +94,7 @@ class Request:
             raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
         if (self.manifest is None) == (self.suspects is None):
             raise InputError("expected either --suspects and --held-out, or --manifest, and not both")
-        if self.pairs not in (None, "work"):
-            raise InputError(f"expected --pairs work, got {self.pairs!r}")
+        pairing.known(self.pairs)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
         if self.seed is not None and self.seed < 0:

@@ -142,7 +142,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         cost=estimate(known.intake, known.infos),
         pairs=request.pairs,
     )
-    say(words.before(before))
+    say(words.before(before, paired=request.pairs is not None))
     results, files, recordings, shown_ones, left = _models(known, before, say)
     for problem in left:
         say(f"left out: {problem.name}: {problem.reason}")
@@ -208,7 +208,7 @@ def _models(
             control=known.control,
             control_scores=f"scores-{i}-control.csv" if one.control else "",
         )
-        say(f"{entry.model}: tested; checking the procedure at this size")
+        say(f"{entry.model}: tested" + ("" if request.pairs else "; checking the procedure at this size"))
         results.append(scoring.checked(entry, one, request, plan.seed))
         for track_id, reason in one.excluded.items():
             role = next(track.role for track in tracks if track.track_id == track_id)

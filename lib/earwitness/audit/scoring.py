@@ -180,10 +180,14 @@ def checked(result: Result, scored: Scored, request: Request, seed: int) -> Resu
 
 
 def behaving(result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None) -> Result:
-    """Return a result with its checks, computed from the arrays that were tested; without them, if nothing was."""
-    if result.p_value is None or not prepared.blind.shape[1]:
+    """Return a result with its checks, computed from the arrays that were tested; without them, if nothing was.
+
+    A test of pairs has none: its level is exact, and the checks of shifts are of single recordings, whose differences
+    say nothing about those within pairs.
+    """
+    if pairs or result.p_value is None or not prepared.blind.shape[1]:
         return result
     audits = min(SHIFT_AUDITS, deals)
     known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed)
-    dealt = None if pairs else checks.level(prepared, alpha=alpha, deals=deals, seed=seed)
+    dealt = checks.level(prepared, alpha=alpha, deals=deals, seed=seed)
     return result.model_copy(update={"level": dealt, "shifts": known})

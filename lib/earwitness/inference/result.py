@@ -52,8 +52,8 @@ class InferenceResult:
         Everything that fixes the result: alpha, seed, unit, design, features and their hash, labellings.
     unseen_shift : float or None
         What would explain the result without training: a difference in the pre-oriented sum of so many standard
-        deviations that no blind feature shows. It is the lower limit of Hedges' g at level ``alpha``; 0 where even
-        none would do.
+        deviations (over recordings) that no blind feature shows. It is the lower limit of Hedges' g at level ``alpha``,
+        with pairs that of the mean difference within them in the same unit; 0 where even none would do.
     """
 
     verdict: Word

@@ -111,12 +111,16 @@ def sides(suspects: Side, held_out: Side) -> str:
     return f"{one(suspects)} in question against {one(held_out)} held out."
 
 
-def before(testable: Testable) -> str:
-    """Return what could be said before any model was run."""
+def before(testable: Testable, *, paired: bool) -> str:
+    """Return what could be said before any model was run; ``paired``: works are compared in pairs."""
     if not testable.answer:
         return f"Before any model was run it was clear that this cannot be tested: {_short(testable.reasons)}."
     seen = f"{testable.smallest_detectable_auc:.2f}" if testable.smallest_detectable_auc is not None else "?"
+    scale = "the share of pairs whose suspect scores above its own twin; " if paired else ""
+    apart = "the recordings by themselves do not clearly tell the two sides apart"
+    if testable.blind_p is None:
+        apart = "whether the recordings by themselves tell the two sides apart is asked once they are scored"
     return (
-        f"There are enough to test: a difference as large as AUC {seen} (0.5 is none, 1 is complete) would be found "
-        "four times in five, and the recordings by themselves do not clearly tell the two sides apart."
+        f"There are enough to test: a difference as large as AUC {seen} ({scale}0.5 is none, 1 is complete) would be "
+        f"found four times in five, and {apart}."
     )
