@@ -232,6 +232,29 @@ def test_where_every_recording_is_an_artist_of_its_own_artists_are_compared(home
     assert found.results[0].n_suspect == SIDE
 
 
+@pytest.mark.parametrize(
+    ("reason", "mend"),
+    [
+        ("shift alarm: suspects look less member-like than held-out (p = 0.0010)", "Look for what sets the two sides"),
+        ("features that never touch the model separate suspects from held-out (p = 0.0300)", "the same years"),
+        ("the difference does not survive removing what blind features explain (residual p = 0.2)", "or use a control"),
+    ],
+)
+def test_what_only_the_scores_show_comes_with_what_would_help(home, request_of, tmp_path, monkeypatch, reason, mend):
+    models = (str(home / "model"), str(home / "other"))
+
+    def told(results, _):
+        return [replace(results[0], verdict="not testable", reasons=(reason,)), results[1]]
+
+    for module in (scoring, sys.modules["earwitness.report.verify"]):
+        monkeypatch.setattr(module, "together", told)
+    found = audit.run(request_of(models=models, deals=1), tmp_path / "out")
+    assert found.testable.answer
+    assert [mend in text for text in found.testable.mends] == [True]
+    assert found.testable.mends[0] in (tmp_path / "out" / folder.PAGE).read_text()
+    assert verify(tmp_path / "out").consistent
+
+
 # ---- several models, control
 
 
@@ -834,6 +857,7 @@ def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
         audit.run(request_of(manifest=path), tmp_path / "out")
     told = []
     found = audit.run(request_of(manifest=path, pairs="work"), tmp_path / "out", say=told.append)
+    assert found.testable.mends == []
     assert found.results[0].design == "paired levels"
     assert found.results[0].level is found.results[0].shifts is None  # both are of single recordings
     assert verify(tmp_path / "out").consistent
@@ -884,9 +908,8 @@ def test_captions_of_folders(home, request_of, tmp_path):
     plan = prepare(request_of(captions=table)).plan
     assert plan.texts_hash != prepare(request_of()).plan.texts_hash
     assert captions_of(request_of, table) == {"suspect/wombat-0-0.wav": CAPTION}
-    assert (
-        captions.coverage(audit.gather_tracks(request_of(captions=table)).tracks) == "captions for 1 of 22 recordings"
-    )
+    found = audit.gather_tracks(request_of(captions=table)).tracks
+    assert captions.coverage(found) == f"captions for 1 of {SIDE} suspects, 0 of {SIDE} held-out"
 
 
 @pytest.mark.parametrize(
@@ -912,6 +935,7 @@ def test_what_a_row_of_captions_may_call_a_recording(tmp_path):
     table = tmp_path / "captions.csv"
     for name, index in {
         "suspect/a.wav": 0, "s/a.wav": 0, "sub/a.wav": 1, "b.wav": 2, "\u00e9.wav": 3, str(tmp_path / "h" / "a.wav"): 4,
+        "./sub/b.wav": 2, "./s/a.wav": 0,
     }.items():  # fmt: skip
         table.write_text(f"path,caption\n{name},x\n")
         found = [track.caption for track in captions.with_captions(tracks, table)]
@@ -922,6 +946,12 @@ def test_what_a_row_of_captions_may_call_a_recording(tmp_path):
         InputError, match=r"line 2: 'a.wav' fits 2 recordings .suspect/a.wav, held_out/a.wav.; write the"
     ):
         captions.with_captions(tracks, table)
+    deeper = [*tracks, Track("held_out/sub/e\u0301.wav", tmp_path / "h" / "sub" / "e\u0301.wav", "held_out")]
+    table.write_text("path,caption\n\u00e9.wav,x\n")
+    with pytest.raises(InputError, match=r"fits 2 recordings .suspect/e.*, held_out/sub/e.*; write the folder before"):
+        captions.with_captions(deeper, table)
+    table.write_text("path,caption\ny/1,x\n")
+    assert captions.with_captions([Track("x/y/1", tmp_path / "1.wav", "suspect")], table)[0].caption == "x"
     table.write_text("path,caption\ngone.wav,x\n")
     assert captions.with_captions(tracks, table, ["suspect/gone.wav"]) == tracks
 

@@ -15,6 +15,7 @@ from earwitness.errors import ManifestError, nearest
 from earwitness.manifest import Track
 from earwitness.text import plain
 
+SIDES = {"suspect": "suspects", "held_out": "held-out"}
 Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
 
 
@@ -27,7 +28,7 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
         Recordings of both sides.
     path : Path
         CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
-        path, as long as only one recording is called so.
+        path, as long as only one recording is called so; ``./`` may stand before it.
     unopened : iterable of str
         Recordings that were found and are left out: the table may name them.
 
@@ -47,7 +48,7 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
     places = _places(tracks, unopened, by_id=named == "track_id")
     given: dict[str, str] = {}
     for row, (name, caption) in enumerate(zip(table[named].to_pylist(), table["caption"].to_pylist(), strict=True)):
-        fits = next((place[_key(name)] for place in places if _key(name) in place), [])
+        fits = _fits(name, places)
         if len(fits) != 1:
             raise lines.fault(row, _several(name, fits) if fits else _none(name, places))
         if fits[0] in given:
@@ -60,13 +61,29 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
 
 
 def coverage(tracks: Sequence[Track]) -> str:
-    """Say how many recordings have a caption."""
-    return f"captions for {sum(bool(track.caption.strip()) for track in tracks)} of {len(tracks)} recordings"
+    """Say how many recordings of each side have a caption: captions on one side only tell the sides apart."""
+    sides = {name: [track for track in tracks if track.role == role] for role, name in SIDES.items()}
+    counts = (f"{sum(bool(t.caption.strip()) for t in side)} of {len(side)} {name}" for name, side in sides.items())
+    return f"captions for {', '.join(counts)}"
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared: letters with accents are composed on one system and not on another."""
-    return normalize("NFC", plain(name))
+    """Return a name as it is compared: accents are composed on some systems only, and a manifest may write ``./``."""
+    return normalize("NFC", plain(name)).removeprefix("./")
+
+
+def _fits(name: str, places: Places) -> list[str]:
+    """Return the recordings that are called so in the most exact way that there is."""
+    key = _key(name)
+    rank = next((rank for rank, place in enumerate(places) if key in place), None)
+    if rank is None:
+        return []
+    fits = places[rank][key]
+    if rank != 1:
+        return fits
+    # at the top of one folder and deeper in the other: nothing says which of the two is meant
+    folders = {fit.partition("/")[0] for fit in fits}
+    return [*fits, *(other for other in places[2].get(key, ()) if other.partition("/")[0] not in folders)]
 
 
 def _places(tracks: Sequence[Track], unopened: Iterable[str], *, by_id: bool) -> Places:

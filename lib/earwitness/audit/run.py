@@ -148,6 +148,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         say(f"left out: {problem.name}: {problem.reason}")
     suspects = [track.sha256 for track in tracks if track.role == "suspect"]
     earlier = freezing.earlier_runs(suspects, logs)
+    unanswered = [reason for result in results if result.verdict == "not testable" for reason in result.reasons]
     report = Report(
         made=_made(earlier, plan, time.monotonic() - started),
         redacted=request.redact,
@@ -155,7 +156,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         answer=words.answer(results),
         suspects=assembly.side(known, "suspect"),
         held_out=assembly.side(known, "held_out"),
-        testable=before,
+        testable=before.model_copy(update={"mends": words.mends(unanswered, before.units_needed)}),
         results=results,
         recordings=recordings,
         references=assembly.references(known),
