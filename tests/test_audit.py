@@ -400,6 +400,8 @@ def test_suspects_are_ranked_among_reference_artists(home, request_of, others, t
     assert set(slow["artist"]) == {references.SUSPECTS, "B01", "B02", "B03", "B04"}
     (again,) = audit.run(request_of(), tmp_path / "without").results
     assert result.model_copy(update={"rank": None, "rank_scores": ""}) == again, "references decide nothing"
+    edit(out, lambda data: data["references"].pop())
+    assert "the recordings that were ranked differ" in "\n".join(verify(out).lines)
     edit(out, lambda data: data["results"][0]["rank"].update(p_value=0.01))
     assert "the rank among reference artists does not follow" in "\n".join(verify(out).lines)
 
@@ -791,7 +793,7 @@ EVIDENCE = {"verdict": "evidence", "reasons": [], "p_value": 0.0001, "p_holm": N
 def test_verify_finds_a_result_without_its_scores(report, tmp_path, change, named):
     out = copied(report, tmp_path)
     forged(out, change)
-    assert re.search(named, "\n".join(verify(out).lines[1:-3]))
+    assert re.search(named, "\n".join(verify(out).lines[1:-4]))
 
 
 def test_verify_finds_scores_that_no_result_owns_to(report, tmp_path):
@@ -801,6 +803,63 @@ def test_verify_finds_scores_that_no_result_owns_to(report, tmp_path):
     assert verify(out).lines[1] == "scores-2.csv: belongs to no results or pictures, expected one"
     edit(out, lambda d: d.update(results=[*d["results"], d["results"][0] | {"model": "other"}]))
     assert verify(out).lines[1] == "scores-1.csv: belongs to 2 results or pictures, expected one"
+
+
+def held_out(data):
+    return next(row["number"] for row in data["recordings"] if row["role"] == "held_out")
+
+
+def pictures_swapped(data):
+    first, second = data["pictures"][:2]
+    first["picture"], second["picture"] = second["picture"], first["picture"]
+
+
+def artist_added(data):
+    row = data["recordings"][0]
+    row["artist"] = "A01"
+    data["suspects" if row["role"] == "suspect" else "held_out"]["artists"] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_below(labellings=None), "the page cannot be drawn from the record .TypeError"),
+        (set_below(features=["loss/null"], family="smell"), "the parts of the record cannot be compared .InputError"),
+        (lambda d: d["repeat"].update(alpha=7.0), "the stored scores cannot be tested again .InputError"),
+        (lambda d: d["recordings"][0].update(scores=[]), "more or fewer scores than models that were run .1"),
+        (lambda d: d["pictures"][0].update(audio="audio/T001.mp3"), "audio/T001.mp3: the record gives no hash"),
+        (lambda d: d["repeat"]["files"].update({"audio/T001.mp3": "0"}), "audio/T001.mp3: belongs to no"),
+        (
+            set_below(control={"name": "twin", "revision": "0", "known_from": "its card"}),
+            "control model and its scores",
+        ),
+        (set_below(rank={"p_value": 0.01, "floor": 0.01, "references": 99, "tracks_each": 9}), "a rank and its scores"),
+        (artist_added, "artists in the stored scores differ"),
+        (lambda d: d["recordings"][0].update(pair="W09"), "works in the stored scores differ"),
+        (lambda d: d["suspects"].update(artists=3), "number of artists on a side"),
+        (lambda d: d["pictures"][0].update(label="weakest"), "shown as weakest, which does not follow"),
+        (lambda d: d["pictures"][0].update(number=held_out(d)), "is no suspect that was scored"),
+        (pictures_swapped, "the picture or sound of another"),
+    ],
+)
+def test_verify_names_what_no_audit_would_have_written(report, tmp_path, change, named):
+    out = copied(report, tmp_path)
+    edit(out, change)
+    assert re.search(named, "\n".join(verify(out).lines[1:-4]))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda d: d.update(results=[]), "results: List should have at least 1 item"),
+        (set_below(badge="genuine"), r"results\.0\.badge: String should match"),
+    ],
+)
+def test_verify_refuses_a_record_that_is_out_of_its_schema(report, tmp_path, change, named):
+    out = copied(report, tmp_path)
+    edit(out, change)
+    with pytest.raises(InputError, match=named):
+        verify(out)
 
 
 # ---- mistakes

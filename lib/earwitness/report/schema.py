@@ -108,7 +108,7 @@ class Result(_Strict):
     """One model."""
 
     model: str
-    badge: str
+    badge: str = Field(pattern="^(pocket|tiny|real)$")
     family: str
     revision: str = Field(description="SHA-256 over weights, configuration and tokenizer")
     verdict: Word
@@ -156,7 +156,7 @@ class Recording(_Strict):
     sha256: str
     artist: str
     pair: str
-    scores: list[Number] = Field(description="pre-oriented sum per model, in the order of ``results``")
+    scores: list[Number] = Field(description="pre-oriented sum per model that was run, in the order of ``results``")
 
 
 class Reference(_Strict):
@@ -223,7 +223,7 @@ class Report(_Strict):
     suspects: Side
     held_out: Side
     testable: Testable
-    results: list[Result]
+    results: list[Result] = Field(min_length=1)
     recordings: list[Recording]
     references: list[Reference]
     pictures: list[Picture]

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import BaseModel
 
 import earwitness
-from earwitness.audit.references import rank
+from earwitness.audit.heard import EACH
+from earwitness.audit.references import SUSPECTS, rank
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
 from earwitness.errors import EarwitnessError
 from earwitness.inference.features import feature_hash, frozen_features
@@ -36,10 +37,13 @@ TESTED = (  # everything in a result that the tests give
     "auc_within", "hedges_g", "e_value", "n_suspect", "n_held_out", "n_segments", "segments_per_unit", "excluded",
     "smallest_detectable_auc", "labellings", "exact", "features", "features_hash", "design", "notes", "level", "shifts",
 )  # fmt: skip
+# column of the stored scores, field of the list of recordings, what a message calls it
+LISTED = (("role", "role", "sides"), ("artist", "artist", "artists"), ("work", "pair", "works"))
 UNCHECKED = (
     "not checked, because it does not follow from the scores: the frozen plan, exclusions (among references too), "
-    "duplicates, imbalances, what was said before a model was run, the model's weights, names, and when, by which "
-    "command, machine and versions it was made"
+    "duplicates, imbalances, minutes and formats of the sides, captions and their hash, what was said before a model "
+    "was run, the weights and badge of a model, what a control model saw, what pictures and sound show, names and "
+    "whether all were taken out, and when, by which command, machine and versions it was made"
 )
 
 
@@ -135,11 +139,21 @@ def _identity(report: Report) -> Iterator[str]:
     sides = {role: sum(row.role == role for row in report.recordings) for role in ("suspect", "held_out")}
     if (report.suspects.tracks, report.held_out.tracks) != tuple(sides.values()):
         yield "the number of recordings on a side differs from the list"
+    for role, side in (("suspect", report.suspects), ("held_out", report.held_out)):
+        if side.artists != len({row.artist for row in report.recordings if row.role == role and row.artist}):
+            yield "the number of artists on a side differs from the list"
+    run = sum(bool(result.scores) for result in report.results)
+    if any(len(row.scores) != run for row in report.recordings):
+        yield f"a recording has more or fewer scores than models that were run ({run})"
     for result in report.results:
         if report.testable.answer and not result.scores:
             yield f"{result.model}: could be tested, but no scores are stored for it"
         if result.scores and not report.testable.answer:
             yield f"{result.model}: scores are stored for what could not be tested"
+        if result.scores and bool(result.control) != bool(result.control_scores):
+            yield f"{result.model}: a control model and its scores go together, one is missing"
+        if bool(result.rank) != bool(result.rank_scores):
+            yield f"{result.model}: a rank and its scores go together, one is missing"
         if not result.scores:  # nothing will be computed again, so nothing may stand there
             info = _info(result)
             blank = untested(info, result.model, report.testable, tuple(sides.values()), result.control)  # type: ignore[arg-type]
@@ -174,22 +188,51 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
         )
         for result in tested
     ]
+    yield from _shown(report)
     for result in report.results:
+        yield from _listed(report, result, files)
         if result.rank_scores and rank(files[result.rank_scores], repeat.seed) != result.rank:
             yield f"{result.model}: the rank among reference artists does not follow from the stored scores"
     decided = together([one for one, _ in again], repeat.alpha) if again else []
-    roles = {row.number: row.role for row in report.recordings}
     for i, (result, one, (_, prepared)) in enumerate(zip(tested, decided, again, strict=True)):
         found = behaving(
             _entry(result, one), prepared, alpha=repeat.alpha, deals=repeat.deals, seed=repeat.seed, pairs=repeat.pairs
         )
         yield from _differences(result, found)
-        sides = dict(zip(map(str, prepared.units), prepared.positive, strict=True))
-        if any(roles.get(name) != ("suspect" if positive else "held_out") for name, positive in sides.items()):
-            yield f"{result.model}: sides in the stored scores differ from those in the list of recordings"
         means = totals(prepared)
         if any(not _same(row.scores[i], means.get(row.number)) for row in report.recordings):
             yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"
+
+
+def _listed(report: Report, result: Result, files: Mapping[str, bytes]) -> Iterator[str]:
+    """Recordings as the stored scores describe them against the lists of the record."""
+    for name in filter(None, (result.scores, result.control_scores)):
+        table = folder.read_scores(files[name])
+        for column, field, what in LISTED:
+            known = {row.number: getattr(row, field) for row in report.recordings}
+            pairs = table[["track_id", column]].drop_duplicates().itertuples(index=False, name=None)
+            if any(known.get(number) != value for number, value in pairs):
+                yield f"{result.model}: {what} in the stored scores differ from those in the list of recordings"
+    if result.rank_scores:
+        others = {(row.number, row.artist) for row in report.references}
+        ours = {(row.number, SUSPECTS) for row in report.recordings if row.role == "suspect"}
+        ranked = folder.read_scores(files[result.rank_scores])[["track_id", "artist"]]
+        if others | ours != set(ranked.itertuples(index=False, name=None)):
+            yield f"{result.model}: the recordings that were ranked differ from suspects and references in the record"
+
+
+def _shown(report: Report) -> Iterator[str]:
+    """Pictures against the list of recordings: suspects only, the most and the least familiar."""
+    scored = {row.number: row.scores[0] for row in report.recordings if row.role == "suspect" and row.scores}
+    known = {number: value for number, value in scored.items() if value is not None}
+    order, each = sorted(known.values()), min(EACH, len(known) // 2)
+    for item in report.pictures:
+        if item.number not in known or not each:
+            yield f"{item.number}: is shown, but is no suspect that was scored"
+        elif known[item.number] < order[-each] if item.label == "strongest" else known[item.number] > order[each - 1]:
+            yield f"{item.number}: is shown as {item.label}, which does not follow from the scores"
+        if item.picture != f"pictures/{item.number}.svg" or item.audio not in ("", f"audio/{item.number}.mp3"):
+            yield f"{item.number}: is shown by the picture or sound of another recording"
 
 
 def _differences(result: Result, found: Result, source: str = "the stored scores give") -> Iterator[str]:
