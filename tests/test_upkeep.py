@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 from earwitness import upkeep
 from earwitness.cli import app
 from earwitness.errors import InputError
+from earwitness.gather import gather
+from earwitness.intake import examine, write_manifest
 from earwitness.manifest import read_manifest
 from earwitness.signals import collect
-from earwitness.store import Claims
+from earwitness.store import CLAIMS, Claims
 from tests.tiny import musicgen, recording
 
 
@@ -82,7 +84,9 @@ def test_absent_recordings_are_no_proof_that_nothing_uses_them(corpus: Path, res
     collect(str(corpus / "model"), read_manifest(_manifest(corpus, "all.csv", [0, 1])))
     gone = corpus / "gone.csv"
     gone.write_text("path,role\nnever.wav,suspect\n")
-    with pytest.raises(InputError, match="gone.csv: 1 of its recordings are not here.*--missing-audio"):
+    with pytest.raises(
+        InputError, match="gone.csv: 1 of its recordings are not here and have no sha256.*--missing-audio"
+    ):
         upkeep.leftovers([gone])
     assert len(upkeep.leftovers([gone], missing_audio=True)) == 2
 
@@ -93,3 +97,32 @@ def test_what_another_process_works_on_stays(corpus: Path, results: Path, monkey
     held = next(store.glob("part-*.parquet")).name
     monkeypatch.setattr(Claims, "take", lambda self, name: name != held)
     assert [found.path.name == held for found in upkeep.leftovers([])] == [False]
+
+
+def test_a_record_of_recordings_that_lie_elsewhere_keeps_their_signals(
+    corpus: Path, results: Path, tmp_path: Path
+) -> None:
+    model = str(corpus / "model")
+    given = corpus / "sides.csv"
+    given.write_text("path,role,caption\n0.wav,suspect,slow\n1.wav,held_out,\n2.wav,held_out,\n")
+    collect(model, read_manifest(given))
+    found = gather(manifest=given)
+    kept, _ = write_manifest(examine(found.tracks[:2], model, found=found), tmp_path / "kept.csv", title="kept")
+    assert not read_manifest(kept)[0].path.exists()
+    arguments = ["clean", f"--manifest={kept}"]
+    assert "1 files" in CliRunner().invoke(app, arguments).stdout
+    assert "1 files" in CliRunner().invoke(app, [*arguments, "--missing-audio", "--yes"]).stdout
+    assert collect(model, read_manifest(kept, root=corpus)).provenance["tracks_scored_now"] == 0
+
+
+def test_a_folder_that_may_only_be_read_is_told_about(corpus: Path, results: Path) -> None:
+    model, tracks = str(corpus / "model"), read_manifest(_manifest(corpus, "all.csv", [0, 1]))
+    collect(model, tracks)
+    (store,) = (results / "signals").iterdir()
+    (store / ".part-abc.parquet.77.tmp").write_bytes(b"half")
+    (store / CLAIMS).unlink(missing_ok=True)
+    (store / CLAIMS).mkdir()  # cannot be opened to be written to, whoever asks
+    more = read_manifest(_manifest(corpus, "more.csv", [0, 1, 2]))
+    found = upkeep.status(model, more)
+    assert (found["stored"], found["missing"], found["claimed"]) == (2, 1, 0)
+    assert [found.path.suffix for found in upkeep.leftovers([])] == [".parquet", ".parquet"]

@@ -175,7 +175,9 @@ def score(
 @app.command()
 def clean(
     manifest: Annotated[list[Path] | None, typer.Option(help="a manifest outside data_manifests/ (repeat)")] = None,
-    missing_audio: Annotated[bool, typer.Option("--missing-audio", help="though recordings are not here")] = False,
+    missing_audio: Annotated[
+        bool, typer.Option("--missing-audio", help="though recordings without sha256 are gone")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="remove what is shown")] = False,
 ) -> None:
     """Show stored signals that no manifest uses; with --yes remove them."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from earwitness.extractors.run import Further, passes_asked
 from earwitness.manifest import Track, read_splits
 from earwitness.models import describe
 from earwitness.paths import project_root, results_dir
-from earwitness.shards import deal, key_tracks, names_of, parts_of
+from earwitness.shards import deal, key_tracks, names_of, parts_of, track_key
 from earwitness.store import CLAIMS, Claims, Store, part_name
 from earwitness.windows import spec_of
 
@@ -71,8 +72,18 @@ def _claimed(store: Store, planned: Sequence[Sequence[tuple[str, Track]]], store
     if not (store.folder / CLAIMS).exists():
         return 0
     missing = [[key for key, _ in part if key not in stored] for part in planned]
-    with Claims(store.folder) as claims:
-        return sum(not claims.take(part_name(keys)) for keys in missing if keys)
+    with _claims(store.folder) as claims:
+        return 0 if claims is None else sum(not claims.take(part_name(keys)) for keys in missing if keys)
+
+
+@contextmanager
+def _claims(folder: Path) -> Iterator[Claims | None]:
+    """Open the claims of a store; None where they cannot be opened, as in a folder that may only be read."""
+    with ExitStack() as stack:
+        claims = None
+        with suppress(OSError):
+            claims = stack.enter_context(Claims(folder))
+        yield claims
 
 
 @dataclass(frozen=True)
@@ -97,29 +108,36 @@ def leftovers(paths: Sequence[Path], *, missing_audio: bool = False) -> list[Lef
     paths : sequence of Path
         The manifests; a part is used if it holds a track of one of them.
     missing_audio : bool
-        Go on though recordings are not there: what was scored of them then counts as unused.
+        Go on though recordings without a ``sha256`` are not there: what was scored of them then counts as unused.
 
     Raises
     ------
     InputError
-        A manifest whose recordings are not there.
+        A manifest whose recordings are not there, without a ``sha256`` that tells what was scored of them.
     """
     used: set[str] = set()
     for path in paths:
-        keyed, excluded = key_tracks(read_splits(path))
+        tracks = read_splits(path)
+        keyed, excluded = key_tracks(tracks)
         used.update(key for key, _ in keyed)
-        lost = [row for row in excluded if MISSING in row["reason"]]
+        left = {row["track_id"]: row["reason"] for row in excluded}
+        gone = [track for track in tracks if track.track_id in left]
+        used.update(track_key(track.path, track.sha256, track.caption) for track in gone if track.sha256)
+        lost = [track for track in gone if not track.sha256 and MISSING in left[track.track_id]]
         if lost and not missing_audio:
             raise InputError(
-                f"{path.name}: {len(lost)} of its recordings are not here, so it is not known what they use; bring "
-                "them back, or say --missing-audio to count their signals as unused"
+                f"{path.name}: {len(lost)} of its recordings are not here and have no sha256, so it is not known what "
+                "they use; bring them back, or say --missing-audio to count their signals as unused"
             )
     return [found for folder in sorted((results_dir() / "signals").glob("*/")) for found in _unused(folder, used)]
 
 
 def _unused(folder: Path, used: set[str]) -> Iterator[Leftover]:
-    """Yield what could go from one store; files of a part that a process is at work on are left alone."""
-    with Claims(folder) as claims:
+    """Yield what could go from one store; files of a part that a process is at work on are left alone.
+
+    Where nobody's claims can be seen, nothing can be removed either, and unfinished parts are not listed.
+    """
+    with _claims(folder) as claims:
         for path in sorted(folder.iterdir()):
             reason, part = "", path.name
             if path.suffix == ".tmp":
@@ -128,7 +146,7 @@ def _unused(folder: Path, used: set[str]) -> Iterator[Leftover]:
                 reason = "damaged, and scored again since"
             elif path.suffix == ".parquet" and used.isdisjoint(_keys(path)):
                 reason = "holds no track of a manifest"
-            if reason and claims.take(part):
+            if reason and (path.suffix != ".tmp" if claims is None else claims.take(part)):
                 yield Leftover(path, path.stat().st_size, reason)
 
 
