@@ -170,6 +170,34 @@ def test_long_recordings_are_refused_for_the_same_reasons(tmp_path: Path) -> Non
         list(windows.segments(path, AudioSpec(16_000, 1, 5.0)))
 
 
+@pytest.mark.parametrize(("channels", "rate"), [(20, 8_000), (1, 400_000)])
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_channels_and_rates_are_limited_in_long_recordings_too(
+    tmp_path: Path, channels: int, rate: int, seconds: float
+) -> None:
+    path, spec = tmp_path / "a.wav", AudioSpec(16_000, 1, 0.5)
+    sf.write(path, np.tile(tune(seconds * rate / 16_000)[:, None], channels), rate)
+    reason = f"{channels} channels at {rate} Hz is beyond the limits"
+    with pytest.raises(AudioError, match=f"a.wav: {reason}"):
+        list(windows.segments(path, spec))
+    assert sandbox.look(path, spec)["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize("kind", ["wav", "m4a", "aac"])
+def test_what_is_too_long_is_refused_before_it_is_decoded(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = tmp_path / f"a.{kind}", AudioSpec(16_000, 1, 0.5)
+    _coded(path, 5.0, 1) if demux.handles(path) else recording(path, 5.0)
+    monkeypatch.setattr(audio, "MAX_SECONDS", 4.0)
+    monkeypatch.setitem(audio.LIMITS, "max_seconds", 4.0)
+    for reader in (demux.Reader, sf.SoundFile):
+        monkeypatch.setattr(reader, "read", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(AudioError, match=rf"a\.{kind}: longer than 0 h; split it"):
+        list(windows.segments(path, spec))
+    assert sandbox.look(path, spec)["reason"].startswith("longer than")
+
+
 def test_silent_stretches_drop_out(tmp_path: Path) -> None:
     samples = np.concatenate([tune(2), np.zeros(16_000 * 2, np.float32), tune(2)])
     sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")

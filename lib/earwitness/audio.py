@@ -146,13 +146,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         return audio, rate
     try:
         with sf.SoundFile(path) as file:
-            if file.channels > MAX_CHANNELS or file.samplerate > MAX_SAMPLE_RATE:
-                raise AudioError(
-                    f"{path.name}: {file.channels} channels at {file.samplerate} Hz is beyond the limits "
-                    f"({MAX_CHANNELS} channels, {MAX_SAMPLE_RATE} Hz); convert it first"
-                )
-            if file.frames > MAX_SECONDS * file.samplerate:
-                raise AudioError(f"{path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first")
+            demux.refuse_beyond(path, file.channels, file.samplerate, file.frames / max(1, file.samplerate), **LIMITS)
             expected, rate = file.frames, file.samplerate
             data = file.read(dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:

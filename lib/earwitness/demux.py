@@ -150,6 +150,19 @@ class Reader:
         return joined[:, :count].T
 
 
+def refuse_beyond(
+    path: Path, channels: int, rate: int, seconds: float, *, max_channels: int, max_rate: int, max_seconds: float
+) -> None:
+    """Refuse a recording, of whatever format, that is beyond the limits."""
+    if not 0 < channels <= max_channels or not 0 < rate <= max_rate:
+        raise AudioError(
+            f"{path.name}: {channels} channels at {rate} Hz is beyond the limits ({max_channels} channels, "
+            f"{max_rate} Hz); convert it first"
+        )
+    if seconds > max_seconds:
+        raise AudioError(f"{path.name}: longer than {max_seconds / 3600:.0f} h; split it into works first")
+
+
 @contextmanager
 def opened(path: Path, *, max_channels: int, max_rate: int, max_seconds: float) -> Iterator[Reader]:
     """Open a file to be read bit by bit.
@@ -161,10 +174,8 @@ def opened(path: Path, *, max_channels: int, max_rate: int, max_seconds: float) 
     """
     with _opened(path) as (container, stream):
         _, rate, channels, seconds = _facts(container, stream)
-        if not 0 < channels <= max_channels or not 0 < rate <= max_rate:
-            raise AudioError(f"{path.name}: {channels} channels at {rate} Hz is beyond the limits; convert it first")
-        if seconds > max_seconds:
-            raise AudioError(f"{path.name}: longer than {max_seconds / 3600:.0f} h; split it into works first")
+        limits: dict[str, Any] = {"max_channels": max_channels, "max_rate": max_rate, "max_seconds": max_seconds}
+        refuse_beyond(path, channels, rate, seconds, **limits)
         yield Reader(path, container, stream, max_seconds)
 
 

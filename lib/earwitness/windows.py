@@ -80,12 +80,21 @@ def is_long(path: Path) -> bool:
         seconds = audio.probe(path).duration_s
     except AudioError:
         return False
-    return WHOLE_SECONDS < seconds <= audio.MAX_SECONDS
+    return seconds > WHOLE_SECONDS
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``demux.Reader``."""
+    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``demux.Reader``.
+
+    Raises
+    ------
+    AudioError
+        Beyond the limits of length, channels and sample rate, before anything is decoded: the length of bare AAC, which
+        has no header, is that of its packets.
+    """
+    found = audio.probe(path)
+    demux.refuse_beyond(path, found.channels, found.sample_rate, found.duration_s, **audio.LIMITS)
     with demux.opened(path, **audio.LIMITS) if demux.handles(path) else sf.SoundFile(path) as file:
         yield file
 
