@@ -1128,6 +1128,11 @@ def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of
     audit.freeze(request_of(), tmp_path / "plan.json")
     log = tmp_path / ("plan.json.runs.jsonl" if beside else "results/audits/runs.jsonl")
     log.mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^runs.jsonl: .* cannot be written .not a directory"):
+        frozen.check_logs([tmp_path / "file" / "runs.jsonl"])
+    frozen.check_logs([tmp_path / "new" / "runs.jsonl"])
+    assert not (tmp_path / "new").exists(), "a run that is stopped leaves nothing behind"
     with pytest.raises(InputError, match=f"^{log.name}: this record of runs cannot be written .is a directory"):
         audit.run(request_of(frozen=tmp_path / "plan.json"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

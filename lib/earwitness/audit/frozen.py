@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,9 +137,10 @@ def check_logs(logs: Iterable[Path]) -> None:
     """
     for log in logs:
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a+b"):
-                pass
+            if log.exists():
+                log.open("a+b").close()
+            else:  # the record is made with the first run: an audit that is stopped leaves none behind
+                tempfile.TemporaryFile(dir=next(place for place in log.absolute().parents if place.exists())).close()
         except OSError as error:
             raise InputError(
                 f"{log.name}: this record of runs cannot be written ({reason_of(error)}); make its folder writable"
