@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from earwitness.errors import StoreError
 from earwitness.extractors import blind, diffusion, token
 from earwitness.models.base import ModelInfo
-from earwitness.paths import results_dir
+from earwitness.paths import reason_of, results_dir
 from earwitness.windows import Spec
 
 SCHEMA_VERSION = 3
@@ -161,13 +161,12 @@ class Store:
                     return None
                 frame = file.read(columns=INDEX, use_threads=False).to_pandas()
             self._verify(path, facts)
+        except FileNotFoundError:  # another process cleaned it away or set it aside
+            return None
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            if number not in {None, errno.ENOENT, errno.EISDIR}:  # sound or not: that cannot be seen now
-                reason = f"{error.strerror}".lower()  # type: ignore[union-attr]
-                raise StoreError(f"{path}: cannot be read now ({reason}); mend that; {RESUME}") from None
-            if number != errno.ENOENT:  # else another process cleaned it away or set it aside
-                _set_aside(path, f"{error}".partition("\n")[0])
+            if getattr(error, "errno", None) not in {None, errno.EISDIR}:  # sound or not: that cannot be seen now
+                raise StoreError(f"{path.name}: cannot be read now ({reason_of(error)}); mend that; {RESUME}") from None
+            _set_aside(path, f"{error}".partition("\n")[0])
             return None
         return frame
 
@@ -295,10 +294,7 @@ def explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mends = {
-            errno.ENOSPC: "free some space",
-            errno.EDQUOT: "free some space",
-            errno.EFBIG: "raise the limit on file sizes",
-        }
+        mends = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+        mends[errno.EFBIG] = "raise the limit on file sizes"
         mend = mends.get(error.errno or 0, "make it writable, or set EARWITNESS_RESULTS to a folder that is")
         raise StoreError(f"cannot write to {folder} ({error.strerror}): {mend}; {RESUME}") from None

@@ -24,7 +24,6 @@ import pandas as pd
 from pydantic import ValidationError
 
 from earwitness.errors import InputError
-from earwitness.paths import reason_of
 from earwitness.report.schema import Report
 from earwitness.units import WINDOW
 
@@ -78,10 +77,8 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
     InputError
         The folder is not empty and holds no report, lies inside a folder of recordings, or cannot be written to.
     """
-    try:
-        within = next((given for given in recordings if out.resolve().is_relative_to(given.resolve())), None)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{out.name}: cannot be followed ({reason_of(error)}); choose another folder") from None
+    place = Path(os.path.realpath(out))  # unlike resolve it takes loops of links, which are named where they are read
+    within = next((given for given in recordings if place.is_relative_to(os.path.realpath(given))), None)
     if within is not None:
         raise InputError(
             f"{out.name}: lies in {within.name}, where the next audit would take its sound for a recording; choose a "
