@@ -97,6 +97,7 @@ APART = {
     "errors.py",
     "interrupt.py",
     "paths.py",
+    "planning_table.py",
     "progress.py",
     "upkeep.py",
 }
