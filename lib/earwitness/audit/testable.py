@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from earwitness.attacks import score
 from earwitness.errors import AudioError
 from earwitness.extractors import blind
 from earwitness.extractors.blind import BlindSignals
-from earwitness.inference.power import reach
 from earwitness.inference.primary import primary_test
 from earwitness.inference.relabel import comparable, named, strata_of
 from earwitness.inference.usable import gate_features
@@ -30,7 +28,6 @@ from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.units import BLIND_PREFIX, WINDOW, unit_table
 from earwitness.windows import Spec, segments, spec_of
 
-ROLES = ("suspect", "held_out")
 CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and closer, once the model has been heard
 
 
@@ -78,12 +75,7 @@ def look(
     pairs : str, optional
         ``work``: matched takes are counted, and the gate waits until they are scored.
     """
-    if pairs is None:
-        seen = reach_of(tracks, alpha)
-    else:
-        takes = [track for track in tracks if track.work]
-        works = [{(track.work, track.artist) for track in takes if track.role == role} for role in ROLES]
-        seen = reach(np.repeat([True, False], len(works[0] & works[1])), None, paired=True, alpha=alpha)
+    seen = reach_of(tracks, alpha, pairs)
     apart = pairs is None and not min(seen.n_suspect, seen.n_held_out)
     blind_p: float | None = None
     if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and pairs is None and not apart:
