@@ -39,7 +39,7 @@ corpus: setup  ## render the pocket corpus to audio files under results/
 	@$(PY) -m earwitness.pocket corpus
 
 pocket: setup  ## train the pocket models again from nothing
-	@$(PY) -m earwitness.pocket train
+	@$(PY) -m earwitness_build train
 
 book: setup  ## execute the pages and build the book
 	@$(SNAKEMAKE) book
@@ -54,7 +54,7 @@ real: setup  ## run one experiment on published weights: make real PAGE=<id>, of
 	@$(SNAKEMAKE) "book/pages/$(PAGE).ipynb"
 
 picture: book  ## save the welcome page's figure as the README's picture
-	@$(PY) -m earwitness.pages picture welcome book/_static/result.svg
+	@$(PY) -m earwitness.book.pages picture welcome book/_static/result.svg
 
 test: lint  ## lint and run the fast tests
 	@$(PY) -m pytest -n $(WORKERS) -m "$(FAST)"

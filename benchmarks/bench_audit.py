@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import earwitness as ew
-from earwitness.paths import project_root
+from earwitness.util import project_root
 
 ARTISTS = 3
 

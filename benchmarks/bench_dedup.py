@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from earwitness.dedup import duplicates
-from earwitness.manifest import Track
+from earwitness.data.fingerprint import duplicates
+from earwitness.types import Track
 
 RATE = 50  # words a second
 SHARE = 100  # one recording in so many has a copy

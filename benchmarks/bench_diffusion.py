@@ -19,11 +19,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from earwitness import attacks
-from earwitness.extractors.denoise import Run
-from earwitness.extractors.diffusion import common_noise
-from earwitness.extractors.plan import CLEAN, PASSES, PROBES, plan, split
 from earwitness.models import load_model
-from earwitness.models.schedule import read_schedule
+from earwitness.models.latent_diffusion import read_schedule
+from earwitness.signals.diffusion import Run, common_noise
+from earwitness.signals.evaluations import CLEAN, PASSES, PROBES, plan_evaluations, split
 
 TWIN = "pocket/audioldm-a"
 NETWORKS = {  # block widths, latent channels, frames, bands
@@ -80,7 +79,7 @@ def measure(name, items, repeats):
         return common_noise(0, t, repeat, tuple(z.shape[1:]))
 
     specs = attacks.resolve(ATTACKS)
-    whole = plan({p for s in specs for p in s.passes})
+    whole = plan_evaluations({p for s in specs for p in s.passes})
     run = Run(dict.fromkeys(whole.conditions, predict), schedule.alphas_cumprod, {CLEAN: z}, noise)
     rows = max(1, run.rows // items) * items
     big, t, labels = torch.randn(rows, channels, frames, bands), torch.randint(0, 1000, (rows,)), torch.randn(rows, 32)

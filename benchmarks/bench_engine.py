@@ -37,7 +37,7 @@ HEAD = """
 import json, os, resource, sys, time
 from pathlib import Path
 import earwitness as ew
-from earwitness.manifest import Track
+from earwitness.data.manifest import Track
 model = ew.load_model(sys.argv[2])
 folder, count, workers = Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4])
 tracks = [Track(p.name, p, "suspect", caption="slow music") for p in sorted(folder.glob("*.flac"))[:count]]
@@ -115,9 +115,9 @@ def scaling(folder, tracks):
 
 def own_parts(count=2_000, tracks=32):
     """Return how much sooner a part's tracks are found in a large store by looking at their own part first."""
-    from earwitness.audio import AudioSpec
-    from earwitness.models.base import ModelInfo
-    from earwitness.store import Store, part_name
+    from earwitness.data.audio import AudioSpec
+    from earwitness.signals.store import Store, part_name
+    from earwitness.types import ModelInfo
 
     with tempfile.TemporaryDirectory() as results:
         os.environ["EARWITNESS_RESULTS"] = results
@@ -163,8 +163,8 @@ def musicgen_small():
         T5Config,
     )
 
-    from earwitness.models.base import ModelInfo
     from earwitness.models.musicgen import MusicgenModel
+    from earwitness.types import ModelInfo
 
     text = T5Config(vocab_size=32128, d_model=768, d_ff=3072, num_layers=12, num_heads=12)
     codec = EncodecConfig(
@@ -183,11 +183,11 @@ def musicgen_small():
 def throughput(folder, model):
     """Return one row: what a segment takes on one core, in processor seconds, through the engine as a user runs it."""
     import earwitness as ew
-    from earwitness.audio import AudioSpec, decode
-    from earwitness.extractors import blind
-    from earwitness.manifest import Track, read_splits
-    from earwitness.paths import project_root
-    from earwitness.windows import segments
+    from earwitness.data.audio import AudioSpec, decode, segments
+    from earwitness.data.manifest import read_splits
+    from earwitness.signals import blind
+    from earwitness.types import Track
+    from earwitness.util import project_root
 
     info = model.info
     spec = AudioSpec(info.sample_rate, info.channels, info.segment_seconds)

@@ -28,12 +28,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
-from earwitness.inference.calibration import Pool, Scenario, level_table, null_audits
-from earwitness.inference.peers import PEERS, cdi, mean_p
-from earwitness.inference.power import simulated_power, smallest_detectable_auc
-from earwitness.inference.primary import primary_test, rank_standardise
-from earwitness.inference.shift import shift_curve
-from earwitness.units import unit_table
+from earwitness.stats.null_audits import Pool, Scenario, level_table, null_audits, shift_curve
+from earwitness.stats.peers import PEERS, cdi, mean_p
+from earwitness.stats.permutation_test import primary_test, rank_standardise
+from earwitness.stats.power import simulated_power, smallest_detectable_auc
+from earwitness.stats.units import unit_table
 
 UNITS, FEATURES = 200, 40
 TESTS = ("primary", "gate", "residual", "paired", "difference", "verdict")

@@ -19,7 +19,7 @@ COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "duration_s
 COLUMNS = (*COLUMNS, "released")
 CHILD = """
 import json, resource, sys, time
-from earwitness.manifest import read_manifest
+from earwitness.data.manifest import read_manifest
 started, used = time.perf_counter(), time.process_time()
 tracks = read_manifest(sys.argv[1], roles={"member": ["train"], "nonmember": ["test"]})
 print(json.dumps({"rows": len(tracks), "seconds": time.perf_counter() - started,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tests.score_changes import CHANGES, fingerprint, thinned
 
-from earwitness import dedup
-from earwitness.manifest import Track
+from earwitness.data import fingerprint as dedup
+from earwitness.data.fingerprint import candidates
 from earwitness.pocket.corpus import plan
 from earwitness.pocket.midi import midi_bytes
-from earwitness.wordindex import candidates
+from earwitness.types import Track
 
 
 def pairs(prints):

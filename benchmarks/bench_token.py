@@ -27,11 +27,10 @@ from transformers import (
 from transformers.tokenization_utils_base import BatchEncoding
 
 from earwitness import attacks
-from earwitness.extractors.blind import FEATURES, BlindSignals
-from earwitness.extractors.reduction import reduce_batch
-from earwitness.extractors.token import FIELDS, STREAMS, Stream, TokenSignals
-from earwitness.models.base import ModelInfo
 from earwitness.models.musicgen import MusicgenModel
+from earwitness.signals.blind import FEATURES, BlindSignals
+from earwitness.signals.token import FIELDS, STREAMS, TokenSignals, TokenStream, reduce_batch
+from earwitness.types import ModelInfo
 
 NETWORKS = {  # hidden size, layers, entries, frames, batch
     "toy": (32, 2, 64, 200, 8),
@@ -128,7 +127,7 @@ class Segments:
             if family == "blind":
                 yield row, BlindSignals(dict.fromkeys(FEATURES, 0.5))
                 continue
-            streams = {s: Stream(*np.abs(pool[(n + i) % 64]) * _SIGNS) for i, s in enumerate(STREAMS)}
+            streams = {s: TokenStream(*np.abs(pool[(n + i) % 64]) * _SIGNS) for i, s in enumerate(STREAMS)}
             codes = rng.integers(0, self.entries, (4, self.frames), np.int32)
             yield row, TokenSignals(codes, mask, streams, {f"sdm/{s}": np.ones(4) for s in STREAMS})
 

@@ -26,7 +26,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def in_the_book() -> list[str]:
     """Return the files that the last build shows: pages of other tiers are in ``book/_toc.yml`` alone."""
-    from earwitness.paths import results_dir
+    from earwitness.util import results_dir
 
     built = results_dir() / "pages" / "_toc.yml"
     toc = yaml.safe_load((built if built.is_file() else ROOT / "book" / "_toc.yml").read_text())

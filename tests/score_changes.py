@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pretty_midi
 
-from earwitness.symbolic.prints import notes_of, words
+from earwitness.symbolic.fingerprint import notes_of, words
 
 Midi = pretty_midi.PrettyMIDI
 Rng = np.random.Generator

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from earwitness import cli, sandbox
+from earwitness import cli
+from earwitness.data import decode_pool
 from tests.tiny import RATE, container, recording, tune
 
 MODEL = "pocket/musicgen-a"
@@ -558,9 +559,9 @@ def test_a_manifest_without_held_out_is_not_testable(
 def test_an_interruption_has_its_own_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.interrupt, "leave", sys.exit)
-    monkeypatch.setattr(sandbox, "_idle", [])
-    monkeypatch.setattr(sandbox, "COMMAND", [sys.executable, "-c", "print('ready', flush=True); input(); input()"])
+    monkeypatch.setattr(cli, "leave", sys.exit)
+    monkeypatch.setattr(decode_pool, "_idle", [])
+    monkeypatch.setattr(decode_pool, "COMMAND", [sys.executable, "-c", "print('ready', flush=True); input(); input()"])
     arguments = _two_folders(tmp_path)
     before = _everything(tmp_path)
     threading.Timer(2.0, os.kill, [os.getpid(), signal.SIGINT]).start()
@@ -576,8 +577,8 @@ def test_a_disk_that_cannot_be_written_to_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "[x]\n.csv"))
 
-    monkeypatch.setattr("earwitness.intake.project_root", lambda: tmp_path / "project")
-    monkeypatch.setattr("earwitness.intake.write_csv", full)
+    monkeypatch.setattr("earwitness.audit.intake.project_root", lambda: tmp_path / "project")
+    monkeypatch.setattr("earwitness.audit.intake.write_csv", full)
     code, text = _run(["check", f"--model={MODEL}", *_two_folders(tmp_path), "--write=x"], monkeypatch, capsys)
     assert code == 2
     assert "no space left on device" in text
@@ -586,7 +587,7 @@ def test_a_disk_that_cannot_be_written_to_is_one_line(
 def test_a_record_is_written_whole_and_never_over_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("earwitness.intake.project_root", lambda: tmp_path)
+    monkeypatch.setattr("earwitness.audit.intake.project_root", lambda: tmp_path)
     arguments = ["check", f"--model={MODEL}", *_two_folders(tmp_path), "--write=mine"]
     recording(tmp_path / "s" / "=cmd().wav", SECONDS, seed=3)
     assert _run(arguments, monkeypatch, capsys)[0] == 0

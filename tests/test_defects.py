@@ -11,35 +11,35 @@ from scipy.stats import binom, ttest_ind
 
 import earwitness as ew
 from earwitness.attacks.token import surp
-from earwitness.extractors.token import TokenSignals
-from earwitness.inference.inputs import prepare
-from earwitness.inference.power import auc_to_d
-from earwitness.inference.primary import primary_test, rank_standardise
-from earwitness.units import unit_table
+from earwitness.signals.token import TokenSignals
+from earwitness.stats.permutation_test import primary_test, rank_standardise
+from earwitness.stats.power import auc_to_d
+from earwitness.stats.prepare import prepare
+from earwitness.stats.units import unit_table
 from tests.inference_tables import score_table
 
 CAUGHT = {
-    "two-sided p and an order flag": "test_inference_procedure.test_the_wrong_direction_is_an_alarm_not_evidence",
-    "pooled out-of-fold test": "test_inference_primary.test_pooled_out_of_fold_scores_would_break_the_level",
+    "two-sided p and an order flag": "stats.test_dataset_inference.test_the_wrong_direction_is_an_alarm_not_evidence",
+    "pooled out-of-fold test": "stats.test_permutation_test.test_pooled_out_of_fold_scores_would_break_the_level",
     "outliers removed by group": "test_defects.test_nothing_before_the_test_looks_at_roles",
-    "mean p called p": "test_inference_primary.test_p_values_are_uniform_not_merely_large",
-    "first ROC point above the target": "test_metrics.test_realised_fpr_stays_at_or_below_target_on_average",
-    "best of k on the test data": "test_inference_many.test_choosing_the_best_attack_is_paid_for",
-    "signs flipped with all labels": "test_inference_primary.test_signs_are_never_flipped_by_the_labels",
+    "mean p called p": "stats.test_permutation_test.test_p_values_are_uniform_not_merely_large",
+    "first ROC point above the target": "stats.test_metrics.test_realised_fpr_stays_at_or_below_target_on_average",
+    "best of k on the test data": "stats.test_many_questions.test_choosing_the_best_attack_is_paid_for",
+    "signs flipped with all labels": "stats.test_permutation_test.test_signs_are_never_flipped_by_the_labels",
     "optimisation coupled over the batch": (
-        "test_diffusion_signals.test_optimisation_lowers_the_loss_and_looks_at_one_item"
+        "signals.test_diffusion.test_optimisation_lowers_the_loss_and_looks_at_one_item"
     ),
-    "NaN silently to 0": "test_inference_primary.test_missing_scores_sit_in_the_middle_not_at_zero",
-    "reducer fitted across folds": "test_inference_primary.test_a_fit_never_sees_the_fold_it_scores",
-    "columns sorted independently": "test_inference_primary.test_rows_stay_together",
+    "NaN silently to 0": "stats.test_permutation_test.test_missing_scores_sit_in_the_middle_not_at_zero",
+    "reducer fitted across folds": "stats.test_permutation_test.test_a_fit_never_sees_the_fold_it_scores",
+    "columns sorted independently": "stats.test_permutation_test.test_rows_stay_together",
     "threshold and rates on the same data": (
-        "test_metrics.test_threshold_is_not_set_on_the_units_that_measure_the_rates"
+        "stats.test_metrics.test_threshold_is_not_set_on_the_units_that_measure_the_rates"
     ),
     "one mean p as false-positive check": (
-        "test_inference_power.test_level_table_uses_a_family_wise_band_and_sees_a_broken_test"
+        "stats.test_power.test_level_table_uses_a_family_wise_band_and_sees_a_broken_test"
     ),
-    "PIAN's constant": "test_diffusion_signals.test_golden_values",
-    "Min-K%++ by the variance": "test_attacks_token.test_golden_values",
+    "PIAN's constant": "signals.test_diffusion.test_golden_values",
+    "Min-K%++ by the variance": "attacks.test_token.test_golden_values",
     "SURP's threshold never binds": "test_defects.test_the_threshold_of_surp_binds",
     "length not matched": "test_defects.test_lengths_are_matched",
 }
@@ -47,7 +47,7 @@ CAUGHT = {
 
 @pytest.mark.parametrize("defect", CAUGHT)
 def test_every_defect_has_its_test(defect):
-    module, name = CAUGHT[defect].split(".")
+    module, name = CAUGHT[defect].rsplit(".", 1)
     assert callable(getattr(importlib.import_module(f"tests.{module}"), name))
 
 

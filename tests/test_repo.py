@@ -21,7 +21,7 @@ import earwitness
 
 Check = Callable[[Path], list[str]]
 
-MODULE_LINES, ATTACK_LINES, CODE_CELLS = 300, 30, 12
+ATTACK_LINES, CODE_CELLS = 30, 12
 LARGEST = 5 * 2**20
 TOP = {
     *(".ci", ".dockerignore", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff"),
@@ -69,12 +69,6 @@ def file_problems(path: Path) -> list[str]:
     problems = [f"{path.name}: {path.suffix} files are never committed"] if path.suffix.lower() in NEVER else []
     size = path.stat().st_size
     return problems + ([f"{path.name}: {size} bytes, at most {LARGEST}"] if size > LARGEST else [])
-
-
-def module_problems(path: Path) -> list[str]:
-    """Keep modules readable in one sitting."""
-    count = len(path.read_text(encoding="utf-8").splitlines())
-    return [f"{path.name}: {count} lines, at most {MODULE_LINES}"] if count > MODULE_LINES else []
 
 
 def attack_problems(path: Path) -> list[str]:
@@ -156,10 +150,6 @@ def test_no_recording_no_pickle_nothing_large(root: Path) -> None:
 
 def test_the_top_level_keeps_its_rooms(root: Path) -> None:
     assert {path.relative_to(root).parts[0] for path in tracked(root)} <= TOP
-
-
-def test_modules_are_short(root: Path) -> None:
-    assert all_problems(sorted((root / "lib").rglob("*.py")), module_problems) == []
 
 
 def test_attacks_are_short(root: Path) -> None:
@@ -270,7 +260,6 @@ def flow(event: str = "push", action: str = PINNED, keep: str = "false", run: st
     [
         (text_problems, "a.md", "files under results/, python/home/page, see /etc/hosts, docs on home/work balance\n"),
         (file_problems, "a.py", "x = 1\n"),
-        (module_problems, "a.py", "x = 1\n" * MODULE_LINES),
         (attack_problems, "a.py", "@attack()\ndef f(x):\n" + '    """' + "\n\n" * 20 + '"""\n' + "    x += 1\n" * 29),
         (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("%matplotlib inline\nx = 1"))),
         (workflow_problems, "a.yml", flow()),
@@ -292,7 +281,6 @@ def test_the_checks_let_good_files_pass(tmp_path: Path, check: Check, name: str,
         (file_problems, "song.WAV", "x", "never committed"),
         (file_problems, "model.bin", "x", "never committed"),
         (file_problems, "a.safetensors", "x" * (LARGEST + 1), "bytes, at most"),
-        (module_problems, "a.py", "x = 1\n" * (MODULE_LINES + 1), "301 lines"),
         (attack_problems, "a.py", "@attack()\ndef f(x):\n" + "    x += 1\n" * 30, "f has 31 lines"),
         (notebook_problems, "a.ipynb", notebook(cell("x = 1")), "0 cells tagged parameters"),
         (notebook_problems, "a.ipynb", notebook(PARAMETERS, PARAMETERS), "2 cells tagged parameters"),

@@ -243,7 +243,7 @@ def tango_native(folder: Path) -> Path:
     import torch
     from diffusers import AutoencoderKL
 
-    from earwitness.models.mel import MelSpec, mel_matrix
+    from earwitness.models.latent_diffusion import MelSpec, mel_matrix
 
     quiet()
     torch.manual_seed(0)

@@ -8,16 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from earwitness.util import VERSION
+
+__version__ = VERSION
 
 _PUBLIC = {
     "load_model": "earwitness.models",
-    "read_manifest": "earwitness.manifest",
-    "read_folders": "earwitness.gather",
-    "collect": "earwitness.signals",
+    "read_manifest": "earwitness.data.manifest",
+    "read_folders": "earwitness.data.folders",
+    "collect": "earwitness.signals.extraction",
     "score": "earwitness.attacks",
-    "infer": "earwitness.inference",
-    "compare": "earwitness.metrics",
+    "infer": "earwitness.stats",
+    "compare": "earwitness.stats.metrics",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -1,4 +1,7 @@
-"""The command line: ``earwitness check | plan | score | clean | page``. Thin: every command calls one library function.
+"""The command line: ``check | plan | audit | verify`` for audits, ``score | manifest | page`` for experiments.
+
+Thin: every command calls one library function. Ctrl-C, or a scheduler that takes the machine back, stops a command
+within a second, and the last line says how to go on.
 
 Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
 The book page *Audit your own* shows each.
@@ -7,21 +10,28 @@ The book page *Audit your own* shows each.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from earwitness import cli_manifest, interrupt
 from earwitness.errors import EarwitnessError, InputError, StoppedError
-from earwitness.paths import reason_of
-from earwitness.text import plain
+from earwitness.util import plain, reason_of
 
 ABOUT = "Did this audio model train on these recordings?"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
-app.add_typer(cli_manifest.app, name="manifest")
+manifest_app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Corpora: build, verify and compare manifests."
+)
+app.add_typer(manifest_app, name="manifest")
+SHOWN = 10  # ids printed of each kind by ``manifest verify``
+AGAIN_S = 0.5  # raised again after so long, if it was lost all the same
+WAIT_S = 0.05  # while it cannot be raised
 
 Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
 Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name")]
@@ -55,10 +65,10 @@ def check(
     """Say what was found, what is left out and why, and whether that can be tested, before any model is loaded."""
     from rich.console import Console
 
-    from earwitness.checkup import as_dict, show
-    from earwitness.gather import gather
-    from earwitness.intake import examine, record_path, write_manifest
-    from earwitness.planning import identity
+    from earwitness.audit.display import as_dict, show_check
+    from earwitness.audit.intake import examine, record_path, write_manifest
+    from earwitness.data.folders import gather
+    from earwitness.models.cards import identity
 
     identity(model, allow_download=False)  # a mistyped name should fail before a thousand files are read
     target = record_path(write) if write else None
@@ -67,7 +77,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(as_dict(intake), indent=2))
     else:
-        show(intake, Console(highlight=False))
+        show_check(intake, Console(highlight=False))
     if target:
         written, card = write_manifest(intake, target, title=f"Audit of {write}")
         typer.echo(
@@ -103,8 +113,8 @@ def plan(
 
     from earwitness import audit as auditing
     from earwitness.audit import cost
-    from earwitness.planning import forecast, tracks_with_roles
-    from earwitness.planning_table import show
+    from earwitness.audit.cost import forecast, tracks_with_roles
+    from earwitness.audit.display import show_forecasts
 
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
     auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
@@ -127,7 +137,7 @@ def plan(
         listed = [one.to_dict() for one in found]
         typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
     else:
-        show(found, Console(highlight=False))
+        show_forecasts(found, Console(highlight=False))
 
 
 @app.command()
@@ -144,17 +154,16 @@ def score(
     status: Annotated[bool, typer.Option("--status", help="only say what is stored")] = False,
 ) -> None:
     """Score the tracks of a manifest under a model, as far as they are not stored yet."""
-    from earwitness.manifest import file_hash, read_splits
+    from earwitness.data.manifest import read_splits
     from earwitness.models import describe
-    from earwitness.shards import parse_shard
-    from earwitness.signals import collect, summary
-    from earwitness.store import explained
-    from earwitness.upkeep import status as stored
+    from earwitness.signals.extraction import collect, describe_stored, summary
+    from earwitness.signals.store import explained, parse_shard
+    from earwitness.util import file_hash
 
     describe(model, dtype=dtype)  # a mistyped name should fail before the manifest is read
     part, tracks, before = parse_shard(shard), read_splits(manifest, split), file_hash(manifest)
     if status:
-        typer.echo(json.dumps(stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
+        typer.echo(json.dumps(describe_stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
         return
     signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype)
     if file_hash(manifest) != before:
@@ -170,27 +179,6 @@ def score(
         f"{report['tracks']} tracks, {report['segments']} segments under {report['model']}, shard {shard}: "
         f"{signals.provenance['tracks_scored_now']} scored now, {len(report['exclusions'])} excluded"
     )
-
-
-@app.command()
-def clean(
-    manifest: Annotated[list[Path] | None, typer.Option(help="a manifest outside data_manifests/ (repeat)")] = None,
-    missing_audio: Annotated[
-        bool, typer.Option("--missing-audio", help="though recordings without sha256 are gone")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="remove what is shown")] = False,
-) -> None:
-    """Show stored signals that no manifest uses; with --yes remove them."""
-    from earwitness.upkeep import leftovers, manifests, remove
-
-    found = leftovers([*manifests(), *(manifest or [])], missing_audio=missing_audio)
-    for leftover in found:
-        where = f"{leftover.path.parent.name}/{leftover.path.name}"
-        typer.echo(f"{leftover.size / 2**20:8.2f} MiB  {where}: {leftover.reason}")
-    size = sum(leftover.size for leftover in found) / 2**20
-    if yes:
-        remove(found)
-    typer.echo(f"{len(found)} files, {size:.2f} MiB {'removed' if yes else 'could go; --yes removes them'}")
 
 
 @app.command()
@@ -239,8 +227,8 @@ def verify(
     recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
 ) -> None:
     """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
-    from earwitness.folders import scan
-    from earwitness.report.verify import verify as check_report
+    from earwitness.audit.verify import verify as check_report
+    from earwitness.data.folders import scan
 
     entries = [entry for folder in recordings or [] for entry in scan(folder)]
     found = check_report(report, [entry.path for entry in entries if entry.kind == "recording" and not entry.reason])
@@ -250,36 +238,118 @@ def verify(
 
 
 @app.command()
-def redact(notebook: Annotated[Path, typer.Argument(help="notebook that papermill executed with redact=True")]) -> None:
-    """Take the names of folders that papermill keeps out of an executed notebook."""
-    from earwitness.report.notebook import redact as take_out
-
-    take_out(notebook)
-    _say(f"{notebook.name}: paths taken out")
-
-
-@app.command()
 def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experiments.yml")]) -> None:
     """Execute one page of the registry and publish it to the book."""
-    from earwitness.pages import run_page
+    from earwitness.book.pages import run_page
 
     typer.echo(run_page(page_id).name)
 
 
+@manifest_app.command("verify")
+def verify_manifest(
+    manifest: Annotated[Path, typer.Argument(help="CSV manifest, one row per track")],
+    root: Root = None,
+    workers: Annotated[int, typer.Option(help="files read at a time", min=1, max=64)] = 2,
+) -> None:
+    """Compare recordings with the manifest's SHA-256; exits 1 if one is corrupt, 0 if some are only missing."""
+    from earwitness.data.manifest import holdings, read_splits
+
+    found = holdings(read_splits(manifest, root=root), workers=workers)
+    kinds = {"good": found.good, "without a hash": found.unhashed, "missing": found.missing, "corrupt": found.corrupt}
+    for kind, ids in kinds.items():
+        named = (
+            f": {', '.join(ids[:SHOWN])}{', …' if len(ids) > SHOWN else ''}" if kind in {"missing", "corrupt"} else ""
+        )
+        typer.echo(plain(f"{len(ids):8d} {kind}{named if ids else ''}"))
+    for name, reason in found.unreadable.items():
+        typer.echo(plain(f"         not to be read: {name}: {reason}"))
+    raise typer.Exit(0 if found.sound else 1)
+
+
+@manifest_app.command("build")
+def build_manifest(
+    corpus: Annotated[str, typer.Argument(help="a corpus of the page Manifest catalogue, such as audiocaps")],
+    source: Annotated[Path, typer.Option("--from", help="folder of the official files, at any depth")],
+    audio: Annotated[Path | None, typer.Option(help="folder of the recordings; default: the same")] = None,
+    out: Annotated[Path | None, typer.Option(help="manifest to write; default: CORPUS.csv beside the audio")] = None,
+    seed: Annotated[int, typer.Option(help="of the lots for captions and matching")] = 0,
+    match: Annotated[bool, typer.Option(help="draw members and non-members that are alike")] = True,
+    copies: Annotated[bool, typer.Option(help="look for copies of one recording, which decodes all")] = True,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="take files of another size than published")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an earlier manifest")] = False,
+) -> None:
+    """Write a corpus's manifest and card from its official files and the recordings that are on disk."""
+    from earwitness_build.corpora.build import build
+
+    built = build(
+        corpus,
+        source,
+        audio=audio,
+        out=out,
+        seed=seed,
+        match=match,
+        copies=copies,
+        any_version=any_version,
+        force=force,
+    )
+    for row in built.counts.itertuples():
+        typer.echo(f"{row.split}: {row.found} of {row.published} recordings found, {row.gone} gone, {row.drawn} drawn")
+    for note in built.notes:
+        typer.echo(plain(f"note: {note}"))
+    typer.echo(plain(f"wrote {built.manifest}, {built.card.name} and {built.gone.name}"))
+
+
+class Interrupt(BaseException):
+    """What a signal raises; no library mistakes it for an error of its own."""
+
+
+def heed() -> None:
+    """Raise ``Interrupt`` on SIGINT and SIGTERM, but for those that the shell keeps from this process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise)
+
+
+def settle() -> None:
+    """Say that the interruption has arrived."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process once everything is closed, without taking large libraries apart first, which takes seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _raise(_: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, _raise)
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == "__del__" or name.startswith("vio_"):  # soundfile's callbacks for files in memory
+            signal.setitimer(signal.ITIMER_REAL, WAIT_S)
+            return
+        frame = frame.f_back
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    raise Interrupt
+
+
 def main() -> None:
     """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
-    interrupt.heed()
+    heed()
     try:
         try:
             app()
-        except interrupt.Interrupt:
-            interrupt.settle()
+        except Interrupt:
+            settle()
             again = shlex.join(["earwitness", *sys.argv[1:]])
             raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:
         typer.echo(f"earwitness: {error}", err=True)
         if isinstance(error, StoppedError):
-            interrupt.leave(error.exit_code)
+            leave(error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:  # a disk that is full, a folder that cannot be written to
         place = error.filename or "reading or writing"

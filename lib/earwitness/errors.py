@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from earwitness.text import plain
+from earwitness.util import plain
 
 
 class EarwitnessError(Exception):

@@ -12,35 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import (  # noqa: F401 (importing them fills the registry)
-    blind,
-    camia,
-    costly,
-    diffusion,
-    diffusion_tail,
-    token,
-)
-from earwitness.attacks.registry import (
-    DEFAULT_CODEBOOKS,
-    PASSES,
-    REGISTRY,
-    Attack,
-    AttackSpec,
-    attack,
-    catalogue,
-    cost,
-    resolve,
-)
+from earwitness.attacks import blind, camia, diffusion, token, token_costly  # noqa: F401  # noqa: F401  # noqa: F401 (they fill the registry)
+from earwitness.attacks.registry import REGISTRY, Attack, attack, bind, catalogue
 from earwitness.attacks.token import std_floor_share, token_frequencies
 from earwitness.errors import InputError, nearest
-from earwitness.units import WINDOW
+from earwitness.signals.evaluations import ALL_PASSES as PASSES
+from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, cost, resolve
+from earwitness.types import WINDOW
 
 __all__ = [
     "PASSES",
     "REGISTRY",
     "Attack",
     "AttackSpec",
+    "Needs",
     "attack",
+    "bind",
     "catalogue",
     "cost",
     "resolve",
@@ -112,7 +99,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
 
 def _table(items: Iterable[Any], specs: list[AttackSpec], context: dict[str, Any]) -> pd.DataFrame:
     """Score every item with every attack of one family."""
-    functions = [s.bind(context) for s in specs]
+    functions = [bind(s, context) for s in specs]
     rows, values = [], []
     for row, signal in items:
         rows.append({name: row[name] for name in (*ROW, WINDOW) if name in row})

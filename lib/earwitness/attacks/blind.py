@@ -10,18 +10,14 @@ from __future__ import annotations
 from math import nan
 
 from earwitness.attacks.registry import attack
-from earwitness.extractors import notes
-from earwitness.extractors.blind import FEATURES, BlindSignals
+from earwitness.signals.blind import BlindSignals
 
 
 @attack(
     "blind",
-    family="blind",
     formula=r"x_f",
     source="blind baselines: Das et al., arXiv 2406.16201; features after FiMMIA",
     access="none",
-    streams=FEATURES + notes.FEATURES,
-    per_codebook=False,
     sign="none",
 )
 def blind(signals: BlindSignals, *, stream: str) -> float:

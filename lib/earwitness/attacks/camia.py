@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
 from earwitness.attacks.token import mean
-from earwitness.extractors.token import TokenSignals
+from earwitness.signals.token import TokenSignals
 
 IAR = "Chang et al., arXiv 2409.13745; scalar as in the code of arXiv 2502.02514"
 CAMIA = "Chang et al., arXiv 2409.13745"
@@ -33,31 +33,31 @@ def below_running_mean(values: NDArray[np.float64]) -> float:
     return mean(values < np.cumsum(values) / np.arange(1, values.size + 1))
 
 
-@attack("camia_below", family="token", formula=r"-\frac1N|\{n: l_n<\bar l\}|", source=IAR)
+@attack("camia_below", formula=r"-\frac1N|\{n: l_n<\bar l\}|", source=IAR)
 def camia_below(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Minus the share of tokens less likely than the segment's mean."""
     return -below_mean(signals.series("logp", stream, codebook))
 
 
-@attack("camia_below_z", family="token", formula=r"-\frac1N|\{n: z_n<\bar z\}|,\ z=(l-\mu)/(s^2+10^{-6})", source=IAR)
+@attack("camia_below_z", formula=r"-\frac1N|\{n: z_n<\bar z\}|,\ z=(l-\mu)/(s^2+10^{-6})", source=IAR)
 def camia_below_z(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Minus the share of tokens whose standardised log-probability (variance form) is below its mean."""
     return -below_mean(signals.series("z_var", stream, codebook))
 
 
-@attack("camia_running", family="token", formula=r"\frac1N|\{n: l_n<\tfrac1n\sum_{m\le n}l_m\}|", source=IAR)
+@attack("camia_running", formula=r"\frac1N|\{n: l_n<\tfrac1n\sum_{m\le n}l_m\}|", source=IAR)
 def camia_running(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Share of tokens below the running mean so far: high when likelihood does not rise with context."""
     return below_running_mean(signals.series("logp", stream, codebook))
 
 
-@attack("camia_running_z", family="token", formula=r"\frac1N|\{n: z_n<\tfrac1n\sum_{m\le n}z_m\}|", source=IAR)
+@attack("camia_running_z", formula=r"\frac1N|\{n: z_n<\tfrac1n\sum_{m\le n}z_m\}|", source=IAR)
 def camia_running_z(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Share of tokens whose standardised log-probability (variance form) is below its running mean."""
     return below_running_mean(signals.series("z_var", stream, codebook))
 
 
-@attack("camia_slope", family="token", formula=r"-\operatorname{slope}(l_n \sim n)", source=IAR)
+@attack("camia_slope", formula=r"-\operatorname{slope}(l_n \sim n)", source=IAR)
 def camia_slope(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Minus the least-squares slope of the log-probability over the position (nats per token)."""
     values = signals.series("logp", stream, codebook)
@@ -69,7 +69,6 @@ def camia_slope(signals: TokenSignals, *, stream: str, codebook: int | None = No
 
 @attack(
     "camia_previous",
-    family="token",
     formula=r"-\frac1{N-1}|\{n>1: l_n>\tfrac1{n-1}\sum_{m<n}l_m\}|",
     source=CAMIA,
     sign="ours",
@@ -82,7 +81,6 @@ def camia_previous(signals: TokenSignals, *, stream: str, codebook: int | None =
 
 @attack(
     "camia_halves",
-    family="token",
     formula=r"\bar l_{\text{first half}}-\bar l_{\text{second half}}",
     source=CAMIA,
     sign="ours",
@@ -96,7 +94,6 @@ def camia_halves(signals: TokenSignals, *, stream: str, codebook: int | None = N
 
 @attack(
     "camia_novelty",
-    family="token",
     formula=r"\bar l_{\text{first occurrences}}-\bar l_{\text{repeats}}\ \text{of a code in its codebook}",
     source="ours, after the repetition signals of arXiv 2409.13745",
     sign="ours",
@@ -118,11 +115,9 @@ def camia_novelty(signals: TokenSignals, *, stream: str, codebook: int | None = 
 
 @attack(
     "camia_confident",
-    family="token",
     formula=r"\frac1N|\{n: l_n\ge -c\}|",
     source=CAMIA,
     sign="ours",
-    variants=({"nats": 1.0}, {"nats": 2.0}, {"nats": 3.0}),
 )
 def camia_confident(signals: TokenSignals, *, stream: str, codebook: int | None = None, nats: float) -> float:
     """Share of tokens that cost at most c nats."""
@@ -131,7 +126,6 @@ def camia_confident(signals: TokenSignals, *, stream: str, codebook: int | None 
 
 @attack(
     "camia_diversity",
-    family="token",
     formula=r"\bar l\,/\,\frac{|\{y_n\}|}{N}",
     source=CAMIA,
     sign="ours",
@@ -146,11 +140,9 @@ def camia_diversity(signals: TokenSignals, *, stream: str, codebook: int | None 
 
 @attack(
     "camia_lz",
-    family="token",
     formula=r"-\frac1N|\{\text{Lempel-Ziv words of } l \text{ in } b \text{ levels}\}|",
     source=CAMIA,
     sign="ours",
-    variants=({"levels": 3},),
 )
 def camia_lz(signals: TokenSignals, *, stream: str, codebook: int | None = None, levels: int) -> float:
     """Minus the Lempel-Ziv complexity of the log-probabilities in b equal steps from the lowest to the highest."""

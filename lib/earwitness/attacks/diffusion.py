@@ -4,19 +4,24 @@ Notation: clean latent z, noise eps, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps
 under the stream's condition. Timesteps are thousandths of the schedule. A member's noise is predicted better, so most
 parents score members lower; here every sign is turned so that higher is more member-like. See the book page
 *Methods: diffusion attacks*.
+
+The costly tail of the diffusion attacks: variations, adversarial budgets, gradients of the parameters.
+
+They decode to sound or reach into the network, take tens to hundreds of evaluations a segment, and run only when named.
+See the book page *Methods: diffusion attacks*.
 """
 
 from __future__ import annotations
 
-from math import nan
+from math import log, nan
 
 import numpy as np
 
 from earwitness.attacks.registry import attack
 from earwitness.attacks.token import mean
-from earwitness.extractors.diffusion import DenoisingSignals
-from earwitness.extractors.perturb import SLOWER
-from earwitness.extractors.plan import GRID, ORIGIN, REDUCED, SOUND, STREAMS
+from earwitness.signals.diffusion import DenoisingSignals
+from earwitness.signals.evaluations import GRID, ORIGIN
+from earwitness.signals.perturbations import SLOWER
 
 CDI = "Dubiński et al., arXiv 2411.12858 (CDI)"
 TIMES = tuple({"t": t} for t in GRID)
@@ -25,12 +30,8 @@ POWERS = ({"p": 5}, {"p": 4})  # CDI's 5-norm; the official code's sum of fourth
 
 @attack(
     "denoising_loss",
-    family="diffusion",
     formula=r"-\frac15\sum_{r=1}^5\|\epsilon_\theta(z_{100},100)-\epsilon_r\|_2",
     source="Carlini et al., arXiv 2301.13188, as in CDI",
-    streams=STREAMS,
-    passes=("repeats",),
-    per_codebook=False,
 )
 def denoising_loss(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus the mean norm of the prediction error at t = 100 over five noises (parent: members lower)."""
@@ -39,13 +40,8 @@ def denoising_loss(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "multiple_loss",
-    family="diffusion",
     formula=r"-\|\epsilon_\theta(z_t,t)-\epsilon\|_2",
     source=CDI,
-    streams=STREAMS,
-    variants=TIMES,
-    passes=("grid",),
-    per_codebook=False,
 )
 def multiple_loss(signals: DenoisingSignals, *, stream: str, t: int) -> float:
     """Minus the norm of the prediction error at one of ten timesteps (parent: members lower)."""
@@ -54,12 +50,8 @@ def multiple_loss(signals: DenoisingSignals, *, stream: str, t: int) -> float:
 
 @attack(
     "secmi",
-    family="diffusion",
     formula=r"-\|z^{det}_{100}-z^{step}_{100}\|_2",
     source="Duan et al., arXiv 2302.01316 (SecMI-stat; the official code squares the norm)",
-    streams=STREAMS,
-    passes=("secmi",),
-    per_codebook=False,
 )
 def secmi(signals: DenoisingSignals, *, stream: str) -> float:
     """Minus the gap that one deterministic step further and back leaves at t = 100 (parent: members lower)."""
@@ -68,14 +60,9 @@ def secmi(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "pia",
-    family="diffusion",
     formula=r"-\|\epsilon_0-\epsilon_\theta(\sqrt{\bar\alpha_t}z+\sqrt{1-\bar\alpha_t}\epsilon_0,t)\|_p,"
     r"\ \epsilon_0=\epsilon_\theta(z,0),\ t=200",
     source="Kong et al., arXiv 2305.18355; p = 5 as in CDI, p = 4 without root as in the official code",
-    streams=STREAMS,
-    variants=POWERS,
-    passes=("pia",),
-    per_codebook=False,
 )
 def pia(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """Minus how far the network moves from its own prediction on the clean latent (parent: members lower)."""
@@ -84,13 +71,8 @@ def pia(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 
 @attack(
     "pian",
-    family="diffusion",
     formula=r"\text{PIA with }\epsilon_0\sqrt{2/\pi}\,/\,\overline{|\epsilon_0|}",
     source="Kong et al., arXiv 2305.18355 (the constant of the official code: the mean of |N(0, 1)|)",
-    streams=STREAMS,
-    variants=POWERS,
-    passes=("pia",),
-    per_codebook=False,
 )
 def pian(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """PIA with the clean latent's prediction rescaled to the mean size of noise (parent: members lower)."""
@@ -99,13 +81,8 @@ def pian(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 
 @attack(
     "pian_cdi",
-    family="diffusion",
     formula=r"\text{PIA with }\epsilon_0\sqrt{\pi/2}\,/\,\overline{|\epsilon_0|}",
     source=f"code of {CDI}: its constant is too large by a factor of pi / 2; for comparison",
-    streams=STREAMS,
-    variants=POWERS,
-    passes=("pia",),
-    per_codebook=False,
 )
 def pian_cdi(signals: DenoisingSignals, *, stream: str, p: int) -> float:
     """PIAN with the constant that CDI's code uses, for comparison with its numbers (parent: members lower)."""
@@ -114,13 +91,8 @@ def pian_cdi(signals: DenoisingSignals, *, stream: str, p: int) -> float:
 
 @attack(
     "sima",
-    family="diffusion",
     formula=r"-\|\epsilon_\theta(z,t)\|_p",
     source="arXiv 2509.25003 (SimA); p = 4 without root as in its code",
-    streams=STREAMS,
-    variants=tuple({"t": t, "p": p} for t in ORIGIN for p in (2, 4)),
-    passes=("origin",),
-    per_codebook=False,
 )
 def sima(signals: DenoisingSignals, *, stream: str, t: int, p: int) -> float:
     """Minus how much noise the network sees in the clean latent (parent: members lower)."""
@@ -129,15 +101,10 @@ def sima(signals: DenoisingSignals, *, stream: str, t: int, p: int) -> float:
 
 @attack(
     "gradient_mask",
-    family="diffusion",
     formula=r"-\|((\epsilon-z)-\epsilon_\theta(\hat z,t))\odot M\|_2,\ M:\ \text{largest 20\,\% of }"
     r"|\partial\|\epsilon_\theta(z_t,t)-\epsilon\|_2/\partial z_t|",
     source=f"{CDI}, gradient masking",
     access="white",
-    streams=SOUND,
-    variants=TIMES,
-    passes=("gradient_mask",),
-    per_codebook=False,
     sign="ours",
 )
 def gradient_mask(signals: DenoisingSignals, *, stream: str, t: int) -> float:
@@ -147,13 +114,9 @@ def gradient_mask(signals: DenoisingSignals, *, stream: str, t: int) -> float:
 
 @attack(
     "noise_optimisation",
-    family="diffusion",
     formula=r"-\min_\delta\|\epsilon_\theta(z_{100}+\delta,100)-\epsilon\|_2",
     source=f"{CDI}, noise optimisation; each item on its own, without noising again",
     access="white",
-    streams=SOUND,
-    passes=("noise_optimisation",),
-    per_codebook=False,
     sign="ours",
 )
 def noise_optimisation(signals: DenoisingSignals, *, stream: str) -> float:
@@ -163,13 +126,9 @@ def noise_optimisation(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "noise_move",
-    family="diffusion",
     formula=r"-\|\delta^*\|_2",
     source=f"{CDI}, noise optimisation; each item on its own, without noising again",
     access="white",
-    streams=SOUND,
-    passes=("noise_optimisation",),
-    per_codebook=False,
     sign="ours",
 )
 def noise_move(signals: DenoisingSignals, *, stream: str) -> float:
@@ -185,12 +144,8 @@ def fluctuation(signals: DenoisingSignals, stream: str, neighbours: slice) -> fl
 
 @attack(
     "pfami",
-    family="diffusion",
     formula=r"\operatorname{mean}_{t,s}\frac{L_t(x'_s)-L_t(x)}{L_t(x)},\ L_t=\|\epsilon_\theta(z_t,t)-\epsilon\|_2^2",
     source="Fu et al., arXiv 2308.12143 (PFAMI); perturbations of sound by us",
-    streams=SOUND,
-    passes=("pfami",),
-    per_codebook=False,
 )
 def pfami(signals: DenoisingSignals, *, stream: str) -> float:
     """Rise of the loss on slower and differently equalised neighbours: members sit at a local optimum."""
@@ -199,12 +154,8 @@ def pfami(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "pfami_slower",
-    family="diffusion",
     formula=r"\text{PFAMI over the middle 95, 90 and 85\,\% stretched to full length}",
     source="Fu et al., arXiv 2308.12143 (PFAMI); the centre crop as sound",
-    streams=SOUND,
-    passes=("pfami",),
-    per_codebook=False,
 )
 def pfami_slower(signals: DenoisingSignals, *, stream: str) -> float:
     """PFAMI over neighbours that play the middle of the recording slower and lower."""
@@ -213,12 +164,8 @@ def pfami_slower(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "pfami_tilt",
-    family="diffusion",
     formula=r"\text{PFAMI over spectra tilted by 1, 2 and 3 dB per octave}",
     source="Fu et al., arXiv 2308.12143 (PFAMI); the equaliser by us",
-    streams=SOUND,
-    passes=("pfami",),
-    per_codebook=False,
 )
 def pfami_tilt(signals: DenoisingSignals, *, stream: str) -> float:
     """PFAMI over neighbours with another equaliser setting."""
@@ -238,12 +185,8 @@ def gain(signals: DenoisingSignals, better: str, worse: str) -> float:
 
 @attack(
     "clid",
-    family="diffusion",
     formula=r"\operatorname{mean}_t\big(\|\epsilon_\theta(z_t,t,c^*)-\epsilon\|_2^2-\|\epsilon_\theta(z_t,t,c)-\epsilon\|_2^2\big)",
     source="Zhai et al., arXiv 2405.14800 (CLiD); c* is no caption, its first half, or another recording's",
-    streams=("null", *REDUCED),
-    passes=("grid", "grid/conditional"),
-    per_codebook=False,
 )
 def clid(signals: DenoisingSignals, *, stream: str) -> float:
     """How much the caption helps over a reduced one: it helps most on captions seen in training."""
@@ -252,13 +195,46 @@ def clid(signals: DenoisingSignals, *, stream: str) -> float:
 
 @attack(
     "clid_audio",
-    family="diffusion",
     formula=r"\operatorname{mean}_t\big(\|\epsilon_\theta(z_t,t,c^*)-\epsilon\|_2^2-\|\epsilon_\theta(z_t,t,a)-\epsilon\|_2^2\big)",
     source="after Zhai et al., arXiv 2405.14800; a is the recording's own embedding, c* none or the caption",
-    streams=("null", "conditional"),
-    passes=("grid", "grid/audio"),
-    per_codebook=False,
 )
 def clid_audio(signals: DenoisingSignals, *, stream: str) -> float:
     """How much the recording's own embedding helps over nothing, or over its caption."""
     return gain(signals, "audio", stream)
+
+
+STREAM = ("conditional",)
+
+
+@attack(
+    "rediffuse",
+    formula=r"-\frac13\sum_{w}\operatorname{mean}\big|\log|S_w(\bar x)|-\log|S_w(x)|\big|",
+    source="Li et al., arXiv 2405.20771 (ReDiffuse), with a multi-resolution spectral distance",
+)
+def rediffuse(signals: DenoisingSignals, *, stream: str) -> float:
+    """Minus the distance of the recording to the mean of four variations noised to t = 150 and denoised."""
+    return -signals.value("rediffuse", stream, 0)
+
+
+@attack(
+    "adversarial_budget",
+    formula=r"\min\{r:\ \max_{\|\delta\|\le r\|z_{600}\|} d(x(z_{600}+\delta),x(z_{600}))\ge\tau\}",
+    source="LSA-Probe, ICASSP 2026 (no code published: distance, threshold and search are ours)",
+    access="white",
+)
+def adversarial_budget(signals: DenoisingSignals, *, stream: str) -> float:
+    """Smallest relative change of the noisy latent that moves the decoded sound audibly: members hold out longer."""
+    return signals.value("adversarial", stream, 0)
+
+
+@attack(
+    "gradient_norm_gsa",
+    formula=r"-\log\|\nabla_\theta \tfrac1{10}\textstyle\sum_t L_t\|_2",
+    source="Pang et al., arXiv 2308.06405 (GSA1's features, summed; without shadow models)",
+    access="white",
+    sign="ours",
+)
+def gradient_norm_gsa(signals: DenoisingSignals, *, stream: str) -> float:
+    """Minus the log norm of the loss gradient with respect to the parameters: members pull them less."""
+    total = float(np.square(signals.get("gradient_norms", stream)).sum())
+    return -0.5 * log(total) if total > 0 else nan

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
 from earwitness.errors import InputError
-from earwitness.extractors.token import STD_FLOOR, TokenSignals
+from earwitness.signals.token import STD_FLOOR, TokenSignals
 
 TAILS = tuple({"k": k} for k in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
 
@@ -47,7 +47,6 @@ def lowest(signals: TokenSignals, name: str, stream: str, codebook: int | None, 
 
 @attack(
     "loss",
-    family="token",
     formula=r"\frac1K\sum_q \frac1{N_q}\sum_{n\in q} l_n",
     source="Yeom et al., arXiv 1709.01604",
 )
@@ -61,10 +60,8 @@ def loss(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> 
 
 @attack(
     "min_k",
-    family="token",
     formula=r"\frac1{|M_k|}\sum_{n\in M_k} l_n,\ M_k:\ \text{the } \max(1,\lfloor kN\rfloor) \text{ smallest } l_n",
     source="Shi et al., arXiv 2310.16789",
-    variants=TAILS,
 )
 def min_k(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Mean of the lowest share k of the log-probabilities: a member has fewer very unlikely tokens.
@@ -76,10 +73,8 @@ def min_k(signals: TokenSignals, *, stream: str, codebook: int | None = None, k:
 
 @attack(
     "min_k++",
-    family="token",
     formula=r"\frac1{|M_k|}\sum_{n\in M_k} \frac{l_n-\mu_n}{\max(s_n, 10^{-3})}",
     source="Zhang et al., arXiv 2404.02936 (the authors' form: standard deviation)",
-    variants=TAILS,
 )
 def min_k_plus_plus(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Mean of the lowest share k of log-probabilities standardised under the model's own distribution."""
@@ -88,10 +83,8 @@ def min_k_plus_plus(signals: TokenSignals, *, stream: str, codebook: int | None 
 
 @attack(
     "min_k++_var",
-    family="token",
     formula=r"\frac1{|M_k|}\sum_{n\in M_k} \frac{l_n-\mu_n}{s_n^2+10^{-6}}",
     source="code of Kowalczuk et al., arXiv 2502.02514 (IAR: divides by the variance)",
-    variants=TAILS,
 )
 def min_k_plus_plus_var(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Min-K %++ divided by the variance, as it circulates in the image-autoregressive literature."""
@@ -105,7 +98,6 @@ def std_floor_share(signals: TokenSignals, stream: str) -> float:
 
 @attack(
     "zlib",
-    family="token",
     formula=r"\frac{\frac1N\sum_n l_n}{b},\ b:\ \text{bytes of the zlib-compressed decimal token list}",
     source="Carlini et al., arXiv 2012.07805; text form as in the code of arXiv 2502.02514",
 )
@@ -123,7 +115,6 @@ def zlib_ratio(signals: TokenSignals, *, stream: str, codebook: int | None = Non
 
 @attack(
     "hinge",
-    family="token",
     formula=r"\frac1N\sum_n \Big(\ell_n[y_n]-\max_{v\ne y_n}\ell_n[v]\Big)",
     source="Bertran et al., arXiv 2307.03694",
 )
@@ -134,7 +125,6 @@ def hinge(signals: TokenSignals, *, stream: str, codebook: int | None = None) ->
 
 @attack(
     "log_rank",
-    family="token",
     formula=r"-\frac1N\sum_n \log(1+\mathrm{rank}_n)",
     source="Mitchell et al., arXiv 2301.11305 (log rank)",
 )
@@ -152,10 +142,8 @@ def quantile(ordered: NDArray[np.float64], share: float) -> float:
 
 @attack(
     "surp",
-    family="token",
     formula=r"\frac1{|S|}\sum_{n\in S} l_n,\ S=\{n: H_n<Q_e(H^{(q)}),\ l_n<Q_{0.4}(l^{(q)})\}",
     source="Zhang & Wu, arXiv 2407.21248; thresholds per codebook by us",
-    variants=tuple({"entropy": e} for e in (0.25, 0.5, 0.75)),
 )
 def surp(
     signals: TokenSignals,
@@ -186,11 +174,8 @@ def surp(
 
 @attack(
     "dc_pdd",
-    family="token",
     formula=r"\frac1{|F|}\sum_{n\in F}\min\big(-p_n\log f(y_n),a\big),\ F:\ \text{first occurrences per codebook}",
     source="Zhang et al., arXiv 2409.14781",
-    variants=({"clip": 0.01}, {"clip": 1.0}),
-    context=("frequencies",),
 )
 def dc_pdd(
     signals: TokenSignals,
@@ -235,10 +220,8 @@ def token_frequencies(signals: Iterable[TokenSignals], entries: int) -> NDArray[
 
 @attack(
     "cfg_loglik",
-    family="token",
     formula=r"\bar l(x\mid c)-\bar l(x\mid\varnothing)",
     source="second reading of the guidance contrast, arXiv 2512.09654",
-    streams=("contrast",),
 )
 def cfg_loglik(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean log-likelihood gained by the caption: conditional minus null, each weighted as in training."""
@@ -249,10 +232,8 @@ def cfg_loglik(signals: TokenSignals, *, stream: str, codebook: int | None = Non
 
 @attack(
     "cfg_probability",
-    family="token",
     formula=r"\frac1N\sum_n \big(p(y_n\mid c)-p(y_n\mid\varnothing)\big)",
     source="third, literal reading of the guidance contrast, arXiv 2512.09654",
-    streams=("contrast",),
 )
 def cfg_probability(signals: TokenSignals, *, stream: str, codebook: int | None = None) -> float:
     """Mean difference of the true tokens' probabilities with and without the caption."""
@@ -264,7 +245,6 @@ def cfg_probability(signals: TokenSignals, *, stream: str, codebook: int | None 
 
 @attack(
     "sdm",
-    family="token",
     formula=r"\operatorname{mean}_{i<j}(1-\cos(\bar\ell_{C_i},\bar\ell_{C_j})),\ C_i:\ \text{100 random frames}",
     source="Wei, Witbrock & Morreale, Sample Distance Matrix; the matrix's diagonal, per codebook",
     sign="ours",

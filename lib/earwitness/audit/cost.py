@@ -1,4 +1,19 @@
-"""What an audit would cost, said before any weights are fetched and before any model is run.
+"""What a scoring run would cost, before anything is spent: segments, network evaluations, hours, memory, disk.
+
+Everything but the probe comes from the manifest, the files' headers and the model's configuration. The probe scores a
+few segments of the tracks at hand and stores nothing; it is what turns counts into hours. The book page *What an audit
+costs* does the same arithmetic for up to ten million tracks.
+
+What a few segments take on this machine: seconds, memory and bytes. Nothing is stored.
+
+``earwitness plan`` turns the answer into hours; the book page *What an audit costs* into numbers of machines.
+
+What an audit of many tracks costs: measured seconds and bytes of one segment, multiplied out.
+
+The measurements are ``benchmarks/throughput.csv`` (written by ``benchmarks/bench_engine.py --throughput``) and a probe
+on the machine at hand; nothing else is assumed but the length of a track. The book page *What an audit costs* shows it.
+
+What an audit would cost, said before any weights are fetched and before any model is run.
 
 Sizes come from the model cards, network calls from the frozen features, which are all that an audit scores, counted
 as ``earwitness plan`` counts them. Hours are arithmetic, not measurement: every call takes 2 x parameters x tokens
@@ -10,20 +25,414 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
+import math
 import re
+import resource
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
+from earwitness.audit.intake import Intake
 from earwitness.audit.references import listed, without_captions
 from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture
-from earwitness.errors import InputError, ModelError
-from earwitness.intake import Intake
-from earwitness.manifest import Track
-from earwitness.models import locate
-from earwitness.models.base import ModelInfo
-from earwitness.models.cards import Card, read_cards
-from earwitness.planning import REFERENCE, SIDES, UNKNOWN, Forecast, evaluations, forecast, identity
+from earwitness.data.audio import Spec, segments, spec_of
+from earwitness.data.audio import segments as windows_of
+from earwitness.data.decode_pool import MISTAKEN
+from earwitness.data.manifest import read_manifest, read_splits
+from earwitness.errors import AudioError, InputError, ManifestError, ModelError
+from earwitness.models import describe, load_model, locate
+from earwitness.models.cards import UNKNOWN, ModelCard, identity, read_cards
+from earwitness.signals import evaluations as diffusion_plan
+from earwitness.signals.evaluations import cost, passes_asked, specs_asked
+from earwitness.signals.extraction import Further, score_part
+from earwitness.signals.store import Store, digest, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
+from earwitness.signals.token_costly import calls as network_calls
+from earwitness.symbolic.windows import SymbolicSpec
+from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
+from earwitness.util import project_root
+
+if TYPE_CHECKING:
+    from earwitness.stats.power import Reach
+
+PROBE_SEGMENTS = 8  # one small batch: enough to see a second a segment, or a millisecond
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a few segments took on this machine: seconds, MiB and bytes, all per process."""
+
+    segments: int
+    tracks: int
+    device: str
+    prepare_s_per_track: float
+    score_s_per_segment: float
+    peak_memory_mib: float
+    peak_gpu_memory_mib: float | None
+    bytes_per_segment: float
+
+
+def measure(
+    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool
+) -> Measurement | None:
+    """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
+    cuts: list[tuple[str, Track, Segment]] = []
+    started, tried = time.perf_counter(), 0
+    for track in tracks:
+        tried += 1
+        try:
+            for segment in segments(track.path, spec):  # to its end, by the clock; few are held
+                if len(cuts) < PROBE_SEGMENTS:
+                    cuts.append((track.track_id, track, segment))
+        except AudioError:
+            continue
+        if len(cuts) >= PROBE_SEGMENTS:
+            break
+    prepared = (time.perf_counter() - started) / max(tried, 1)
+    if not cuts:
+        return None
+    network = load_model(model, allow_download=allow_download)
+    score_part(network, cuts, spec, further)
+    started = time.perf_counter()
+    rows = score_part(network, cuts, spec, further)
+    elapsed = time.perf_counter() - started
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak, gpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, None
+    if network.info.device != "cpu":
+        import torch
+
+        gpu = torch.cuda.max_memory_allocated() / 2**20
+    size = len(encode(rows, {})) / len(rows)
+    return Measurement(
+        len(cuts), len({key for key, *_ in cuts}), network.info.device, prepared, elapsed / len(cuts), peak, gpu, size
+    )
+
+
+MEASURED = "benchmarks/throughput.csv"
+COLUMNS = ["network", "device", "segment_seconds", "score_s_per_segment", "prepare_s_per_segment", "bytes_per_segment"]
+
+
+def throughput(model: str = "", manifest: str | Path = "", *, own_seconds: float = 0.0) -> pd.DataFrame:
+    """Return one row per measured network: the committed file's, this machine's, and the reader's own.
+
+    Parameters
+    ----------
+    model, manifest : str, optional
+        A model to probe here on a few tracks of a manifest.
+    own_seconds : float
+        Seconds per segment of 30 s that ``earwitness plan --json`` measured elsewhere, for example on a card; 0: none.
+        Its bytes are taken to be those of the file's network.
+
+    Returns
+    -------
+    DataFrame
+        ``network``, ``device``, ``segment_seconds``, ``score_s_per_segment``, ``prepare_s_per_segment`` (wall or
+        processor seconds of one process), ``bytes_per_segment``.
+    """
+    rows = pd.read_csv(project_root() / MEASURED)[COLUMNS]
+    if model:
+        info = describe(model)
+        spec = spec_of(info)
+        further = Further(passes_asked("all", info), None, {})
+        found = measure(model, read_splits(manifest)[:8], spec, further, allow_download=False)
+        if found is None:
+            raise InputError(f"{manifest}: none of its first recordings can be decoded; name a manifest with audio")
+        here = [f"{info.name}, this machine", found.device, info.segment_seconds, found.score_s_per_segment]
+        segments = max(1, found.segments // max(1, found.tracks))
+        here += [found.prepare_s_per_track / segments, found.bytes_per_segment]
+        rows = pd.concat([rows, pd.DataFrame([here], columns=COLUMNS)], ignore_index=True)
+    if own_seconds:
+        own = rows.iloc[[0]].assign(
+            network="yours", device="yours", score_s_per_segment=own_seconds, segment_seconds=30.0
+        )
+        rows = pd.concat([rows, own], ignore_index=True)
+    return rows
+
+
+def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: float, days: float) -> pd.DataFrame:
+    """Multiply measurements out.
+
+    Parameters
+    ----------
+    measured : pandas.DataFrame
+        As ``throughput`` returns it.
+    tracks : sequence of int
+        How many tracks.
+    track_seconds : float
+        Length of a track; what does not fill a segment is not scored.
+    days : float
+        When it is to be finished.
+
+    Returns
+    -------
+    DataFrame
+        Per network and number of tracks: ``network``, ``device``, ``tracks``, ``segments``, ``hours`` of one process,
+        ``processes`` that finish in ``days``, ``disk_gib``.
+
+    Raises
+    ------
+    InputError
+        Tracks shorter than a segment, no time, no track.
+    """
+    if days <= 0 or not len(tracks) or min(tracks) < 1:
+        raise InputError(f"expected days > 0 and numbers of tracks >= 1, got {days} and {list(tracks)}")
+    rows = []
+    for row in measured.to_dict("records"):
+        each = int(track_seconds // row["segment_seconds"])
+        if each < 1:
+            raise InputError(
+                f"a track of {track_seconds:g} s is shorter than a segment of {row['segment_seconds']:g} s"
+            )
+        for count in tracks:
+            segments = count * each
+            hours = segments * (row["score_s_per_segment"] + row["prepare_s_per_segment"]) / 3600
+            rows.append(
+                {
+                    "network": row["network"],
+                    "device": row["device"],
+                    "tracks": count,
+                    "segments": segments,
+                    "hours": hours,
+                    "processes": math.ceil(hours / (24 * days)),
+                    "disk_gib": segments * row["bytes_per_segment"] / 2**30,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What scoring a manifest under a model would take.
+
+    Attributes
+    ----------
+    model, revision, family : str
+        Which model; the revision is ``"not downloaded"`` where only its card is known.
+    control : bool
+        It is an audit's control model.
+    references : int
+        Of ``tracks``: those scored for the rank among reference artists, on neither side.
+    tracks, tracks_stored, tracks_missing : int
+        Tracks that can be used as far as headers tell, how many of them are stored, how many are to be scored.
+    segments_missing : int
+        Segments of the latter, at most: silent ones drop out when they are decoded.
+    audio_hours : float
+        Length of all usable tracks.
+    evaluations : dict
+        Attack -> network evaluations per segment, had it to run on its own.
+    evaluations_shared, evaluations_separate : int
+        Network evaluations per segment of all attacks together, sharing or not.
+    probe : Probe or None
+        Measurements; None where nothing was measured (``notes`` says why).
+    hours, disk_gib : float or None
+        Of one process, from the probe.
+    exclusions : list of dict
+        track_id, role, reason of each track that cannot be used.
+    refusals : list of str
+        Why the result could not be tested, however it comes out.
+    notes : list of str
+        What was not or could not be looked at.
+    """
+
+    model: str
+    revision: str
+    family: str
+    control: bool
+    references: int
+    tracks: int
+    tracks_stored: int
+    tracks_missing: int
+    segments_missing: int
+    audio_hours: float
+    evaluations: dict[str, int]
+    evaluations_shared: int
+    evaluations_separate: int
+    probe: Measurement | None
+    hours: float | None
+    disk_gib: float | None
+    exclusions: list[dict[str, str]]
+    refusals: list[str]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain types, ready for ``json.dumps``."""
+        return asdict(self)
+
+
+def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
+    """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+    asked = passes_asked(attacks, info)
+    diffusion = info.family == "diffusion"
+    specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
+    own: dict[str, int] = {}
+    for name in dict.fromkeys(s.attack.name for s in specs):
+        passes = cost(s for s in specs if s.attack.name == name)
+        own[name] = diffusion_plan.plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
+    if diffusion:
+        return own, diffusion_plan.plan_evaluations(asked).nfe
+    standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
+    further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    return own, network_calls({**standard, **further}, info)
+
+
+def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) -> Reach:
+    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over.
+
+    With ``pairs`` (``work``) one take of a work is compared with one on the other side.
+    """
+    from earwitness.stats.permutation_test import named, strata_of
+    from earwitness.stats.power import reach
+
+    if pairs is not None:
+        takes = [{(t.work, t.artist) for t in tracks if t.work and t.role in roles} for roles in SIDES.values()]
+        return reach(np.repeat([True, False], len(set.intersection(*takes))), None, paired=True, alpha=alpha)
+    compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
+    positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
+    artists = np.array([track.artist for track in compared], dtype=object)
+    keep = named(artists)
+    return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
+
+
+def refusals(usable: Sequence[Track], pairs: str | None = None) -> list[str]:
+    """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
+    from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
+
+    sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
+    if not any(sizes.values()):
+        return []
+    if not all(sizes.values()):
+        return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
+    seen = reach_of(usable, ALPHA, pairs)
+    if not seen.n_suspect and pairs is not None:
+        return ["no work has takes on both sides, so there is no pair to compare"]
+    if not seen.n_suspect:
+        return ["no artist is on both sides: a difference between artists cannot be told from training"]
+    smallest = seen.detectable_auc or 1.0
+    if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
+        return []
+    few, each = f"tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
+    if pairs is not None:
+        few, each = f"pairs: {seen.n_suspect} works with takes on both sides", ""
+    return [
+        f"too few {few} show only an AUC above {smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} "
+        f"{each}are needed"
+    ]
+
+
+def forecast(
+    model: str,
+    tracks: Sequence[Track],
+    attacks: str | Sequence[str] = "all",
+    *,
+    seed: int = 0,
+    max_segments: int = 0,
+    probe: bool = True,
+    allow_download: bool = False,
+    pairs: str | None = None,
+) -> Forecast:
+    """Say what ``collect`` with the same arguments would take.
+
+    Parameters
+    ----------
+    model : str
+        As for ``load_model``. A hub name whose files are not here is counted from its card.
+    tracks, attacks, seed, max_segments
+        As for ``collect``.
+    probe : bool
+        Score a few segments to measure seconds, memory and bytes. Nothing is stored.
+    allow_download : bool
+        Fetch a hub model that is not here yet.
+    pairs : str, optional
+        ``work``: works are compared in pairs.
+
+    Raises
+    ------
+    InputError
+        No track, or an unknown attack.
+    ModelError
+        An unknown model.
+    """
+    if not tracks:
+        raise InputError("expected at least one track, got none; check the manifest's roles and splits")
+    info, notes = identity(model, allow_download=allow_download)
+    spec = spec_of(info, seed, max_segments)
+    own, shared = evaluations(attacks, info)
+    keyed, excluded = key_tracks(tracks)
+    lengths = {track.track_id: seconds_of(track) for _, track in keyed}
+    excluded += [exclusion(track, why) for _, track in keyed if (why := _unfit(track, lengths[track.track_id], info))]
+    names = {track.track_id: f"{track.path.name}: " for track in tracks}
+    excluded = [row | {"reason": row["reason"].removeprefix(names[row["track_id"]])} for row in excluded]
+    out = {row["track_id"] for row in excluded}
+    usable = [(key, track) for key, track in keyed if track.track_id not in out]
+    further = Further(passes_asked(attacks, info), None, {})
+    stored: set[str] = set()
+    if info.revision != UNKNOWN:
+        index = Store(info, spec, further.key()).index({key for key, _ in keyed}, names_of(parts_of(keyed)))
+        stored = set(index["track_key"])
+    missing = [track for key, track in usable if key not in stored]
+    segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
+    measured = None
+    if probe and missing and info.revision != UNKNOWN:
+        order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
+        try:
+            measured = measure(model, order, spec, further, allow_download=allow_download)
+        except InputError as error:  # a costly attack that needs a second model or a prefix
+            notes.append(f"nothing measured: {error}")
+    if usable and not any(track.role for _, track in usable):
+        notes.append("no track has a role for this model, so it is not known whether the result could be tested")
+    compared = [track for _, track in usable if track.role != REFERENCE]
+    seconds = None
+    if measured:
+        seconds = segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track
+    return Forecast(
+        model=info.name, revision=info.revision, family=info.family,
+        control=False, references=sum(track.role == REFERENCE for _, track in usable),
+        tracks=len(usable), tracks_stored=len(usable) - len(missing), tracks_missing=len(missing),
+        segments_missing=segments, audio_hours=sum(lengths[track.track_id] for _, track in usable) / 3600,
+        evaluations=own, evaluations_shared=shared, evaluations_separate=sum(own.values()),
+        probe=measured, hours=None if seconds is None else seconds / 3600,
+        disk_gib=None if measured is None else segments * measured.bytes_per_segment / 2**30,
+        exclusions=excluded,
+        refusals=refusals(compared, pairs) if compared else ["no track can be used"], notes=notes,
+    )  # fmt: skip
+
+
+def _unfit(track: Track, seconds: float, info: ModelInfo) -> str:
+    """Say why a model cannot read a recording of this kind and length; nothing where it can."""
+    score = track.path.suffix.lower() in SCORES
+    if score != (info.scheme is not None):
+        return MISTAKEN[score]
+    if np.isnan(seconds):
+        return "not readable as audio"
+    least = info.segment_seconds - info.pad_seconds
+    return "" if seconds >= least else f"{seconds:.2f} s, shorter than {least:.2f} s"  # a symbolic model's is 0
+
+
+def _segments_of(track: Track, seconds: float, spec: Spec) -> int:
+    """Return how many whole segments fit, at most ``max_segments`` (0: all); the windows of a score are counted."""
+    if isinstance(spec, SymbolicSpec):
+        try:
+            return sum(1 for _ in windows_of(track.path, spec))
+        except AudioError:
+            return 0
+    count = max(1, int(seconds // spec.segment_seconds))  # one that is padded counts
+    return min(count, spec.max_segments) if spec.max_segments else count
+
+
+def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None = None) -> list[Track]:
+    """Read the tracks that ``earwitness score`` would score, with roles where the manifest or its card tells them."""
+    tracks = read_splits(manifest, splits)
+    try:
+        roles = {track.track_id: track.role for track in read_manifest(manifest, target=model)}
+    except ManifestError:
+        roles = {}
+    return [replace(track, role=roles.get(track.track_id, "")) for track in tracks]
+
 
 CPU_GFLOPS = 100.0  # two cores, float32
 GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
@@ -32,7 +441,7 @@ LATENT_SHARE = 0.1  # of them: what a diffusion model sees of a second
 ENCODER_GB = 1.0  # text encoder and codec, in round numbers
 
 
-def parameters(card: Card) -> float:
+def parameters(card: ModelCard) -> float:
     """Return a card's number of parameters: "1.5 B" -> 1.5e9."""
     found = re.search(r"([\d.]+) ?([MB])", card.size)
     if found is None:
@@ -40,7 +449,7 @@ def parameters(card: Card) -> float:
     return float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
 
 
-def download_gb(card: Card) -> float:
+def download_gb(card: ModelCard) -> float:
     """Return what fetching a model would take, in GB (float32 weights, text encoder and codec)."""
     return parameters(card) * 4 / 1e9 + ENCODER_GB
 
@@ -65,7 +474,7 @@ def words(value: float) -> str:
     return f"about {value:.0f} hours" if value < 48 else f"about {value / 24:.0f} days"
 
 
-def card_of(name: str) -> Card | None:
+def card_of(name: str) -> ModelCard | None:
     """Return the card of a model, or None where it has none."""
     return next((card for card in read_cards().models if card.name == name), None)
 

@@ -14,20 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from earwitness import dedup
+from earwitness.audit.anonymise import Numbered, number
+from earwitness.audit.intake import Intake, examine
+from earwitness.audit.report import Rank, read_scores, scores_bytes
 from earwitness.audit.scoring import scores_of
+from earwitness.data import fingerprint
+from earwitness.data.folders import EXCLUSION_COLUMNS, Found, scan
 from earwitness.errors import InputError, ManifestError
-from earwitness.folders import scan
-from earwitness.gather import EXCLUSION_COLUMNS, Found
-from earwitness.inference.reference import rank_artist
-from earwitness.intake import Intake, examine
-from earwitness.manifest import Track
-from earwitness.models.base import ModelInfo
-from earwitness.planning import REFERENCE
-from earwitness.report.folder import read_scores, scores_bytes
-from earwitness.report.numbers import Numbered, number
-from earwitness.report.schema import Rank
-from earwitness.units import BLIND_PREFIX
+from earwitness.stats.artist_rank import rank_artist
+from earwitness.types import BLIND_PREFIX, REFERENCE, ModelInfo, Track
 
 SUSPECTS = "the suspects"  # what they are called as one artist; references are called B01, B02 …
 LEAST = 2
@@ -60,7 +55,7 @@ def read(folder: Path, intake: Intake, model: str) -> References:
     """
     found = listed(folder, intake.tracks)
     seen = examine(found.tracks, model, found=found)
-    both = dedup.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
+    both = fingerprint.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
     copies = {
         row["other_id"]: f"the same recording as {row['track_id']}, which stands on one of the sides"
         for row in both[both["role"] != both["other_role"]].to_dict("records")

@@ -1,23 +1,186 @@
 """What an audit is asked to do, and the recordings it is asked about.
 
 Book page: *Audit your own*.
+
+Captions of recordings that lie in folders: a table with a row for each, matched by name, and never by guess.
+
+Book page: *Audit your own*.
+
+Which pairs can be compared: what a test of pairs would refuse once all is scored is refused before.
+
+Book page: *Where honest held-out recordings come from*.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
-from earwitness import pairing
-from earwitness.audit.captions import with_captions
-from earwitness.errors import InputError
-from earwitness.gather import Found, gather
-from earwitness.inference.verdict import ALPHA
-from earwitness.manifest import Track, read_card
-from earwitness.models.base import ModelInfo
+from earwitness.data.csv_table import read_table
+from earwitness.data.folders import Found, gather
+from earwitness.data.manifest import read_card
+from earwitness.errors import InputError, ManifestError, nearest
+from earwitness.stats.verdict import ALPHA
+from earwitness.types import ModelInfo, Track
+from earwitness.util import plain
+
+SIDES = {"suspect": "suspects", "held_out": "held-out"}
+Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
+
+
+def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] = ()) -> list[Track]:
+    """Add the captions of a table; recordings that it does not name keep what they have.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        Recordings of both sides.
+    path : Path
+        CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
+        path, as long as only one recording is called so; ``./`` may stand before it.
+    unopened : iterable of str
+        Recordings that were found and are left out: the table may name them.
+
+    Raises
+    ------
+    ManifestError
+        A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
+        one, or empty captions only.
+    """
+    table, lines = read_table(path, "captions")
+    named = next((name for name in ("track_id", "path") if name in table.column_names), None)
+    if named is None or "caption" not in table.column_names:
+        raise ManifestError(
+            f"{path.name}: expected columns 'caption' and 'path' (or 'track_id'), found "
+            f"{', '.join(table.column_names)}; rename them"
+        )
+    places = _places(tracks, unopened, by_id=named == "track_id")
+    given: dict[str, str] = {}
+    for row, (name, caption) in enumerate(zip(table[named].to_pylist(), table["caption"].to_pylist(), strict=True)):
+        fits = _fits(name, places)
+        if len(fits) != 1:
+            raise lines.fault(row, _several(name, fits) if fits else _none(name, places))
+        if fits[0] in given:
+            raise lines.fault(row, f"a second caption for {fits[0]!r}")
+        given[fits[0]] = caption
+    found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
+    if not any(track.caption.strip() for track in found):
+        raise ManifestError(f"{path.name}: expected captions, found empty cells only; fill the column 'caption'")
+    return found
+
+
+def coverage(tracks: Sequence[Track]) -> str:
+    """Say how many recordings of each side have a caption: captions on one side only tell the sides apart."""
+    sides = {name: [track for track in tracks if track.role == role] for role, name in SIDES.items()}
+    counts = (f"{sum(bool(t.caption.strip()) for t in side)} of {len(side)} {name}" for name, side in sides.items())
+    return f"captions for {', '.join(counts)}"
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared: accents are composed on some systems only, and a manifest may write ``./``."""
+    return normalize("NFC", plain(name)).removeprefix("./")
+
+
+def _fits(name: str, places: Places) -> list[str]:
+    """Return the recordings that are called so in the most exact way that there is."""
+    key = _key(name)
+    rank = next((rank for rank, place in enumerate(places) if key in place), None)
+    if rank is None:
+        return []
+    fits = places[rank][key]
+    if rank != 1:
+        return fits
+    # at the top of one folder and deeper in the other: nothing says which of the two is meant
+    folders = {fit.partition("/")[0] for fit in fits}
+    return [*fits, *(other for other in places[2].get(key, ()) if other.partition("/")[0] not in folders)]
+
+
+def _places(tracks: Sequence[Track], unopened: Iterable[str], *, by_id: bool) -> Places:
+    """Return what each recording may be called: its id; its path in its folder; the end of its path."""
+    places: Places = [{}, {}, {}]
+    for name, path in [*((t.track_id, t.path) for t in tracks), *((name, PurePath(name)) for name in unopened)]:
+        parts = _key(path.as_posix()).split("/")
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        for place, called in zip(places, ([_key(name)], [_key(name).partition("/")[2]], tails), strict=True):
+            for key in filter(None, called):
+                place.setdefault(key, []).append(name)
+    return places[:1] if by_id else places
+
+
+def _several(name: str, fits: Sequence[str]) -> str:
+    return f"{name!r} fits {len(fits)} recordings ({fits[0]}, {fits[1]}); write the folder before it"
+
+
+def _none(name: str, places: Places) -> str:
+    written = '; use "/" between folders' if "\\" in name else nearest(name, (places[1:2] or places)[0])
+    return f"{plain(name)!r} fits no recording{written}"
+
+
+def known(pairs: str | None) -> None:
+    """Refuse a pairing that does not exist.
+
+    Raises
+    ------
+    InputError
+        Anything but ``work`` or None.
+    """
+    if pairs not in (None, "work"):
+        raise InputError(f"expected --pairs work, got {pairs!r}")
+
+
+def works_of(tracks: Sequence[Track]) -> dict[str, dict[str, list[Track]]]:
+    """Return work -> role -> its tracks, in the given order; tracks of no work are nobody's partner."""
+    found: dict[str, dict[str, list[Track]]] = defaultdict(lambda: defaultdict(list))
+    for track in tracks:
+        if track.work:
+            found[track.work][track.role].append(track)
+    return found
+
+
+def refuse_none(tracks: Sequence[Track]) -> None:
+    """Refuse to compare in pairs where no work is on both sides; nothing needs to be opened to know.
+
+    Raises
+    ------
+    InputError
+        No work is named on both sides.
+    """
+    if not any(len(sides) > 1 for sides in works_of(tracks).values()):
+        raise InputError(
+            "--pairs work: no work is named on both sides, so there is no pair; give a manifest (not two folders) "
+            "whose column 'work' holds the same name for both recordings of a pair"
+        )
+
+
+def refuse_ambiguous(tracks: Sequence[Track]) -> None:
+    """Refuse works of which it is not clear who is compared with whom, by the recordings' own names.
+
+    Raises
+    ------
+    InputError
+        Two recordings of one work on a side, or takes of one work by different artists.
+    """
+    for work, sides in works_of(tracks).items():
+        for role, takes in sides.items():
+            if len(takes) > 1:
+                raise InputError(
+                    f"--pairs work: {takes[0].track_id!r} and {takes[1].track_id!r} are both {role} takes of work "
+                    f"{work!r}; a pair is one suspect and one held-out recording, leave one of them out"
+                )
+        if len(sides) < 2:
+            continue  # without a partner: left out, and counted
+        first, second = (takes[0] for takes in sides.values())
+        if first.artist != second.artist:
+            raise InputError(
+                f"--pairs work: work {work!r} is by {first.artist!r} in {first.track_id!r} and by {second.artist!r} in "
+                f"{second.track_id!r}; a pair is of one artist, name both alike or give the works different names"
+            )
+
 
 AUDITED = {"member": "suspect", "nonmember": "held_out"}
 SAW = ("neither", "suspect", "held_out", "both", "unknown")
@@ -44,7 +207,7 @@ class Request:
     reference_artists : Path, optional
         A folder with one folder per artist that no model can have seen; the suspects' artist is ranked among them.
     captions : Path, optional
-        CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.audit.captions.with_captions`.
+        CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.audit.request.with_captions`.
     pairs : str, optional
         ``work``: match one suspect with one held-out take of the same work.
     alpha, n_permutations, deals : float, int, int
@@ -94,7 +257,7 @@ class Request:
             raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
         if (self.manifest is None) == (self.suspects is None):
             raise InputError("expected either --suspects and --held-out, or --manifest, and not both")
-        pairing.known(self.pairs)
+        known(self.pairs)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
         if self.seed is not None and self.seed < 0:

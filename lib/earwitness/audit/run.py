@@ -5,29 +5,162 @@ only then run a model; decide, check the procedure at this size, write. The stat
 a redacted report holds the same results.
 
 Book page: *Audit your own*.
+
+What was found, in the words and types of the report: names or numbers, sides, recordings, how to repeat it.
+
+Book page: *Audit your own*.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import earwitness
-from earwitness.audit import assembly, captions, heard, references, scoring, testable
-from earwitness.audit import frozen as freezing
-from earwitness.audit.assembly import Examined
+import pandas as pd
+
+from earwitness.audit import examples, html, pretest, references, report, scoring, wording
+from earwitness.audit import plan as freezing
+from earwitness.audit import report as folder
+from earwitness.audit import request as captions
+from earwitness.audit.anonymise import Numbered, Redactor, manifest_hash, number, seed_of, texts_hash
 from earwitness.audit.cost import estimate, present
-from earwitness.audit.frozen import Plan
+from earwitness.audit.intake import Intake, examine
+from earwitness.audit.plan import Plan
+from earwitness.audit.provenance import LIBRARIES, code_state, hash_of, machine, versions
+from earwitness.audit.references import References
+from earwitness.audit.report import (
+    Control,
+    Exclusion,
+    Frozen,
+    Recording,
+    Reference,
+    Repeat,
+    Report,
+    Result,
+    Side,
+    Testable,
+)
 from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
-from earwitness.inference.features import feature_hash, frozen_features
-from earwitness.intake import Intake, examine
 from earwitness.models import describe
-from earwitness.report import folder, html, words
-from earwitness.report.numbers import Redactor, manifest_hash, number, seed_of, texts_hash
-from earwitness.report.schema import Control, Exclusion, Frozen, Recording, Report, Result, Testable
+from earwitness.stats.features import feature_hash, frozen_features
+from earwitness.types import ModelInfo
+from earwitness.util import VERSION, plain
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Everything that is known before a model is run."""
+
+    request: Request
+    intake: Intake
+    numbered: Numbered
+    infos: list[ModelInfo]
+    control: Control | None
+    plan: Plan
+    redactor: Redactor | None
+    references: References | None = None
+
+
+def name_of(known: Examined, track_id: str) -> str:
+    """Return what the report calls a recording."""
+    own = known.numbered.names.get(track_id, track_id)
+    if known.redactor is None:
+        return plain(own)
+    return track_id if track_id in known.numbered.names else "a recording"
+
+
+def exclusion_of(known: Examined, track_id: str, role: str, reason: str) -> Exclusion:
+    """Return the entry of a recording that was left out; names are taken out of the reason where asked."""
+    shown_reason = known.redactor(reason) if known.redactor else reason
+    return Exclusion(name=name_of(known, track_id), role=role, reason=plain(shown_reason))
+
+
+def list_duplicates(known: Examined) -> list[str]:
+    """Return a sentence per pair of copies."""
+    sentences = []
+    for row in known.intake.duplicates.to_dict("records"):
+        pair = " and ".join(str(row[key]) for key in ("track_id", "other_id"))
+        where = "the same side" if row["role"] == row["other_role"] else "different sides"
+        where += ", compared as a pair" if row["twins"] else ""
+        named = "two recordings" if known.redactor else plain(pair)
+        sentences.append(f"{named}: the same recording on {where} (similarity {row['similarity']:.2f})")
+    return sentences
+
+
+def list_recordings(known: Examined, totals: Sequence[Mapping[str, float]]) -> list[Recording]:
+    """Return the list of recordings, with the pre-oriented sum of each model that was run."""
+    return [
+        Recording(
+            number=track.track_id,
+            role=track.role,  # type: ignore[arg-type]
+            name="" if known.redactor else plain(known.numbered.names[track.track_id]),
+            sha256=track.sha256,
+            artist=track.artist,
+            pair=track.work,
+            scores=[None if track.track_id not in one else round(one[track.track_id], 6) for one in totals],
+        )
+        for track in known.numbered.tracks
+    ]
+
+
+def list_references(known: Examined) -> list[Reference]:
+    """Return the list of reference recordings."""
+    if known.references is None:
+        return []
+    held = known.references.numbered
+    return [
+        Reference(
+            number=track.track_id,
+            artist=track.artist,
+            name="" if known.redactor else plain(held.names[track.track_id]),
+            sha256=track.sha256,
+        )
+        for track in held.tracks
+    ]
+
+
+def summarise_side(known: Examined, role: str) -> Side:
+    """Return what was compared on one side."""
+    tracks = [
+        track
+        for track in known.intake.tracks
+        if (track.role == "suspect" or track.role == "member") == (role == "suspect")
+    ]
+    formats = known.intake.files.set_index("track_id")["format"]
+    counted = pd.Series([str(formats.get(track.track_id, "")) for track in tracks], dtype=str).value_counts()
+    minutes = sum(track.duration_s for track in tracks) / 60
+    return Side(
+        tracks=len(tracks),
+        minutes=round(minutes, 2) if minutes == minutes else None,
+        artists=len({track.artist for track in tracks if track.artist}),
+        formats={str(name): int(count) for name, count in sorted(counted.items())},
+    )
+
+
+def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
+    """Return what it takes to do the audit again, and the hashes of the files beside the record."""
+    request, plan = known.request, known.plan
+    return Repeat(
+        command=request.command(redact=request.redact),
+        manifest_hash=plan.manifest_hash,
+        texts_hash=plan.texts_hash,
+        seed=plan.seed,
+        seed_from="manifest" if request.seed is None else "given",
+        alpha=request.alpha,
+        permutations=request.n_permutations,
+        deals=request.deals,
+        pairs=plan.pairs,
+        code=code_state(),
+        lock=hash_of("requirements/base.lock"),
+        machine=machine(),
+        versions=versions(LIBRARIES),
+        files={name: report.sha256(content) for name, content in sorted(files.items())},
+    )
+
 
 Say = Callable[[str], None]
 
@@ -77,7 +210,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         seed=seed_of(content) if request.seed is None else request.seed,
         pairs=request.pairs or "",
         references_hash=manifest_hash((t.sha256, t.artist) for t in others.numbered.tracks) if others else "",
-        earwitness=earwitness.__version__,
+        earwitness=VERSION,
     )
     redactor = None
     if request.redact:
@@ -96,7 +229,7 @@ def _refuse_straddling(intake: Intake, request: Request) -> None:
 
 
 def freeze(request: Request, path: Path, *, download: bool = False) -> Plan:
-    """Write the plan of an audit before anything is scored; see :mod:`earwitness.audit.frozen`."""
+    """Write the plan of an audit before anything is scored; see :mod:`earwitness.audit.plan`."""
     return freezing.write(prepare(request, download=download).plan, path)
 
 
@@ -133,7 +266,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     logs = freezing.run_log(request.frozen)
     freezing.check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
-    before = testable.look(
+    before = pretest.look(
         tracks,
         known.infos[0],
         alpha=request.alpha / len(request.models),  # what Holm leaves to the smallest p-value
@@ -142,7 +275,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         cost=estimate(known.intake, known.infos),
         pairs=request.pairs,
     )
-    say(words.before(before, paired=request.pairs is not None))
+    say(wording.before(before, paired=request.pairs is not None))
     results, files, recordings, shown_ones, left = _models(known, before, say)
     for problem in left:
         say(f"left out: {problem.name}: {problem.reason}")
@@ -152,20 +285,20 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     report = Report(
         made=_made(earlier, plan, time.monotonic() - started),
         redacted=request.redact,
-        verdict=words.overall(results),
-        answer=words.answer(results),
-        suspects=assembly.side(known, "suspect"),
-        held_out=assembly.side(known, "held_out"),
-        testable=before.model_copy(update={"mends": words.mends(unanswered, before.units_needed)}),
+        verdict=wording.overall(results),
+        answer=wording.answer(results),
+        suspects=summarise_side(known, "suspect"),
+        held_out=summarise_side(known, "held_out"),
+        testable=before.model_copy(update={"mends": wording.mends(unanswered, before.units_needed)}),
         results=results,
         recordings=recordings,
-        references=assembly.references(known),
+        references=list_references(known),
         pictures=shown_ones,
         exclusions=left,
-        duplicates=assembly.duplicates(known),
+        duplicates=list_duplicates(known),
         imbalances=list(known.intake.imbalances),
         frozen=frozen,
-        repeat=assembly.repeat(known, files),
+        repeat=how_to_repeat(known, files),
     )
     page = html.page(report, files)
     freezing.record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
@@ -183,13 +316,13 @@ def _models(
     request, tracks, plan = known.request, known.numbered.tracks, known.plan
     refused = known.intake.exclusions.astype(str).to_dict("records")
     refused += known.references.refused.astype(str).to_dict("records") if known.references else []
-    left = [assembly.exclusion(known, row["track_id"], row["role"], row["reason"]) for row in refused]
+    left = [exclusion_of(known, row["track_id"], row["role"], row["reason"]) for row in refused]
     models = list(zip(request.models, known.infos, strict=True))
     if not before.answer:
         counts = (plan.suspects, plan.held_out)
         results = [scoring.untested(info, name, before, counts, known.control) for name, info in models]
         results, files = _ranked(known, results, say)
-        return results, files, assembly.recordings(known, []), [], left
+        return results, files, list_recordings(known, []), [], left
     scored = []
     for name, info in models:
         say(f"scoring {len(tracks)} recordings under {shown(name)}")
@@ -213,11 +346,11 @@ def _models(
         results.append(scoring.checked(entry, one, request, plan.seed))
         for track_id, reason in one.excluded.items():
             role = next(track.role for track in tracks if track.track_id == track_id)
-            left.append(assembly.exclusion(known, track_id, role, f"under {entry.model}: {reason}"))
+            left.append(exclusion_of(known, track_id, role, f"under {entry.model}: {reason}"))
     results, ranks = _ranked(known, results, say)
     totals = [scoring.totals(one.prepared) for one in scored]
-    drawn, more = heard.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
-    return results, files | ranks | more, assembly.recordings(known, totals), drawn, left
+    drawn, more = examples.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
+    return results, files | ranks | more, list_recordings(known, totals), drawn, left
 
 
 def _ranked(known: Examined, results: list[Result], say: Say) -> tuple[list[Result], dict[str, bytes]]:

@@ -12,18 +12,17 @@ import numpy as np
 import pandas as pd
 
 from earwitness.attacks import score
+from earwitness.audit import checks
+from earwitness.audit.report import Control, Estimate, Result, Testable, read_scores, scores_bytes
 from earwitness.audit.request import Request, shown
-from earwitness.inference import InferenceResult, infer
-from earwitness.inference.features import audit_attacks, feature_hash, frozen_features
-from earwitness.inference.inputs import Prepared, Saw, prepare
-from earwitness.inference.multiplicity import holm_verdicts
-from earwitness.manifest import Track
-from earwitness.metrics import Interval
-from earwitness.models.base import ModelInfo
-from earwitness.report import checks
-from earwitness.report.folder import read_scores, scores_bytes
-from earwitness.report.schema import Control, Estimate, Result, Testable
-from earwitness.signals import Signals, collect
+from earwitness.signals.evaluations import audit_attacks
+from earwitness.signals.extraction import Signals, collect
+from earwitness.stats import InferenceResult, infer
+from earwitness.stats.features import feature_hash, frozen_features
+from earwitness.stats.metrics import Interval
+from earwitness.stats.multiple_testing import holm_verdicts
+from earwitness.stats.prepare import Prepared, Saw, prepare
+from earwitness.types import ModelInfo, Track
 
 SHIFT_AUDITS = 200  # of each cause and dose in the check of shifts
 

@@ -7,15 +7,14 @@ written to ``results/tables/<experiment>/``; each docstring names the columns it
 page* explains each kind of figure.
 """
 
-from earwitness.figures.audit import heard, two_sides
-from earwitness.figures.audits import ladder, levels, lines, rule
-from earwitness.figures.costs import hours
-from earwitness.figures.curves import densities, roc, tracks_needed
-from earwitness.figures.dial import Dial, dial
+from earwitness.figures.curves import densities, hours, roc, tracks_needed
+from earwitness.figures.false_alarms import ladder, levels, lines, rule
 from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
-from earwitness.figures.heat import heat
-from earwitness.figures.roll import roll
-from earwitness.figures.sound import spectrogram
+from earwitness.figures.heatmap import heat
+from earwitness.figures.interactive import Dial, dial
+from earwitness.figures.piano_roll import roll
+from earwitness.figures.recordings import heard, two_sides
+from earwitness.figures.spectrogram import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
 __all__ = [

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import pipelines
-from earwitness.models.base import ModelInfo
+from earwitness.models import loading
 from earwitness.models.files import CHECKPOINT, locate, locate_part, pocket_names, read_json, revision
+from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
     from earwitness.models.base import TokenModel
@@ -51,11 +51,11 @@ def library_versions(*more: str) -> dict[str, str]:
 
 def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """Return the family's module and the folder's configuration."""
-    pipeline = pipelines.family(name, folder)
+    pipeline = loading.family(name, folder)
     if pipeline:
         return pipeline
     if (folder / CHECKPOINT).is_file() and not any(folder.glob("*.safetensors")):
-        from earwitness.models.checkpoint import read_config
+        from earwitness.models.audiocraft_files import read_config
 
         config = read_config(folder)
         kind = str(config.get("lm_model"))

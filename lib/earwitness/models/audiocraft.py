@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import checkpoint
+from earwitness.models import audiocraft_files
+from earwitness.models.delay_pattern import check_channels, score_by_length
 from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
-from earwitness.models.pretrained import badge, check_sizes, first_line, load_pretrained, quiet, require_tokenizer
-from earwitness.models.scoring import check_channels, score_by_length
+from earwitness.models.loading import badge, check_sizes, first_line, load_pretrained, quiet, require_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from earwitness.models.base import ModelInfo
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("audiocraft",)
 TEXT = "description"  # audiocraft's name for the caption
@@ -43,7 +43,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     if isinstance(codec, str):
         named = read_json(locate_part(folder, codec) / "config.json")
         codec = {"encodec": {"sample_rate": named["sampling_rate"], "channels": named.get("audio_channels", 1)}}
-    state = checkpoint.tensors(folder, CHECKPOINT, checkpoint.read(folder, CHECKPOINT))
+    state = audiocraft_files.tensors(folder, CHECKPOINT, audiocraft_files.read(folder, CHECKPOINT))
     stereo = (config.get("interleave_stereo_codebooks") or {}).get("use", False)
     return {
         "family": "token",
@@ -57,7 +57,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
 def load(folder: Path, info: ModelInfo) -> AudiocraftModel:
     """Load an audiocraft folder (see ``earwitness.models.load_model``)."""
     # Flash attention knows no limit to the past, so a model with one takes the explicit path.
-    past = checkpoint.read_config(folder)["transformer_lm"].get("past_context")
+    past = audiocraft_files.read_config(folder)["transformer_lm"].get("past_context")
     return AudiocraftModel(*build(folder, info, memory_efficient=past is None), info)
 
 
@@ -79,12 +79,12 @@ def _build(folder: Path, info: ModelInfo, overrides: dict[str, Any]) -> tuple[An
     builders = import_builders()
     from omegaconf import OmegaConf
 
-    config = checkpoint.read_config(folder)
+    config = audiocraft_files.read_config(folder)
     network = config["transformer_lm"] | {"custom": True, "checkpointing": "none"} | overrides
     plain = config | {"transformer_lm": network, "device": "cpu", "dtype": "float32", "attribute_dropout": {}}
     plain["classifier_free_guidance"] = {"training_dropout": 0.0, "inference_coef": 1.0}
     plain["codec"] = None
-    state = checkpoint.tensors(folder, CHECKPOINT, checkpoint.read(folder, CHECKPOINT))
+    state = audiocraft_files.tensors(folder, CHECKPOINT, audiocraft_files.read(folder, CHECKPOINT))
     text = {name: t for name, t in state.items() if name.startswith("condition_provider.")}
     bare = {name: t for name, t in state.items() if name not in text}
     _check_sizes(folder, CHECKPOINT, builders.get_lm_model, plain | {"conditioners": None}, bare)
@@ -192,7 +192,7 @@ def _codec(folder: Path, config: dict[str, Any] | str) -> Any:
         from transformers import EncodecModel
 
         return HFEncodecCompressionModel(load_pretrained(locate_part(folder, config), EncodecModel, torch.float32))
-    state = checkpoint.tensors(folder, CODEC, checkpoint.read(folder, CODEC))
+    state = audiocraft_files.tensors(folder, CODEC, audiocraft_files.read(folder, CODEC))
     _check_sizes(folder, CODEC, builders.get_compression_model, config, state)
     codec = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"}))
     _fill(folder, CODEC, codec, state)

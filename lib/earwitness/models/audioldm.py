@@ -9,14 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earwitness.models import latent, pipelines
+from earwitness.models import latent_diffusion, loading
 from earwitness.models.clap import audio_embedding, check_same_text_half, text_embedding
 from earwitness.models.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import Condition, ModelInfo
+    from earwitness.models.base import Condition
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("diffusers",)
 NEEDED = ("unet", "vae", "vocoder", "text_encoder", "tokenizer", "scheduler")
@@ -37,18 +38,18 @@ def _listens(folder: Path, config: dict[str, Any]) -> bool:
     part = "feature_extractor" if config["_class_name"] == "MusicLDMPipeline" else "clap"
     if part == "clap" and not (folder / part).is_dir():
         return False
-    pipelines.require(folder, (part,))
-    read_json(folder / part / pipelines.EARS)
+    loading.require(folder, (part,))
+    read_json(folder / part / loading.EARS)
     return True
 
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
     """Return the fields of ``ModelInfo`` that the folder determines."""
-    pipelines.require(folder, NEEDED)
+    loading.require(folder, NEEDED)
     unet, vae, vocoder = (read_json(folder / name / "config.json") for name in ("unet", "vae", "vocoder"))
     return {
-        **latent.window(folder, _frames(config, unet), vae, vocoder),
-        "badge": pipelines.label(folder, "unet", pocket=pocket),
+        **latent_diffusion.window(folder, _frames(config, unet), vae, vocoder),
+        "badge": loading.label(folder, "unet", pocket=pocket),
         "conditions": ("text", "null", *(["audio"] if _listens(folder, config) else [])),
     }
 
@@ -59,7 +60,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM:
     from transformers import ClapModel, ClapTextModelWithProjection, SpeechT5HifiGan
 
     config = read_json(folder / "model_index.json")
-    schedule = latent.schedule(folder)
+    schedule = latent_diffusion.schedule(folder)
     whole = config["_class_name"] == "MusicLDMPipeline"
     kinds = {
         "unet": UNet2DConditionModel,
@@ -67,18 +68,18 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM:
         "vocoder": SpeechT5HifiGan,
         "text_encoder": ClapModel if whole else ClapTextModelWithProjection,
     }
-    loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
+    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
     if "audio" in info.conditions:
-        loaded["extractor"] = pipelines.load_extractor(folder, "feature_extractor" if whole else "clap")
-        loaded["clap"] = loaded["text_encoder"] if whole else pipelines.load_part(folder, "clap", ClapModel, info.dtype)
+        loaded["extractor"] = loading.load_extractor(folder, "feature_extractor" if whole else "clap")
+        loaded["clap"] = loaded["text_encoder"] if whole else loading.load_part(folder, "clap", ClapModel, info.dtype)
         if not whole:
             check_same_text_half(loaded["clap"], loaded["text_encoder"], f"{folder.name}/clap")
-    spec = latent.front_end(read_json(folder / "vocoder" / "config.json"))
+    spec = latent_diffusion.front_end(read_json(folder / "vocoder" / "config.json"))
     return AudioLDM(loaded, schedule, spec, info)
 
 
-class AudioLDM(latent.MelLatentModel):
+class AudioLDM(latent_diffusion.MelLatentModel):
     """A loaded AudioLDM or MusicLDM."""
 
     def read(self, caption: str | None) -> Condition:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import latent, pipelines
+from earwitness.models import latent_diffusion, loading
 from earwitness.models.clap import audio_embedding, text_embedding
 from earwitness.models.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import Condition, ModelInfo
+    from earwitness.models.base import Condition
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("diffusers",)
 NEEDED = (
@@ -29,11 +30,11 @@ GENERATED = 8  # hidden states that the language model adds, where its configura
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
     """Return the fields of ``ModelInfo`` that the folder determines."""
-    pipelines.require(folder, NEEDED)
+    loading.require(folder, NEEDED)
     unet, vae, vocoder = (read_json(folder / name / "config.json") for name in ("unet", "vae", "vocoder"))
     return {
-        **latent.window(folder, unet.get("sample_size"), vae, vocoder),
-        "badge": pipelines.label(folder, "unet", pocket=pocket),
+        **latent_diffusion.window(folder, unet.get("sample_size"), vae, vocoder),
+        "badge": loading.label(folder, "unet", pocket=pocket),
         "conditions": ("text", "null", "audio"),
     }
 
@@ -48,7 +49,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM2:
         raise ModelError(
             f"{folder.name}/text_encoder_2: expected FLAN-T5, found {second!r}; speech variants are not read"
         )
-    schedule = latent.schedule(folder)
+    schedule = latent_diffusion.schedule(folder)
     kinds = {
         "unet": AudioLDM2UNet2DConditionModel,
         "vae": AutoencoderKL,
@@ -58,15 +59,15 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM2:
         "language_model": GPT2Model,
         "projection_model": AudioLDM2ProjectionModel,
     }
-    loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
     for name in ("tokenizer", "tokenizer_2"):
-        loaded[name] = pipelines.load_tokenizer(folder, name)
-    loaded["extractor"] = pipelines.load_extractor(folder, "feature_extractor")
-    spec = latent.front_end(read_json(folder / "vocoder" / "config.json"))
+        loaded[name] = loading.load_part_tokenizer(folder, name)
+    loaded["extractor"] = loading.load_extractor(folder, "feature_extractor")
+    spec = latent_diffusion.front_end(read_json(folder / "vocoder" / "config.json"))
     return AudioLDM2(loaded, schedule, spec, info)
 
 
-class AudioLDM2(latent.MelLatentModel):
+class AudioLDM2(latent_diffusion.MelLatentModel):
     """A loaded AudioLDM 2."""
 
     def _t5(self, caption: str) -> Tensor:
@@ -102,7 +103,7 @@ class AudioLDM2(latent.MelLatentModel):
         """Return the same with the audio's own CLAP embedding in the caption's place; T5 still reads the captions."""
         heard = audio_embedding(self.parts["text_encoder"], self.parts["extractor"], audio[:, 0], self.info.sample_rate)
         spoken = [""] * len(heard) if captions is None else captions
-        return latent.stack([self._continue(h, self._t5(c)) for h, c in zip(heard, spoken, strict=True)])
+        return latent_diffusion.stack([self._continue(h, self._t5(c)) for h, c in zip(heard, spoken, strict=True)])
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the UNet's output."""

@@ -5,87 +5,15 @@ The book page *Methods: models* explains both families.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from math import isclose
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.symbolic.windows import Scheme
-
 
 PADDED_SECONDS, FILLED_SECONDS = 0.24, 10.24  # AudioLDM's family and Tango heard clips of ten seconds, zero-padded
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Identity of a loaded model: everything that must be equal for two scores to be comparable.
-
-    Attributes
-    ----------
-    name : str
-        The name the user gave: a pocket name, a hub name or a local folder's name.
-    family : str
-        ``"token"`` or ``"diffusion"``.
-    revision : str
-        SHA-256 over the names and contents of the weight, configuration and tokenizer files.
-    sample_rate : int
-        Hz.
-    channels : int
-        Audio channels the model takes.
-    segment_seconds : float
-        Length of the window the model was trained on, in seconds.
-    dtype : str
-        Type of the weights as run, for example ``"float32"``.
-    device : str
-        Where it runs. Not part of the identity: see ``key``.
-    badge : str
-        ``"pocket"``, ``"tiny"`` (random or toy weights) or ``"real"``.
-    versions : dict
-        Versions of the libraries that can change a score.
-    conditions : tuple of str
-        What a diffusion or symbolic model can be conditioned on; not part of the identity.
-    mixdown : str
-        What a mono model was trained on of stereo recordings: their ``"average"``, or the ``"first"`` channel. Signals
-        are keyed by it through ``AudioSpec``.
-    scheme : Scheme, optional
-        How a symbolic model reads MIDI files (``symbolic.windows``); None for models that hear sound. Such a model has
-        no sample rate, channels or seconds: they are 0. The scheme has a key of its own.
-    calls : int
-        Network calls that one stream of a window takes; not part of the identity.
-    """
-
-    name: str
-    family: str
-    revision: str
-    sample_rate: int
-    channels: int
-    segment_seconds: float
-    dtype: str
-    device: str
-    badge: str
-    versions: dict[str, str] = field(default_factory=dict)
-    conditions: tuple[str, ...] = ()
-    mixdown: str = "average"
-    scheme: Scheme | None = None
-    calls: int = 1
-
-    @property
-    def kind(self) -> str:
-        """``"symbolic"`` for a token model that reads scores, else the family: whose frozen features an audit takes."""
-        return self.family if self.scheme is None else "symbolic"
-
-    @property
-    def pad_seconds(self) -> float:
-        """How much shorter than the window a clip may be, because training filled the rest with zeros too."""
-        filled = self.family == "diffusion" and isclose(self.segment_seconds, FILLED_SECONDS)
-        return PADDED_SECONDS if filled else 0.0
-
-    def key(self) -> dict[str, Any]:
-        """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls"}
-        return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}
 
 
 @runtime_checkable

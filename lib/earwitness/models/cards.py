@@ -15,19 +15,24 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from earwitness.errors import ModelError
+from earwitness.models import describe
+from earwitness.types import ModelInfo
+
 COMMITS = (
     "*Commit* is the hub's commit that holds the weights, as far as its history could be read (`hf download NAME "
     "--revision COMMIT`); *unknown* means that nobody here has seen it. Whatever was fetched, scores and reports are "
     "keyed by the hash of the files: keep it, and the commit with it."
 )
+UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
 BEGIN, END = "% The cards below are written by python -m earwitness.models.cards", "% End of the cards"
 
 
-class _Strict(BaseModel):
+class _StrictCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Corpus(_Strict):
+class Corpus(_StrictCard):
     """What some models were trained on, and what follows for members and non-members."""
 
     title: str
@@ -38,7 +43,7 @@ class Corpus(_Strict):
     sources: tuple[str, ...]
 
 
-class Card(_Strict):
+class ModelCard(_StrictCard):
     """One model.
 
     ``format`` is the on-disk format that is read, ``encoder`` the text encoder that goes with it, ``revision`` the
@@ -61,21 +66,21 @@ class Card(_Strict):
     sources: tuple[str, ...]
 
 
-class Cards(_Strict):
+class ModelCards(_StrictCard):
     """All of ``cards.yml``; every name that is used must be defined, and every one that is defined must be used."""
 
     sources: dict[str, str]
     corpora: dict[str, Corpus]
     nulls: dict[str, str]
     licences: dict[str, str]
-    models: tuple[Card, ...]
+    models: tuple[ModelCard, ...]
 
     @model_validator(mode="after")
-    def _names(self) -> Cards:
+    def _names(self) -> ModelCards:
         names = [card.name for card in self.models]
         if len(set(names)) < len(names):
             raise ValueError("a model has two cards")
-        held: list[Card | Corpus] = [*self.models, *self.corpora.values()]
+        held: list[ModelCard | Corpus] = [*self.models, *self.corpora.values()]
         used = {
             "corpora": {card.corpus for card in self.models},
             "nulls": {card.null_condition for card in self.models},
@@ -89,9 +94,25 @@ class Cards(_Strict):
 
 
 @cache
-def read_cards() -> Cards:
+def read_cards() -> ModelCards:
     """Return the validated cards."""
-    return Cards.model_validate(yaml.safe_load((files("earwitness") / "models" / "cards.yml").read_text()))
+    return ModelCards.model_validate(yaml.safe_load((files("earwitness") / "models" / "cards.yml").read_text()))
+
+
+def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
+    """Return a model's description, from its card alone where its files are not here and may not be fetched."""
+    try:
+        return describe(model, allow_download=allow_download), []
+    except ModelError:
+        card = next((card for card in read_cards().models if card.name == model), None)
+        if card is None or not card.channels:  # how a symbolic model reads is known from its files alone
+            raise
+    family = "diffusion" if card.format in {"diffusers", "tango"} else "token"
+    info = ModelInfo(
+        model, family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
+        conditions=("text", "null") if family == "diffusion" else (), calls=card.calls,
+    )  # fmt: skip
+    return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 
 
 def markdown() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models.mel import normalise
+from earwitness.models.latent_diffusion import normalise
 
 if TYPE_CHECKING:
     from torch import Tensor

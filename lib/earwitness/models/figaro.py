@@ -3,26 +3,216 @@
 A window of a piece takes the place of the caption: bars, positions, description and latents are computed from the piece
 that is scored. No condition was ever dropped in training, so there is no null condition and no contrast: the one stream
 is the model's own, whatever it was told. See the book pages *Methods: models* and *Methods: symbolic models*.
+
+FIGARO's files: Lightning checkpoints or safetensors, tensors only, every name and shape accounted for.
+
+A checkpoint is a torch zip archive. It is mapped with ``weights_only``, and of its content only ``state_dict`` and
+``hyper_parameters`` are looked at; nothing else that its pickle may ask for is ever built. Sizes come from the tensors
+and are compared with the hyper-parameters. The book page *Methods: models* says how the published files are laid out.
 """
 
 from __future__ import annotations
 
+import json
+import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import figaro_weights as weights
 from earwitness.models.files import read_json
-from earwitness.models.pretrained import badge
-from earwitness.models.windowed import WindowedModel, stacked
-from earwitness.symbolic.windows import FigaroScheme, Window
+from earwitness.models.loading import badge
+from earwitness.models.midi_base import WindowedModel, stacked
+from earwitness.symbolic.figaro_vocabulary import DESCRIPTION, TOKENS
+from earwitness.symbolic.windows import FigaroScheme
+from earwitness.types import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import ModelInfo
+    from earwitness.models.figaro_network import Sizes
+    from earwitness.types import ModelInfo
+
+CONFIG, WEIGHTS, VQ_VAE = "config.json", "model.safetensors", "vq-vae.safetensors"
+# Held and never used by a network that scores: tables of absolute positions, the head, the pooler, the baseline's
+# untrained cross-attention and empty encoder.
+UNUSED = re.compile(
+    r"transformer\.(encoder|decoder\.bert)\.embeddings\.(word_embeddings\.weight|position_embeddings\.weight|position_ids)"
+    r"|transformer\.encoder\.pooler\.dense\.(weight|bias)"
+    r"|transformer\.decoder\.cls\.predictions\.(bias|transform\.(dense|LayerNorm)\.(weight|bias)|decoder\.(weight|bias))"
+)
+UNUSED_BY_BASELINE = re.compile(
+    r"transformer\.encoder\.embeddings\..*|transformer\.decoder\.bert\.encoder\.layer\.\d+\.crossattention\..*"
+)
+UNUSED_OF_VQ_VAE = re.compile(
+    r"(transformer\.)?(encoder|decoder)\..*|out_layer\.weight|unpooling\.weight|attention_proj\.(weight|bias)"
+    r"|vq_embed\.cluster_(size|sum)"
+)
+OPTIONS = ("instruments", "chords", "meta")
+BLOCK = "transformer.decoder.bert.encoder.layer"
+ENCODER = "transformer.encoder.encoder.layer"
+CONVERT = "convert it once where it was trained: torch.save({'state_dict': ..., 'hyper_parameters': dict(...)})"
+
+
+def find(folder: Path) -> tuple[Path, Path | None]:
+    """Return the files of the network and of its VQ-VAE, if there is one.
+
+    Raises
+    ------
+    ModelError
+        No weights, or more than one network.
+    """
+    if (folder / WEIGHTS).is_file():
+        beside = folder / VQ_VAE
+        return folder / WEIGHTS, beside if beside.is_file() else None
+    files = sorted(folder.glob("*.ckpt"))
+    kinds = {path: "pooling.weight" in read(path)[0] for path in files}
+    networks, encoders = ([p for p in files if kinds[p] is is_encoder] for is_encoder in (False, True))
+    if len(networks) != 1 or len(encoders) > 1:
+        names = ", ".join(p.name for p in files) or "none"
+        raise ModelError(
+            f"{folder.name}: expected one FIGARO checkpoint (and its VQ-VAE, if it has one), found {names}"
+        )
+    return networks[0], encoders[0] if encoders else None
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Map a file's tensors, and return the hyper-parameters that stand beside them.
+
+    Raises
+    ------
+    ModelError
+        Damaged files, and pickles that ask for more than tensors and plain values.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        if path.suffix == ".safetensors":
+            config = read_json(path.parent / CONFIG) if path.name == WEIGHTS else {}
+            return load_file(path), config
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = asked[1] if asked else "something else"
+        reason = f"a pickle that asks for {what}; only tensors and plain values are read: {CONVERT}"
+        raise ModelError(f"{where}: {reason}") from None
+    except (RuntimeError, ValueError, EOFError, OSError, SafetensorError) as error:
+        raise ModelError(f"{where}: damaged ({str(error).splitlines()[0][:120]}); fetch it again") from None
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(t, torch.Tensor) and t.layout is torch.strided for name, t in state.items()
+    ):
+        raise ModelError(f"{where}: expected a Lightning checkpoint (state_dict of dense tensors), found none")
+    claimed = {t.data_ptr(): t.numel() * t.element_size() for t in state.values()}  # a VQ-VAE names tensors twice
+    if sum(claimed.values()) > path.stat().st_size:
+        raise ModelError(f"{where}: its tensors claim more bytes than the file holds; fetch it again")
+    hyper = content.get("hyper_parameters")
+    return state, dict(hyper) if isinstance(hyper, dict) else {}
+
+
+def sizes_of(state: dict[str, Tensor], hyper: dict[str, Any], where: str) -> Sizes:
+    """Return what the tensors say of the network; the hyper-parameters must not say otherwise.
+
+    Raises
+    ------
+    ModelError
+        Tensors that describe no FIGARO, or that contradict the hyper-parameters.
+    """
+    from earwitness.models.figaro_network import Sizes
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    first = f"{BLOCK}.0."
+    try:
+        vocabulary, width = shapes["in_layer.weight"]
+        rows, head = shapes[f"{first}attention.self.distance_embedding.weight"]
+        described, latent, joined = (f"{name}.weight" in shapes for name in ("desc_in", "latent_in", "desc_proj"))
+        flavour = "both" if joined else "description" if described else "latent" if latent else "none"
+        sizes = Sizes(
+            width=width,
+            heads=width // head,
+            feed_forward=shapes[f"{first}intermediate.dense.weight"][0],
+            encoder_layers=_layers(shapes, ENCODER),
+            decoder_layers=_layers(shapes, BLOCK),
+            positions=(rows + 1) // 2,
+            bars=shapes["bar_embedding.weight"][0],
+            places=shapes["pos_embedding.weight"][0],
+            latent=shapes["latent_in.weight"][1] if latent else 0,
+            relative_cross=f"{first}crossattention.self.distance_embedding.weight" in shapes and flavour != "none",
+            flavour=flavour,
+        )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise ModelError(f"{where}: its tensors are not a FIGARO's ({type(error).__name__}: {error})") from None
+    if vocabulary != len(TOKENS) or (described and shapes["desc_in.weight"][0] != len(DESCRIPTION)):
+        raise ModelError(
+            f"{where}: {vocabulary} tokens; FIGARO's vocabularies have {len(TOKENS)} and {len(DESCRIPTION)}"
+        )
+    if sizes.positions < sizes.bars - 1:
+        raise ModelError(f"{where}: distance tables for {sizes.positions} positions, a window of {sizes.bars - 1}")
+    told = {
+        "d_model": width, "context_size": sizes.bars - 1, "encoder_layers": sizes.encoder_layers,
+        "decoder_layers": sizes.decoder_layers, "intermediate_size": sizes.feed_forward,
+        "num_attention_heads": sizes.heads, "description_flavor": flavour,
+    }  # fmt: skip
+    if latent:
+        told["d_latent"] = sizes.latent
+    if flavour == "none":
+        told.pop("encoder_layers")
+    for name, found in told.items():
+        if name in hyper and hyper[name] != found:
+            raise ModelError(f"{where}: {name} is {hyper[name]!r} in its hyper-parameters and {found!r} in its tensors")
+    return sizes
+
+
+def _layers(shapes: dict[str, Any], prefix: str) -> int:
+    """Return the number of layers under a prefix; they must be numbered without a gap."""
+    found = {int(m[1]) for name in shapes if (m := re.match(rf"{re.escape(prefix)}\.(\d{{1,6}})\.", name))}
+    if found != set(range(len(found))):
+        raise ValueError(f"layers {sorted(found)} of {prefix}")
+    return len(found)
+
+
+def dropped_of(hyper: dict[str, Any], where: str) -> frozenset[str]:
+    """Return what the model's descriptions lack, from ``description_options``.
+
+    Raises
+    ------
+    ModelError
+        Options that are not three booleans.
+    """
+    options = hyper.get("description_options") or {}
+    if not isinstance(options, dict) or not all(
+        key in OPTIONS and isinstance(value, bool) for key, value in options.items()
+    ):
+        raise ModelError(f"{where}: description_options is {json.dumps(options, default=str)[:80]}; expected {OPTIONS}")
+    return frozenset(key for key, value in options.items() if not value)
+
+
+def fill(network: Any, state: dict[str, Tensor], unused: list[re.Pattern[str]], where: str) -> Any:
+    """Give a network on the meta device its weights, as float32 for scoring, without gradients.
+
+    Raises
+    ------
+    ModelError
+        A tensor that lacks, has another shape, or belongs to nothing.
+    """
+    wanted = network.state_dict()
+    for name in wanted:
+        if name not in state:
+            raise ModelError(f"{where}: the weights lack {name}; fetch them again")
+        if state[name].shape != wanted[name].shape:
+            expected = tuple(wanted[name].shape)
+            raise ModelError(f"{where}: tensor {name} has shape {tuple(state[name].shape)}, expected {expected}")
+    for name in state:
+        if name not in wanted and not any(pattern.fullmatch(name) for pattern in unused):
+            raise ModelError(f"{where}: holds {name!r}, which is no part of FIGARO; nothing is loaded by halves")
+    network.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
 
 LIBRARIES = ("pretty_midi", "mido")
 CACHED_PIECES = 64  # latents are those of a whole piece: its windows share them
@@ -31,10 +221,10 @@ HALVES = ("description", "latent")  # of the condition of flavour both
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
     """Return the fields of ``ModelInfo`` that a FIGARO folder determines; no network is built."""
-    path, encoder = weights.find(folder)
-    state, hyper = weights.read(path)
+    path, encoder = find(folder)
+    state, hyper = read(path)
     where = f"{folder.name}/{path.name}"
-    sizes = weights.sizes_of(state, hyper, where)
+    sizes = sizes_of(state, hyper, where)
     if sizes.latent and encoder is None:
         raise ModelError(f"{folder.name}: flavour {sizes.flavour} needs its VQ-VAE; put that file beside it")
     return {
@@ -44,7 +234,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "segment_seconds": 0.0,
         "badge": badge(sum(tensor.numel() for tensor in state.values()), pocket=pocket),
         "conditions": {"none": (), "both": HALVES}.get(sizes.flavour, (sizes.flavour,)),
-        "scheme": FigaroScheme(sizes.bars - 1, weights.dropped_of(hyper, where)),
+        "scheme": FigaroScheme(sizes.bars - 1, dropped_of(hyper, where)),
     }
 
 
@@ -54,18 +244,18 @@ def load(folder: Path, info: ModelInfo) -> FigaroModel:
 
     from earwitness.models.figaro_network import FigaroNetwork
 
-    path, beside = weights.find(folder)
+    path, beside = find(folder)
     where = f"{folder.name}/{path.name}"
-    state, hyper = weights.read(path)
-    sizes = weights.sizes_of(state, hyper, where)
+    state, hyper = read(path)
+    sizes = sizes_of(state, hyper, where)
     with torch.device("meta"):
         network = FigaroNetwork(sizes)
-    unused = [weights.UNUSED, *([weights.UNUSED_BY_BASELINE] if sizes.flavour == "none" else [])]
-    weights.fill(network, state, unused, where)
-    options = read_json(folder / weights.CONFIG) if (folder / weights.CONFIG).is_file() else {}
+    unused = [UNUSED, *([UNUSED_BY_BASELINE] if sizes.flavour == "none" else [])]
+    fill(network, state, unused, where)
+    options = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     hide = options.get("hide_bar_tokens", False)
     if not isinstance(hide, bool):
-        raise ModelError(f"{folder.name}/{weights.CONFIG}: hide_bar_tokens is {hide!r}; expected true or false")
+        raise ModelError(f"{folder.name}/{CONFIG}: hide_bar_tokens is {hide!r}; expected true or false")
     encoder = _bar_encoder(beside, sizes.latent, hide=hide) if beside and sizes.latent else None
     dtype = getattr(torch, info.dtype)
     return FigaroModel(network.to(info.device, dtype), encoder and encoder.to(info.device), info)
@@ -78,14 +268,14 @@ def _bar_encoder(path: Path, latent: int, *, hide: bool) -> Any:
     from earwitness.models.figaro_network import HEADS_OF_VQ_VAE, BarEncoder, Sizes
 
     where = f"{path.parent.name}/{path.name}"
-    state, _ = weights.read(path)
+    state, _ = read(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    first = f"{weights.ENCODER}.0."
+    first = f"{ENCODER}.0."
     try:
         made, width = shapes["pooling.weight"]
         codes, columns = shapes["vq_embed.embedding"]
         rows, head = shapes[f"{first}attention.self.distance_embedding.weight"]
-        layers = weights._layers(shapes, weights.ENCODER)
+        layers = _layers(shapes, ENCODER)
         sizes = Sizes(
             width=width, heads=HEADS_OF_VQ_VAE, feed_forward=shapes[f"{first}intermediate.dense.weight"][0],
             encoder_layers=layers, decoder_layers=0, positions=(rows + 1) // 2, latent=made,
@@ -96,7 +286,7 @@ def _bar_encoder(path: Path, latent: int, *, hide: bool) -> Any:
         raise ModelError(f"{where}: latents of {made} in groups of {columns}; the network beside it takes {latent}")
     with torch.device("meta"):
         encoder = BarEncoder(sizes, codes, columns, hide_bars=hide)
-    return weights.fill(encoder, state, [weights.UNUSED, weights.UNUSED_OF_VQ_VAE], where)
+    return fill(encoder, state, [UNUSED, UNUSED_OF_VQ_VAE], where)
 
 
 class FigaroModel(WindowedModel):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earwitness.symbolic.vocabulary import BEGIN, DESCRIPTION, MASK, MAX_BARS, TOKENS
+from earwitness.symbolic.figaro_vocabulary import BEGIN, DESCRIPTION, MASK, MAX_BARS, TOKENS
 
 FLAVOURS = ("none", "description", "latent", "both")
 HEADS_OF_VQ_VAE = 8  # fixed in its class

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.errors import ModelError, nearest
-from earwitness.paths import reason_of
+from earwitness.util import reason_of
 
 CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
 TANGO_CONFIG = "main_config.json"  # the layout of Tango's authors, and the pickled tensors that go with it

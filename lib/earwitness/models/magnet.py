@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 from earwitness.errors import ModelError
 from earwitness.models import audiocraft
 from earwitness.models.audiocraft import LIBRARIES, AudiocraftModel, build, parts
-from earwitness.models.checkpoint import read_config
+from earwitness.models.audiocraft_files import read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import ModelInfo
+    from earwitness.types import ModelInfo
 
 __all__ = ["LIBRARIES", "MagnetModel", "describe", "hidden", "load", "parts"]
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.manifest import file_hash
 from earwitness.models.files import read_json
-from earwitness.models.pretrained import badge, headers, load_pretrained
-from earwitness.models.windowed import WindowedModel
-from earwitness.symbolic.miditok_scheme import FILE, MiditokScheme, is_miditok, tokenizer_of
-from earwitness.symbolic.windows import Window
+from earwitness.models.loading import badge, headers, load_pretrained
+from earwitness.models.midi_base import WindowedModel
+from earwitness.symbolic.miditok import FILE, MiditokScheme, is_miditok, tokenizer_of
+from earwitness.types import Window
+from earwitness.util import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import ModelInfo
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("miditok", "symusic", "tokenizers", "pretty_midi")
 CLASSES = {

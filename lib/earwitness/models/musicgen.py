@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models.base import ModelInfo
+from earwitness.models.delay_pattern import aligned, check_channels, delayed, score_by_length
 from earwitness.models.files import read_json
-from earwitness.models.pretrained import badge, headers, load_pretrained, load_tokenizer, quiet
-from earwitness.models.scoring import aligned, check_channels, delayed, score_by_length
+from earwitness.models.loading import badge, headers, load_pretrained, load_tokenizer, quiet
+from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
     import torch

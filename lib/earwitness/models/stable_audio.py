@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import pipelines
+from earwitness.models import loading
 from earwitness.models.files import read_json
-from earwitness.models.latent import LatentModel, schedule
+from earwitness.models.latent_diffusion import LatentModel, schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import Condition, ModelInfo
-    from earwitness.models.schedule import Schedule
+    from earwitness.models.base import Condition
+    from earwitness.models.latent_diffusion import Schedule
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("diffusers",)
 NEEDED = ("transformer", "vae", "text_encoder", "tokenizer", "projection_model", "scheduler")
@@ -28,7 +29,7 @@ NEEDED = ("transformer", "vae", "text_encoder", "tokenizer", "projection_model",
 
 def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str, Any]:
     """Return the fields of ``ModelInfo`` that the folder determines."""
-    pipelines.require(folder, NEEDED)
+    loading.require(folder, NEEDED)
     network, vae = (read_json(folder / name / "config.json") for name in ("transformer", "vae"))
     try:
         rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
@@ -45,7 +46,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "sample_rate": rate,
         "channels": channels,
         "segment_seconds": frames * hop / rate,
-        "badge": pipelines.label(folder, "transformer", pocket=pocket),
+        "badge": loading.label(folder, "transformer", pocket=pocket),
         "conditions": ("text", "null"),
     }
 
@@ -63,8 +64,8 @@ def load(folder: Path, info: ModelInfo) -> StableAudio:
         "projection_model": StableAudioProjectionModel,
     }
     found = schedule(folder)
-    loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
+    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
     return StableAudio(loaded, found, info)
 
 

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import latent, pipelines
+from earwitness.models import latent_diffusion, loading
 from earwitness.models.files import PIPELINE, TANGO_WEIGHTS, read_json
-from earwitness.models.mel import MelSpec, mel_matrix
-from earwitness.models.pretrained import badge
+from earwitness.models.latent_diffusion import MelSpec, mel_matrix
+from earwitness.models.loading import badge
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.base import Condition, ModelInfo
+    from earwitness.models.base import Condition
+    from earwitness.types import ModelInfo
 
 LIBRARIES = ("diffusers",)
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -41,16 +42,16 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     """Return the fields of ``ModelInfo`` that the folder determines."""
     native = _is_native(folder)
     if native:
-        pipelines.require(folder, NATIVE, ELSEWHERE)
+        loading.require(folder, NATIVE, ELSEWHERE)
     else:
-        pipelines.require(folder, NEEDED)
+        loading.require(folder, NEEDED)
     return {
         "family": "diffusion",
         "sample_rate": SPEC.sample_rate,
         "channels": 1,
         "mixdown": "first",
         "segment_seconds": SECONDS,
-        "badge": badge(_size(folder), pocket=pocket) if native else pipelines.label(folder, "unet", pocket=pocket),
+        "badge": badge(_size(folder), pocket=pocket) if native else loading.label(folder, "unet", pocket=pocket),
         "conditions": ("text", "null"),
     }
 
@@ -90,14 +91,14 @@ def load(folder: Path, info: ModelInfo) -> Tango:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import SpeechT5HifiGan, T5EncoderModel
 
-    schedule = latent.schedule(folder)
+    schedule = latent_diffusion.schedule(folder)
     if _is_native(folder):
         loaded = _native(folder, info.dtype)
     else:
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": T5EncoderModel}
         kinds |= {"vocoder": SpeechT5HifiGan} if (folder / "vocoder").is_dir() else {}
-        loaded = {name: pipelines.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = pipelines.load_tokenizer(folder, "tokenizer")
+        loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
     return Tango(loaded, schedule, SPEC, info)
 
 
@@ -107,12 +108,12 @@ def _native(folder: Path, dtype: str) -> dict[str, Any]:
     from diffusers import UNet2DConditionModel
     from transformers import T5Config, T5EncoderModel
 
-    pipelines.quiet()
+    loading.quiet_diffusers()
     main = read_json(folder / "main_config.json")
     if main.get("unet_model_name"):
         raise ModelError(f"{folder.name}: built on {main['unet_model_name']!r}; only Tango's own UNet is read")
     _check_front_end(folder)
-    unet = pipelines.skeleton(UNet2DConditionModel, read_json(folder / "unet" / "config.json"), folder / "unet")
+    unet = loading.skeleton(UNet2DConditionModel, read_json(folder / "unet" / "config.json"), folder / "unet")
     with torch.device("meta"):
         text = T5EncoderModel(T5Config.from_dict(read_json(folder / "text_encoder" / "config.json")))
     weights = _unpickled(folder, MAIN)
@@ -131,7 +132,7 @@ def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _fill(network: Any, weights: dict[str, Tensor], where: str) -> None:
     """Give a network on the meta device its weights; every one must be there and fit."""
-    pipelines.check_fit(network, {name: tuple(value.shape) for name, value in weights.items()}, where)
+    loading.check_fit(network, {name: tuple(value.shape) for name, value in weights.items()}, where)
     network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
 
 
@@ -156,7 +157,7 @@ def _autoencoder(folder: Path) -> Any:
         }
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder.name}/vae_config.json: lacks {error}; fetch the file again") from None
-    vae = pipelines.skeleton(AutoencoderKL, arguments, folder / "vae_config.json")
+    vae = loading.skeleton(AutoencoderKL, arguments, folder / "vae_config.json")
     weights = {name: value for name, value in _unpickled(folder, VAE).items() if not name.startswith("vocoder.")}
     _fill(vae, convert_ldm_vae_checkpoint(weights, arguments), f"{folder.name}/{VAE}")
     return vae
@@ -179,7 +180,7 @@ def _check_front_end(folder: Path) -> None:
         raise ModelError(f"{folder.name}/{STFT}: its mel matrix differs from the published front end's")
 
 
-class Tango(latent.MelLatentModel):
+class Tango(latent_diffusion.MelLatentModel):
     """A loaded Tango or Tango 2."""
 
     def read(self, caption: str | None) -> Condition:

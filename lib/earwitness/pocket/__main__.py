@@ -1,4 +1,4 @@
-"""``python -m earwitness.pocket``: build the pocket world again from nothing."""
+"""``python -m earwitness.pocket``: build the pocket corpus again; its models: ``python -m earwitness_build``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from earwitness.errors import EarwitnessError
-from earwitness.paths import project_root
+from earwitness.util import project_root
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus and its models again.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus again.")
 
 
 @app.command()
@@ -35,25 +35,6 @@ def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = N
         beside = target.with_name(f"{target.stem}-{name}.csv")
         beside.write_text(manifest_csv(entries))
         typer.echo(beside)
-
-
-@app.command()
-def train(only: Annotated[str | None, typer.Option(help="one model, for example musicgen-a")] = None) -> None:
-    """Train the pocket models and save them as package data."""
-    from earwitness.pocket import train as token
-    from earwitness.pocket import train_figaro as symbolic
-    from earwitness.pocket import train_ldm as diffusion
-
-    families = (
-        (token.TARGETS, token.train_all),
-        (diffusion.TWINS, diffusion.train_twins),
-        (symbolic.TWINS, symbolic.train_twins),
-    )
-    wanted = {m.name for m in token.pick([m for models, _ in families for m in models], only)}
-    for models, run in families:
-        if wanted & {m.name for m in models}:
-            for folder in run(only=only):
-                typer.echo(folder)
 
 
 if __name__ == "__main__":

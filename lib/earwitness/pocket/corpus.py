@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from earwitness.paths import results_dir
 from earwitness.pocket import composer, midi, render, style
+from earwitness.util import results_dir
 
 SEED = 20251209
 VERSION = 1  # raise it when a note or a sound changes: audio of another version is rendered anew
@@ -42,7 +42,7 @@ _ARTIST_LOT, _SPLIT_LOT, _FORMAT_LOT, _CAPTION = 10, 11, 12, 13  # seed streams,
 
 
 @dataclass(frozen=True)
-class Entry:
+class PlannedTrack:
     """A row of the corpus before its notes are written: the artist, the track's number, its lot, file and caption."""
 
     artist: style.Style
@@ -79,7 +79,7 @@ def trained_artists() -> tuple[str, ...]:
     return tuple(artists()[i].name for i in sorted(chosen))
 
 
-def plan() -> list[Entry]:
+def plan() -> list[PlannedTrack]:
     """Return the whole corpus, artist by artist, track by track: 12 x 60 + 20 x 40 entries."""
     entries = []
     for artist in artists():
@@ -97,23 +97,23 @@ def plan() -> list[Entry]:
         for number in range(n_tracks):
             path = f"{artist.slug}/{artist.slug}-{number:02d}.{formats[number]}"
             words = style.caption(artist, np.random.default_rng([SEED, _CAPTION, artist.index, number]))
-            entries.append(Entry(artist, number, str(lot[number]), path, words))
+            entries.append(PlannedTrack(artist, number, str(lot[number]), path, words))
     return entries
 
 
-def ladder_plan() -> list[Entry]:
+def ladder_plan() -> list[PlannedTrack]:
     """Return the trained artists' part of the corpus with split a cut into nested pieces, see ``LADDER``."""
     pieces = {e.artist.name: iter([name for name, size in LADDER.items() for _ in range(size)]) for e in plan()}
     trained = [e for e in plan() if e.split in TRAINED_SPLITS]
     return [replace(e, split=next(pieces[e.artist.name])) if e.split == "a" else e for e in trained]
 
 
-def midi_plan() -> list[Entry]:
+def midi_plan() -> list[PlannedTrack]:
     """Return the whole corpus with the paths of its MIDI files: ``data_manifests/pocket-midi.csv``."""
     return [replace(e, path=e.midi) for e in plan()]
 
 
-def manifest_csv(entries: list[Entry] | None = None) -> str:
+def manifest_csv(entries: list[PlannedTrack] | None = None) -> str:
     """Return a manifest of ``entries`` as text: by default all of them, ``data_manifests/pocket.csv``.
 
     ``sha256`` is empty: files are rendered on the reader's machine and encoders differ. ``notes_sha256`` is the same
@@ -164,14 +164,14 @@ def ensure_corpus(root: Path | None = None) -> Path:
     return root
 
 
-def _complete(root: Path, entries: list[Entry]) -> bool:
+def _complete(root: Path, entries: list[PlannedTrack]) -> bool:
     stamp = root / "version.txt"
     if not stamp.is_file() or stamp.read_text() != str(VERSION) or not (root / "sha256.csv").is_file():
         return False
     return all((root / path).is_file() for e in entries for path in (e.path, e.midi))
 
 
-def _render_all(root: Path, entries: list[Entry]) -> None:
+def _render_all(root: Path, entries: list[PlannedTrack]) -> None:
     from joblib import Parallel, delayed
 
     stamp, hashes = root / "version.txt", root / "sha256.csv"
@@ -191,7 +191,7 @@ def _render_all(root: Path, entries: list[Entry]) -> None:
     _write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))
 
 
-def _render_file(root: Path, entries: list[Entry]) -> None:
+def _render_file(root: Path, entries: list[PlannedTrack]) -> None:
     """Render what is missing of a few pieces, each file under a temporary name that is then renamed."""
     for e in entries:
         piece, target = e.piece(), root / e.path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earwitness.symbolic.vocabulary import ROOTS
+from earwitness.symbolic.figaro_vocabulary import ROOTS
 
 if TYPE_CHECKING:
     import pretty_midi

@@ -12,8 +12,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earwitness.audio import SCORES, FileInfo
 from earwitness.errors import AudioError
+from earwitness.types import SCORES, FileInfo
 
 if TYPE_CHECKING:
     import pretty_midi

@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from earwitness.symbolic.score import CHORD, TEMPO, Bar, Item, Score
-from earwitness.symbolic.vocabulary import DRUM, ROOTS
+from earwitness.symbolic.figaro_tokens import CHORD, TEMPO, Bar, Item, Score
+from earwitness.symbolic.figaro_vocabulary import DRUM, ROOTS
 
 SEMITONES = 1
 VELOCITY = 8  # two bins

@@ -12,94 +12,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earwitness.audio import Segment
 from earwitness.errors import AudioError
+from earwitness.symbolic import figaro_vocabulary as v
 from earwitness.symbolic import midi
-from earwitness.symbolic import vocabulary as v
-from earwitness.symbolic.description import description_of
-from earwitness.symbolic.score import Score, score_of
-from earwitness.symbolic.tokens import GROUPS, Tokens, tokens_of
+from earwitness.symbolic.figaro_tokens import GROUPS, Score, Tokens, description_of, score_of, tokens_of
+from earwitness.types import Scheme, Segment, Window
 
 VERSION = 1  # raise it when a token, an id or a window changes: stored signals are keyed by it
 CONTEXT = 256
 MAX_UNKNOWN = 0.01  # share of a piece's tokens that may lie outside the vocabulary
 MAX_POSITION = 512  # pieces with a higher one are skipped in training
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """What a model is given of a piece: ``tokens`` ``[W + 1]``, of which all but the last are inputs.
-
-    Attributes
-    ----------
-    index, start : int
-        Number of the window, and of its first token in the piece.
-    tokens : ndarray
-        ``[W + 1]``; labels are ``tokens[1:]``.
-    groups, notes : ndarray
-        ``[W]``, of the labels: index into the scheme's groups (-1: not scored), and into the score's notes (-1: none).
-    inputs : dict of ndarray
-        What else the network reads beside the tokens, by name; FIGARO: ``bars`` and ``positions`` of the inputs,
-        ``description`` and ``description_bars``, each ``[W]``.
-    bar_tokens : tuple of ndarray
-        Each bar's tokens from ``<bos>`` to ``<eos>``, for models that read them through an encoder of their own.
-    score : Any
-        The piece, in the scheme's own form; neighbours are made from it.
-    """
-
-    index: int
-    start: int
-    tokens: NDArray[np.int32]
-    groups: NDArray[np.int8]
-    notes: NDArray[np.int32]
-    inputs: dict[str, NDArray[np.int32]] = field(default_factory=dict)
-    bar_tokens: tuple[NDArray[np.int32], ...] = ()
-    score: Any = None
-
-    @property
-    def start_s(self) -> float:
-        """Where the first note of the window starts, in seconds from the start of the piece; 0 without one."""
-        held = self.notes[self.notes >= 0]
-        return float(self.score.notes["start_s"][held[0]]) if len(held) else 0.0
-
-
-class Scheme(Protocol):
-    """How a family of models reads a MIDI file."""
-
-    @property
-    def name(self) -> str:
-        """The scheme's own."""
-        ...
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What is scored, a row each: groups of tokens."""
-        ...
-
-    def key(self) -> dict[str, Any]:
-        """Return what stored signals are keyed by."""
-        ...
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it, its ``name`` too."""
-        ...
-
-    def read(self, path: Path) -> Any:
-        """Return a file in the scheme's own form."""
-        ...
-
-    def windows(self, score: Any) -> list[Window]:
-        """Return the whole windows of a piece, in order; they do not overlap."""
-        ...
-
-    def neighbours(self, kind: str, score: Any) -> list[Any]:
-        """Return a piece's neighbours of one kind, in its own form."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -217,7 +144,7 @@ class SymbolicSpec:
         if given["name"] == "figaro":
             scheme = FigaroScheme(given["window"], frozenset(given["dropped"]))
         else:
-            from earwitness.symbolic.miditok_scheme import MiditokScheme
+            from earwitness.symbolic.miditok import MiditokScheme
 
             scheme = MiditokScheme.from_plain(given)
         return cls(scheme, fields["seed"], fields["max_segments"])

@@ -1,0 +1,301 @@
+"""What an audit was given, before any model is loaded: files, copies, imbalances, and what is left out and why.
+
+Rules: a recording that cannot be decoded, or is shorter than one segment, is left out. Copies of one recording on both
+sides are left out on both; of copies on one side the first stays. Where works are compared in pairs, versions of a work
+on both sides are meant to be alike and stay, unless they are one file. Everything left out is listed with its reason.
+The book page *Audit your own* shows it.
+
+In what the two sides of a comparison differ before any model is asked.
+
+Whatever differs between suspects and held-out can be mistaken for membership. These are warnings to mend what can be
+mended; the decision is the blind gate's. The book page *Methods: audio preparation* lists the traps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.stats import fisher_exact, mannwhitneyu
+
+from earwitness.audit import request
+from earwitness.data import decode_pool, fingerprint
+from earwitness.data.audio import spec_of
+from earwitness.data.fingerprint import Words
+from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
+from earwitness.errors import InputError, ManifestError
+from earwitness.models.cards import identity
+from earwitness.types import Track
+from earwitness.util import project_root, reason_of, write_csv
+
+LEVEL = 0.05  # of each comparison: a warning, not a verdict, so none is corrected for the others
+NUMBERS = {
+    "duration_s": ("length", "{:.1f} s"),
+    "notes": ("number of notes", "{:.0f}"),
+    "level_dbfs": ("loudness", "{:.1f} dBFS"),
+    "bandwidth_hz": ("bandwidth", "{:.0f} Hz"),
+    "year": ("release date", "{:.1f}"),
+}
+KINDS = {"format": "format", "codec": "codec", "sample_rate": "sample rate (Hz)", "channels": "channels"}
+SIDES = {"suspect": "suspects", "held_out": "held-out", "member": "members", "nonmember": "non-members"}
+
+
+def sentences(files: pd.DataFrame) -> tuple[str, ...]:
+    """Name every property in which the roles of usable files differ, with both values.
+
+    Parameters
+    ----------
+    files : pandas.DataFrame
+        Columns ``role`` and those of ``NUMBERS`` and ``KINDS``; rows of usable recordings.
+
+    Returns
+    -------
+    tuple of str
+        Empty if there are not two roles, or nothing differs (Mann-Whitney for numbers, Fisher's exact test for
+        each kind, times the number of kinds).
+    """
+    roles = [role for role in SIDES if (files["role"] == role).any()]
+    if len(roles) != 2:
+        return ()
+    sides = [files[files["role"] == role] for role in roles]
+    names = [SIDES[role] for role in roles]
+    found = []
+    for column, (title, unit) in NUMBERS.items():
+        if column not in files:
+            continue
+        a, b = (pd.to_numeric(side[column], errors="coerce").dropna() for side in sides)
+        if column == "year" and bool(len(a)) != bool(len(b)):
+            found.append(f"release date: known for {names[0] if len(a) else names[1]} only")
+        if len(a) and len(b) and mannwhitneyu(a, b).pvalue <= LEVEL:
+            values = (unit.format(side.median()) for side in (a, b))
+            found.append(f"{title}: median " + ", ".join(f"{v} ({n})" for v, n in zip(values, names, strict=True)))
+    for column, title in KINDS.items():
+        counts = [side[column].astype(str).value_counts() for side in sides]
+        kinds = sorted(set(counts[0].index) | set(counts[1].index))
+        p_values = [
+            fisher_exact(np.array([[c.get(kind, 0), c.sum() - c.get(kind, 0)] for c in counts])).pvalue
+            for kind in kinds
+        ]
+        if len(kinds) > 1 and min(p_values) * len(kinds) <= LEVEL:
+            found.append(
+                f"{title}: "
+                + "; ".join(
+                    f"{name} " + ", ".join(f"{kind} {c[kind]}" for kind in kinds if kind in c)
+                    for name, c in zip(names, counts, strict=True)
+                )
+            )
+    return tuple(found)
+
+
+def years(released: pd.Series) -> pd.Series:
+    """Return release dates (``2024``, ``2024-05``, ``2024-05-17``) as years with a fraction; NaN where unreadable."""
+    parts = released.astype(str).str.extract(r"^\s*(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?").astype(float)
+    return parts[0] + (parts[1].fillna(7) - 1) / 12 + (parts[2].fillna(15) - 1) / 365
+
+
+FILE_COLUMNS = (
+    "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
+    "notes", "sha256", "segments", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was found before any model is loaded.
+
+    Attributes
+    ----------
+    tracks : tuple of Track
+        Usable; copies left out by the rules above. ``sha256`` and ``duration_s`` are filled in.
+    files : pandas.DataFrame
+        One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
+        bandwidth_hz, notes, sha256, segments, reason`` (empty where usable).
+    duplicates : pandas.DataFrame
+        ``track_id, other_id, role, other_role, similarity, offset_s, twins``; ``twins``: compared as a pair.
+    imbalances : tuple of str
+        Sentences: in what the roles differ.
+    exclusions : pandas.DataFrame
+        ``track_id, role, reason``, one row per recording left out.
+    straddling : tuple of str
+        Works with takes in both roles: only the paired test may compare them.
+    prints : dict
+        ``track_id`` -> fingerprint of every usable track.
+    scores : bool
+        The model reads scores, so these are scores.
+    passed_over, root
+        As in ``Found``.
+    """
+
+    tracks: tuple[Track, ...]
+    files: pd.DataFrame
+    duplicates: pd.DataFrame
+    imbalances: tuple[str, ...]
+    exclusions: pd.DataFrame
+    straddling: tuple[str, ...] = ()
+    prints: dict[str, Words] = field(default_factory=dict, repr=False)
+    scores: bool = False
+    passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
+    root: Path = Path()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of usable tracks per role."""
+        return dict(Counter(track.role for track in self.tracks))
+
+
+def examine(
+    tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None, pairs: str | None = None
+) -> Intake:
+    """Open every recording in a worker process and say what can be used, without loading the model.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        From ``gather``, ``read_manifest`` or ``read_folders``.
+    model : str
+        Its window decides how many segments a recording gives; only its configuration is read.
+    workers : int
+        Processes that decode at a time.
+    found : Found, optional
+        From ``gather``: what was refused or passed over is then listed too.
+    pairs : str, optional
+        ``work``: works are compared in pairs.
+
+    Raises
+    ------
+    InputError
+        No track at all; an unknown pairing, or pairs that cannot be compared (see :mod:`earwitness.audit.request`).
+    ModelError
+        As ``models.describe``.
+    """
+    request.known(pairs)
+    if not tracks and (found is None or found.refused.empty):
+        raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
+    if pairs is not None:
+        request.refuse_none(tracks)
+    info, _ = identity(model, allow_download=False)
+    spec = spec_of(info)
+    answers = decode_pool.inspect([track.path for track in tracks], spec, workers=workers)
+    for track, answer in zip(tracks, answers, strict=True):
+        if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:
+            answer["reason"] = "its bytes differ from the manifest's sha256; restore the file or its hash"
+    told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}
+    usable = {track.track_id: track for track in tracks if not told[track.track_id]["reason"]}
+    scores = info.scheme is not None
+    copies = fingerprint.duplicates(
+        list(usable.values()), {name: told[name]["words"] for name in usable}, scores=scores
+    )
+    alike = [_twins(usable[a], usable[b], told) for a, b in zip(copies["track_id"], copies["other_id"], strict=True)]
+    copies["twins"] = np.array(alike, dtype=bool) & (pairs is not None)
+    others = copies[~copies["twins"]]
+    for name, reason in _copies(list(usable.values()), others, "piece" if scores else "recording").items():
+        told[name]["reason"] = reason
+        del usable[name]
+    if pairs is not None:
+        request.refuse_ambiguous(list(usable.values()))
+    rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
+    refused = found.refused if found else pd.DataFrame(columns=EXCLUSION_COLUMNS)
+    files = pd.concat([pd.DataFrame(rows), refused], ignore_index=True).reindex(columns=list(FILE_COLUMNS))
+    kept = tuple(
+        replace(track, sha256=told[name]["sha256"], duration_s=told[name]["duration_s"])
+        for name, track in usable.items()
+    )
+    released = pd.Series({track.track_id: track.released for track in kept}, dtype=str)
+    compared = files.set_index("track_id").loc[released.index].assign(year=years(released))
+    works = {
+        role: {track.work for track in kept if track.work and track.role == role} for role in {t.role for t in kept}
+    }
+    return Intake(
+        tracks=kept,
+        files=files,
+        duplicates=copies,
+        imbalances=sentences(compared),
+        exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
+        straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
+        prints={name: told[name]["words"] for name in usable},
+        scores=scores,
+        passed_over=found.passed_over if found else {},
+        root=found.root if found else common_folder(tracks),
+    )
+
+
+def _twins(first: Track, second: Track, told: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Are these two versions of one work, one on each side, and two files?"""
+    files = {told[track.track_id]["sha256"] for track in (first, second)}
+    return first.role != second.role and bool(first.work) and first.work == second.work and len(files) == 2
+
+
+def _copies(tracks: Sequence[Track], pairs: pd.DataFrame, kind: str) -> dict[str, str]:
+    """Return track_id -> reason for copies that are left out: all of a group on two sides, else all but the first."""
+    left = {}
+    for members in fingerprint.groups(tracks, pairs):
+        group = [tracks[i] for i in members]
+        both = len({track.role for track in group}) > 1
+        for track in group if both else group[1:]:
+            other = next(t for t in group if (t.role != track.role if both else t is not track))
+            where = "on the other side; both are left out" if both else "on the same side; the first is kept"
+            if both and track.work and track.work == other.work:
+                where += " (versions of one work are compared with --pairs work, unless they are the same file)"
+            left[track.track_id] = f"the same {kind} as {other.track_id} {where}"
+    return left
+
+
+def record_path(name: str) -> Path:
+    """Return where a record called ``name`` lies: ``data_manifests/artists/<name>.csv`` of the project.
+
+    Raises
+    ------
+    ManifestError
+        A name that is not lower-case letters, digits and hyphens.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ManifestError(f"expected a name of lower-case letters, digits and hyphens, got {name!r}; choose another")
+    return project_root() / "data_manifests" / "artists" / f"{name}.csv"
+
+
+def write_manifest(intake: Intake, path: Path, *, title: str) -> tuple[Path, Path]:
+    """Write the usable tracks as a manifest and its card, for the record; paths are relative to ``intake.root``.
+
+    Returns
+    -------
+    Path, Path
+        The CSV and the card. Read it again with ``read_manifest(path, root=…)``.
+
+    Raises
+    ------
+    ManifestError
+        Either exists: a record is not overwritten. Or its folder cannot be written to.
+    """
+    card = path.with_suffix(".card.yml")
+    for target in (path, card):
+        if target.exists():
+            raise ManifestError(f"{target.name}: exists, and a record is not overwritten; choose another name")
+    fields = ("artist", "work", "caption", "duration_s", "sha256", "released", "licence", "source")
+    rows = [
+        {"track_id": t.track_id, "path": "./" + t.path.absolute().relative_to(intake.root).as_posix(), "role": t.role}
+        | {name: getattr(t, name) for name in fields}
+        for t in intake.tracks
+    ]
+    facts = {
+        "title": title,
+        "version": 1,
+        "licence": "not stated",
+        "citation": "not stated",
+        "membership": "unknown: an audit's suspects and held-out recordings",
+        "audio": ", ".join(sorted(set(intake.files.loc[intake.files["reason"] == "", "format"]))),
+        "known_biases": list(intake.imbalances),
+        "counts": {"tracks": len(rows), **intake.counts(), "left_out": len(intake.exclusions)},
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(pd.DataFrame(rows), path)
+        card.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None
+    return path, card

@@ -1,0 +1,263 @@
+"""The page runner: one entry of the registry becomes an executed notebook, or a failure with its cell and reason.
+
+Papermill executes, the book only renders. A run counts as good only if this module says so in
+``results/pages/<id>.status.json``: papermill's own metadata calls every cell completed after a dead kernel or a
+timeout, so it is never asked. The book page *Audit your own* shows how to add a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from earwitness.book.experiments import Page, check_parameters, load_registry
+from earwitness.errors import EarwitnessError
+from earwitness.util import STAMP, project_root, results_dir
+
+# One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
+SURROUNDINGS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class PageError(EarwitnessError):
+    """A page that could not be executed; the message names the page, the cell and the reason."""
+
+    exit_code = 1
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _child(job: dict[str, Any]) -> None:
+    """Execute one notebook with papermill, writing the cell it has reached, and how it ended, to the status file."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    status, state = Path(job["status"]), dict(job["state"])
+
+    def reached(cell: Any, cell_index: int) -> None:
+        state.update(cell=cell_index + 1, line=cell.source.strip().splitlines()[0] if cell.source.strip() else "")
+        _write(status, json.dumps(state))
+
+    try:
+        papermill.execute_notebook(
+            job["template"], job["output"], job["parameters"], cwd=job["cwd"], kernel_name="python3",
+            progress_bar=False, autosave_cell_every=0, start_timeout=120, on_cell_start=reached,
+        )  # fmt: skip
+        state.update(state="executed", reason="")
+    except PapermillExecutionError as error:
+        state.update(state="failed", reason=f"{error.ename}: {error.evalue}")
+    except DeadKernelError:
+        state.update(state="failed", reason="the kernel died (killed, or out of memory)")
+    except CellTimeoutError as error:
+        state.update(state="failed", reason=str(error).strip().splitlines()[0])
+    except Exception as error:
+        state.update(state="failed", reason=f"{type(error).__name__}: {error}")
+    _write(status, json.dumps(state))
+
+
+def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and everything it started (a kernel runs in a session of its own, so a group is not enough)."""
+    import psutil
+
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def execute(
+    template: Path, output: Path, parameters: dict[str, Any], status: Path, time_limit_s: float = 600.0
+) -> None:
+    """Execute a notebook in a child process; ``output`` appears only if every cell ran.
+
+    Parameters
+    ----------
+    template, output : Path
+        Notebook to run and where to put the executed one. A failed run leaves ``<output>.failed.ipynb`` for reading.
+    parameters : dict
+        Values injected after the cell tagged ``parameters``; unknown names are refused.
+    status : Path
+        JSON written from start to end: ``state`` (running, ok, failed), ``cell``, ``reason``, ``seconds``.
+    time_limit_s : float
+        Limit on the whole run, in seconds.
+
+    Raises
+    ------
+    InputError
+        For a template or a parameter that cannot be used.
+    PageError
+        If a cell raised, the kernel died or the time was up.
+    """
+    check_parameters(template, parameters)
+    root, part, failed = project_root(), output.with_suffix(".part.ipynb"), output.with_suffix(".failed.ipynb")
+    stamp = output.with_suffix(".stamp.json")
+    for stale in (output, part, failed, stamp):
+        stale.unlink(missing_ok=True)
+    state = {"page": output.stem, "state": "running", "cell": 0, "line": "", "reason": "", "parameters": parameters}
+    _write(status, json.dumps(state))
+    job = {"template": str(template), "output": str(part), "parameters": parameters, "status": str(status),
+           "cwd": str(root), "state": state}  # fmt: skip
+    started = time.monotonic()
+    with status.with_suffix(".log").open("wb") as log:
+        command = [sys.executable, "-m", "earwitness.book.pages", "child"]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=root,
+            env=os.environ | SURROUNDINGS | {STAMP: str(stamp.resolve())},
+        )
+        timed_out = False
+        try:
+            child.communicate(json.dumps(job).encode(), timeout=time_limit_s)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+        finally:
+            _end_tree(child)
+    state = json.loads(status.read_text())
+    if timed_out:
+        state.update(state="failed", reason=f"not finished after {time_limit_s:g} s")
+    elif state["state"] == "running":
+        state.update(state="failed", reason=f"the runner ended with exit code {child.returncode}")
+    if state["state"] == "executed":
+        part.replace(output)
+        state.update(state="ok", cell=0, line="", sha256=hashlib.sha256(output.read_bytes()).hexdigest())
+    elif part.exists():
+        part.replace(failed)
+    state["seconds"] = round(time.monotonic() - started, 1)
+    _write(status, json.dumps(state, indent=2))
+    if state["state"] != "ok":
+        at = f"cell {state['cell']} ({state['line']}): " if state["cell"] else ""
+        raise PageError(
+            f"{output.stem}: {at}{state['reason']}; see {os.path.relpath(status.with_suffix('.log'), root)}"
+        )
+
+
+def _scrub(text: str) -> str:
+    """Take the paths of this machine out of a notebook's JSON: project and results become relative, home ``~``."""
+    root = project_root()
+    short = {f"{results_dir()}": "results", f"{root}/": "", f"{root}": ".", sys.prefix: "env", f"{Path.home()}": "~"}
+    for path, name in short.items():
+        text = text.replace(json.dumps(path)[1:-1], name) if len(path) > 1 else text
+    return text
+
+
+def _publish(executed: Path, page: Page) -> Path:
+    """Copy an executed notebook into the book: the page's own title, machinery metadata off, parameter cells alike."""
+    import nbformat
+
+    node = nbformat.reads(_scrub(executed.read_text(encoding="utf-8")), as_version=4)
+    hidden = next(c.metadata.tags for c in node.cells if "parameters" in c.metadata.get("tags", []))
+    for cell in node.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, *(tag for tag in hidden if tag != "parameters")]
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    node.metadata.pop("papermill", None)
+    node.cells[0].source = re.sub(r"\A# .*", lambda _: f"# {page.title}", node.cells[0].source)
+    published = project_root() / "book" / "pages" / executed.name
+    _write(published, nbformat.writes(node))
+    return published
+
+
+def run_page(page_id: str) -> Path:
+    """Execute one page of the registry and publish it to ``book/pages/<id>.ipynb``; raise as ``execute`` does."""
+    page = load_registry().page(page_id)
+    output = results_dir() / "pages" / f"{page.id}.ipynb"
+    (project_root() / "book" / "pages" / output.name).unlink(missing_ok=True)
+    shutil.rmtree(results_dir() / "tables" / page.id, ignore_errors=True)
+    execute(page.template_path, output, page.all_parameters, output.with_suffix(".status.json"), page.time_limit_s)
+    return _publish(output, page)
+
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run experiment pages.")
+
+
+@app.command()
+def run(page_id: str) -> None:
+    """Execute one page of experiments.yml and publish it to the book."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the kernel is ended with the runner
+    try:
+        run_page(page_id)
+    except EarwitnessError as error:
+        typer.echo(f"earwitness: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
+@app.command()
+def contents(tier: str, out: Path) -> None:
+    """Write the table of contents with the pages of a tier, and those on real models that were run.
+
+    book/_toc.yml lists them all.
+    """
+    registry, published = load_registry(), project_root() / "book" / "pages"
+    run_here = [page for page in registry.tier("real") if (published / f"{page.id}.ipynb").is_file()]
+    kept = [*registry.tier("full" if tier == "full" else "book"), *run_here]
+    left_out = {f"pages/{page.id}" for page in registry.pages} - {f"pages/{page.id}" for page in kept}
+    toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc.get("parts", []):
+        part["chapters"] = [chapter for chapter in part["chapters"] if chapter["file"] not in left_out]
+    toc["parts"] = [part for part in toc.get("parts", []) if part["chapters"]]
+    _write(out, yaml.safe_dump(toc, sort_keys=False))
+
+
+@app.command()
+def downloads(tier: str, out: Path) -> None:
+    """Copy the result tables of a tier's pages, and no others that lie beside them, to where the built book is."""
+    for page in load_registry().tier("full" if tier == "full" else "book"):
+        written = results_dir() / "tables" / page.id
+        if written.is_dir():
+            shutil.copytree(written, out / page.id, dirs_exist_ok=True)
+
+
+@app.command()
+def picture(page_id: str, out: Path) -> None:
+    """Save the first figure of an executed page as an SVG file (the README's picture: ``make picture``)."""
+    import nbformat
+
+    from earwitness.figures.style import standalone
+
+    executed = nbformat.read(results_dir() / "pages" / f"{page_id}.ipynb", as_version=4)
+    outputs = [o.get("data", {}).get("text/html", "") for c in executed.cells for o in c.get("outputs", [])]
+    figure = next(text for text in outputs if "ew-figure" in text)
+    _write(out, standalone(figure[figure.index("<svg") : figure.index("</svg>") + len("</svg>")]) + "\n")
+
+
+@app.command(hidden=True)
+def child() -> None:
+    """Execute the job on standard input (used by ``execute``)."""
+    _child(json.loads(sys.stdin.read()))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,233 @@
+"""The tables of a page: written to ``results/tables/<experiment>/<name>.csv`` and read back before anything is shown.
+
+A figure or a sentence can so never show a number that is in no file. The functions here arrange results of the
+statistics into tables; they add none of their own but the points of a ROC curve (scikit-learn's). The book page *How to
+read a page* says how the files are named.
+
+A report as tables, for pages and spreadsheets; ``tables.write`` guards their cells against formulas.
+
+Book page: *Audit your own*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from earwitness.audit.report import Estimate, Report
+from earwitness.audit.verify import Verification
+from earwitness.errors import InputError, nearest
+from earwitness.stats.units import matching, unit_table
+from earwitness.util import results_dir, unguarded, write_csv
+
+_COLUMNS = {
+    "verdicts": [
+        "model", "control", "verdict", "auc", "auc_low", "auc_high", "p_value", "p_holm", "blind_p", "residual_p",
+        "unseen_sd", "smallest_detectable_auc", "n_suspect", "n_held_out", "reasons",
+    ],
+    "recordings": ["number", "role", "name", "sha256", "score"],
+    "checks": ["model", "cause", "material", "audits", "evidence", "evidence_low", "evidence_high", "noticed"],
+    "exclusions": ["name", "role", "reason"],
+    "mends": ["mend"],
+}  # fmt: skip
+
+
+def _limits(name: str, found: Estimate) -> dict[str, Any]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def frames(report: Report) -> dict[str, pd.DataFrame]:
+    """Return the tables of a report: ``verdicts``, ``recordings``, ``checks``, ``exclusions``, ``mends``.
+
+    ``recordings`` holds the score under the first model. ``checks`` has a row for the recordings dealt by lot, and one
+    for each cause in which the sides were made to differ.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
+    for result in report.results:
+        plain = {name: getattr(result, name) for name in _COLUMNS["verdicts"] if hasattr(result, name)}
+        said = {"control": result.control.name if result.control else "none", "reasons": "; ".join(result.reasons)}
+        rows["verdicts"].append(plain | _limits("auc", result.auc) | said)
+        if result.level:
+            checked = {"cause": "nothing: dealt by lot", "material": "own", "audits": result.level.deals}
+            rows["checks"].append({"model": result.model} | checked | _limits("evidence", result.level.rate))
+        if result.shifts:
+            shared = {"model": result.model, "material": result.shifts.material, "audits": result.shifts.audits}
+            for row in result.shifts.rows:
+                own = {"cause": row.cause, "noticed": row.noticed}
+                rows["checks"].append(shared | own | _limits("evidence", row.evidence))
+    for one in report.recordings:
+        scored = {"score": one.scores[0] if one.scores else None}
+        rows["recordings"].append(one.model_dump(include={"number", "role", "name", "sha256"}) | scored)
+    rows["exclusions"] = [one.model_dump() for one in report.exclusions]
+    rows["mends"] = [{"mend": text} for text in report.testable.mends]
+    return {name: pd.DataFrame(found, columns=_COLUMNS[name]) for name, found in rows.items()}
+
+
+def lines(found: Verification) -> pd.DataFrame:
+    """Return what ``verify`` says about agreement, without the hash, which differs from run to run."""
+    return pd.DataFrame({"line": found.lines[:-2]})
+
+
+# Streams in words; a column that says "null" would be read back as missing.
+TOLD = {"conditional": "the caption", "null": "nothing", "audio": "the sound's own embedding"}
+
+
+def _path(experiment: str, name: str) -> Path:
+    """Return where a table lies."""
+    return results_dir() / "tables" / experiment / f"{name}.csv"
+
+
+def source(experiment: str, name: str) -> str:
+    """Return how a page names a table: ``results/tables/<experiment>/<name>.csv``."""
+    return f"results/tables/{experiment}/{name}.csv"
+
+
+def write(frame: pd.DataFrame, experiment: str, name: str) -> pd.DataFrame:
+    """Write a table, whole or not at all, to six significant digits; return it as read back from the file.
+
+    In the file, text that a spreadsheet would run as a formula has an apostrophe before it; reading takes it away.
+    """
+    path = _path(experiment, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(frame, path, float_format="%.6g")
+    return read(experiment, name)
+
+
+def read(experiment: str, name: str) -> pd.DataFrame:
+    """Read a table of this or another experiment; raise InputError where it does not exist."""
+    path = _path(experiment, name)
+    if not path.is_file():
+        found = sorted(file.stem for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        has = f"has {', '.join(found)}{nearest(name, found)}" if found else "has no tables yet; run its page first"
+        raise InputError(f"no table {source(experiment, name)}: experiment {experiment!r} {has}")
+    # "null" is the name of a stream, not a gap
+    return unguarded(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+
+
+def listed(experiments: Sequence[str]) -> pd.DataFrame:
+    """List the tables that pages have written: ``page, table, rows, source``."""
+    rows = [
+        {"page": name, "table": path.stem, "rows": len(read(name, path.stem)), "source": source(name, path.stem)}
+        for name in experiments
+        for path in sorted(_path(name, "").parent.glob("*.csv"))
+    ]
+    return pd.DataFrame(rows, columns=["page", "table", "rows", "source"])
+
+
+def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the named attacks (ids or globs), in the order of the table."""
+    chosen = matching(table["attack"].drop_duplicates().to_list(), attacks)
+    return table[table["attack"].isin(chosen)].reset_index(drop=True)
+
+
+def per_unit(scores: pd.DataFrame, attacks: str | Sequence[str], unit: str = "track_id") -> pd.DataFrame:
+    """Return one row per unit and attack: ``unit``, ``artist``, ``attack``, ``role`` (member, nonmember), ``score``.
+
+    Units, segments and means are those that ``ew.compare`` uses.
+    """
+    held = unit_table(scores, unit)
+    chosen = matching(held.attacks, attacks)
+    wide = pd.DataFrame(held.columns(chosen), columns=chosen)
+    wide.insert(0, "unit", held.units)
+    wide.insert(1, "artist", held.artists)
+    wide.insert(2, "role", pd.Series(held.positive).map({True: "member", False: "nonmember"}))
+    return wide.melt(id_vars=["unit", "artist", "role"], var_name="attack", value_name="score")
+
+
+def roc_points(units: pd.DataFrame) -> pd.DataFrame:
+    """Return the ROC points of each attack of a ``per_unit`` table: ``attack``, ``fpr``, ``tpr``, ``threshold``."""
+    from sklearn.metrics import roc_curve
+
+    frames = []
+    for attack, rows in units.dropna(subset="score").groupby("attack", sort=False):
+        fpr, tpr, threshold = roc_curve(rows["role"] == "member", rows["score"])
+        frames.append(pd.DataFrame({"attack": attack, "fpr": fpr, "tpr": tpr, "threshold": threshold}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    """Arrange the rows of ``multiple_loss`` by timestep: what each gives away, and how far the mean losses are apart.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        From ``ew.compare``.
+    units : pandas.DataFrame
+        From ``per_unit``, for the same attacks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``told`` (what the network was told, in words), ``timestep`` (thousandths of the schedule), ``auc_within`` with
+        limits, ``loss_member``, ``loss_nonmember`` (mean norm of the prediction error), ``gap`` (share by which
+        members' is smaller).
+    """
+    where = compared["attack"].str.extract(r"^multiple_loss-(?P<timestep>\d+)/(?P<stream>.+)$")
+    rows = compared.join(where).dropna(subset="timestep").astype({"timestep": int})
+    if rows.empty:
+        raise InputError("no row of multiple_loss at any timestep; score a diffusion model with that attack")
+    loss = -units.pivot_table(index="attack", columns="role", values="score")
+    rows = rows.assign(
+        loss_member=rows["attack"].map(loss["member"]), loss_nonmember=rows["attack"].map(loss["nonmember"])
+    )
+    rows["gap"] = 1 - rows["loss_member"] / rows["loss_nonmember"]
+    rows["told"] = rows["stream"].map(TOLD)
+    shown = ["told", "timestep", *(f"{auc}{limit}" for auc in ("auc_within", "auc") for limit in ("", "_low", "_high"))]
+    ordered = rows.sort_values(["stream", "timestep"], ignore_index=True)
+    return ordered[[*shown, "loss_member", "loss_nonmember", "gap"]]
+
+
+def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataFrame:
+    """Audit every value of ``by`` on its own and return one row each, in order of the names.
+
+    Many audits are many chances of a false alarm: the verdicts hold at level alpha after Holm's correction over all
+    of them.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Score table with suspects and held-out tracks of each.
+    by : str
+        Column that says whose tracks belong together, usually ``artist``.
+    **options
+        Passed to ``ew.infer``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
+        ``blind_p``, ``residual_p`` (all but ``p_holm`` without correction), ``e_value``,
+        ``smallest_detectable_auc`` (at the level that Holm's correction leaves), ``n_suspect``, ``n_held_out``,
+        ``n_segments`` and ``reasons``.
+    """
+    from earwitness.stats import infer
+    from earwitness.stats.multiple_testing import holm_verdicts
+    from earwitness.stats.verdict import ALPHA
+
+    results = {str(name): infer(part, **options) for name, part in scores.groupby(by, sort=True)}
+    rows = []
+    for name, decided in holm_verdicts(results, alpha=options.get("alpha", ALPHA)).items():
+        result = results[name]
+        row: dict[str, Any] = {by: name, "verdict": decided.verdict, "p_holm": decided.parameters["p_holm"]}
+        for effect in ("auc", "hedges_g"):
+            held = getattr(result, effect)
+            row |= {effect: held.value, f"{effect}_low": held.low, f"{effect}_high": held.high}
+        row |= {key: getattr(result, key) for key in ("p_value", "p_direction", "residual_p", "e_value")}
+        row["blind_p"] = result.blind.p_value if result.blind else None
+        row |= {
+            key: getattr(decided, key) for key in ("smallest_detectable_auc", "n_suspect", "n_held_out", "n_segments")
+        }
+        rows.append(row | {"reasons": "; ".join(decided.reasons)})
+    return pd.DataFrame(rows)
+
+
+def tally(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+    """Count the verdicts of each group: ``group``, ``audits``, ``evidence``, ``no evidence``, ``not testable``."""
+    words = ["evidence", "no evidence", "not testable"]
+    counts = pd.crosstab(table[by], table["verdict"]).reindex(columns=words, fill_value=0)
+    counts = counts.reindex(table[by].drop_duplicates())
+    counts.insert(0, "audits", counts.sum(axis=1))
+    return counts.rename_axis(columns=None).reset_index()

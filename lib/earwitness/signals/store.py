@@ -1,0 +1,410 @@
+"""Where signals are kept: append-only Parquet parts under ``results/signals/<model>-<key>/``.
+
+The key hashes everything that must be equal for two signals to be comparable (weights, dtype, library versions, audio
+chain, extractors, seed), so another model, version or seed is another folder and is never served by luck. One row is
+one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside a
+checksum of the content; the metadata has a digest too. Parts are written whole and renamed. The book page *The signal
+store* documents the columns.
+
+Which tracks a job scores and in which parts: decided by the manifest and the recordings, never by a clock.
+
+Shards are balanced by seconds of audio and follow from the manifest alone, so every job of a cluster comes to the same
+division without asking. Within a shard tracks are keyed by their bytes and caption and put in the order of their keys,
+which is blind to roles and artists, and cut into parts: the unit that is scored, stored and lost as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import heapq
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from earwitness.data import audio
+from earwitness.data.audio import Spec, probe
+from earwitness.errors import AudioError, InputError, StoreError
+from earwitness.signals import blind, diffusion, token
+from earwitness.types import ModelInfo, Track
+from earwitness.util import file_hash, reason_of, results_dir
+
+SCHEMA_VERSION = 3
+INDEX = ["track_key", "segment_id", "start_s"]
+CLAIMS = ".claims"
+RESUME = "finished parts are stored, so the same command goes on from here"
+
+log = logging.getLogger(__name__)
+_sound: dict[Path, tuple[int, int, int]] = {}  # parts whose checksum held, with size, time and inode at that moment
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of something JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def part_name(keys: Sequence[str]) -> str:
+    """Return the file name of the part that holds these track keys."""
+    return f"part-{digest(sorted(keys))[:16]}.parquet"
+
+
+def checksum(table: pa.Table) -> str:
+    """Return a hash of a part's column names, types and values, whatever their encoding in the file."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        listed = pa.types.is_fixed_size_list(column.type)
+        kind = f"{column.type.value_type}[{column.type.list_size}]" if listed else f"{column.type}"
+        whole.update(f"{name}\0{kind}\0{len(column)}\n".encode())
+        if pa.types.is_string(column.type):
+            whole.update("\0".join(column.to_pylist()).encode())
+        else:
+            values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
+            whole.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return whole.hexdigest()
+
+
+def encode(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any], **about: Any) -> bytes:
+    """Return a part as the bytes of a Parquet file; ``about`` is kept in its metadata beside shapes and checksum."""
+    columns: dict[str, Any] = {}
+    shapes: dict[str, list[int]] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], np.ndarray):
+            stacked = np.stack(values)
+            shapes[name] = list(stacked.shape[1:])
+            values = pa.FixedSizeListArray.from_arrays(stacked.ravel(), int(np.prod(shapes[name])))
+        columns[name] = values
+    table = pa.table(columns)
+    facts = {**about, "schema": SCHEMA_VERSION, "identity": identity, "shapes": shapes, "checksum": checksum(table)}
+    sink = pa.BufferOutputStream()
+    described = table.replace_schema_metadata({"earwitness": json.dumps(facts), "earwitness.digest": digest(facts)})
+    pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def facts_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return what a part says about itself: schema, identity, shapes, checksum, how it was scored.
+
+    Raises ValueError where that is damaged. The checksum covers the columns, Parquet's own CRC the pages; neither
+    covers these facts, so a digest does.
+    """
+    facts: dict[str, Any] = json.loads(schema.metadata[b"earwitness"])
+    if digest(facts) != schema.metadata[b"earwitness.digest"].decode():
+        raise ValueError("its description does not match its digest")
+    return facts
+
+
+class Store:
+    """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
+
+    def __init__(self, info: ModelInfo, spec: Spec, further: Mapping[str, Any] | None = None) -> None:
+        self.identity: dict[str, Any] = {
+            "schema": SCHEMA_VERSION,
+            "model": info.key(),
+            "audio": spec.key(),
+            "extractors": {
+                info.family: diffusion.version(info) if info.family == "diffusion" else token.VERSION,
+                "blind": blind.VERSION,
+            },
+        } | ({"further": dict(further)} if further else {})
+        slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
+        self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"
+
+    def index(self, keys: Set[str] | None = None, likely: Iterable[str] = ()) -> pd.DataFrame:
+        """List what is stored of some tracks: track_key, segment_id, start_s, part (file name), row; a row per segment.
+
+        ``likely`` names parts that may hold them. Those are looked at first, the rest, in the order of their names,
+        only while a key is left that none before holds; so a track stored twice is served from the likely part. Parts
+        of one of ``keys`` (default: every part) are read whole and compared with their checksum. One that cannot be
+        read or differs is set aside under ``*.damaged`` with a warning, so that it is computed again.
+
+        Raises
+        ------
+        StoreError
+            A part written by a newer version, or a damaged one that cannot be set aside.
+        """
+        missing, frames = None if keys is None else set(keys), [pd.DataFrame(columns=[*INDEX, "part", "row"])]
+        for path in self._paths(likely):
+            if missing is not None and not missing:
+                break
+            if (frame := self._checked(path, missing)) is None:
+                continue
+            frame = frame.assign(part=path.name, row=np.arange(len(frame)))
+            if missing is not None:
+                frame = frame[frame["track_key"].isin(missing)]
+                missing.difference_update(frame["track_key"])
+            frames.append(frame)
+        return pd.concat(frames[1:] or frames, ignore_index=True).drop_duplicates(["track_key", "segment_id"])
+
+    def _paths(self, likely: Iterable[str]) -> Iterator[Path]:
+        """Yield the parts: the likely ones, then, if asked on, all others by name."""
+        first = {name: self.folder / name for name in likely}
+        yield from (path for path in first.values() if path.exists())
+        yield from (path for path in sorted(self.folder.glob("part-*.parquet")) if path.name not in first)
+
+    def _checked(self, path: Path, keys: Set[str] | None) -> pd.DataFrame | None:
+        """Return the index columns of a part; None where it holds no such key, or is damaged (it is set aside)."""
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                facts = facts_of(file.schema_arrow)
+                if (schema := int(facts["schema"])) > SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{path.name}: written by a newer Earwitness (schema {schema}, this one reads "
+                        f"{SCHEMA_VERSION}); update Earwitness or move the file away"
+                    )
+                held = file.read(["track_key"], use_threads=False)["track_key"].to_pylist()
+                if keys is not None and keys.isdisjoint(held):
+                    return None
+                frame = file.read(columns=INDEX, use_threads=False).to_pandas()
+            self._verify(path, facts)
+        except FileNotFoundError:  # another process cleaned it away or set it aside
+            return None
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            if getattr(error, "errno", None) not in {None, errno.EISDIR}:  # sound or not: that cannot be seen now
+                raise StoreError(f"{path.name}: cannot be read now ({reason_of(error)}); mend that; {RESUME}") from None
+            _set_aside(path, f"{error}".partition("\n")[0])
+            return None
+        return frame
+
+    def _verify(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Compare a part with its checksum and this store's identity, once per state of the file; ValueError if not."""
+        stat = path.stat()
+        state = stat.st_size, stat.st_mtime_ns, stat.st_ino
+        if _sound.get(path) == state:
+            return
+        if facts["identity"] != json.loads(json.dumps(self.identity)):
+            raise ValueError("it belongs to another store")
+        if checksum(pq.read_table(path, page_checksum_verification=True)) != facts["checksum"]:
+            raise ValueError("its content does not match its checksum")
+        _sound[path] = state
+
+    def prepare(self) -> None:
+        """Make sure that parts can be written here, before a model is loaded; raise StoreError if not."""
+        probe = self.folder / f".writable.{os.getpid()}.tmp"
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"1")
+            probe.unlink()
+
+    def write(self, rows: Sequence[Mapping[str, Any]], name: str = "", **about: Any) -> Path:
+        """Write one part, whole or not at all; by default its name is the hash of the tracks in it.
+
+        Raises
+        ------
+        StoreError
+            A full disk, a folder that cannot be written.
+        """
+        path = self.folder / (name or part_name(list({row["track_key"] for row in rows})))
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(encode(rows, self.identity, **about))
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return path
+
+    def keys_in(self, name: str) -> set[str]:
+        """Return the track keys of one part; none where there is no such part."""
+        frame = self._checked(self.folder / name, None)
+        return set() if frame is None else set(frame["track_key"])
+
+    def read(self, part: str, family: str) -> list[dict[str, np.ndarray]]:
+        """Return what one extractor stored (columns ``<family>:<name>``), one dictionary per row of the part."""
+        path = self.folder / part
+        try:
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            shapes = facts_of(file.schema_arrow)["shapes"]
+            table = file.read(columns=[name for name in file.schema_arrow.names if name.startswith(f"{family}:")])
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{part}: was sound and is not any more ({error}); run the same command again") from None
+        full = {}
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            values = (column.flatten() if name in shapes else column).to_numpy(zero_copy_only=False)
+            full[name.partition(":")[2]] = values.reshape(table.num_rows, *shapes.get(name, []))
+        return [{name: values[row] for name, values in full.items()} for row in range(table.num_rows)]
+
+
+class Claims:
+    """Which parts this process is at work on, so that others take the next.
+
+    A claim is a lock on one byte of a file, kept by the operating system: it needs no clock and ends with the process
+    that holds it, however that ends. Where the file system has no locks every claim is granted: two processes then do
+    the same work twice, and store it once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CLAIMS
+
+    def __enter__(self) -> Self:
+        """Open the file of locks; closing it gives up every claim."""
+        self.file = self.path.open("ab")
+        return self
+
+    def take(self, name: str) -> bool:
+        """Claim a part; False where another process holds it."""
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+        except OSError as error:
+            return error.errno not in {errno.EACCES, errno.EAGAIN}
+        return True
+
+    def give_up(self, name: str) -> None:
+        """Let others have a part."""
+        with suppress(OSError):
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, _place(name))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up every claim."""
+        self.file.close()
+
+
+def _place(name: str) -> int:
+    """Return the byte that stands for a part."""
+    return int(digest(name)[:12], 16)
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Rename a damaged part so that it is neither served nor lost."""
+    try:
+        path.rename(path.with_suffix(".damaged"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(
+            f"{path.name} is damaged ({reason}) and cannot be set aside ({error.strerror}); remove it"
+        ) from None
+    log.warning("%s is damaged (%s): set aside, its tracks will be scored again", path.name, reason)
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        mends = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+        mends[errno.EFBIG] = "raise the limit on file sizes"
+        mend = mends.get(error.errno or 0, "make it writable, or set EARWITNESS_RESULTS to a folder that is")
+        raise StoreError(f"cannot write to {folder} ({error.strerror}): {mend}; {RESUME}") from None
+
+
+PART_TRACKS = 32  # tracks in one part: what an interruption can cost
+PART_SECONDS = 3600.0  # and seconds of audio: a part of hour-long recordings holds one
+UNKNOWN_SECONDS = 240.0  # what a recording counts whose length neither the manifest nor its header tells
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Turn ``"2/8"`` into (2, 8): shards are numbered from 1."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise InputError(f"expected a shard as i/n with 1 <= i <= n, got {text!r}")
+    return int(index), int(count)
+
+
+def seconds_of(track: Track) -> float:
+    """Return a track's length in seconds: the manifest's, else its header's; NaN where neither tells."""
+    if math.isfinite(track.duration_s):
+        return track.duration_s
+    try:
+        return probe(track.path).duration_s
+    except AudioError:
+        return math.nan
+
+
+def _weight(track: Track) -> float:
+    """Return the seconds that a track counts when work is divided."""
+    seconds = seconds_of(track)
+    return UNKNOWN_SECONDS if math.isnan(seconds) else max(seconds, 0.0)
+
+
+def deal(tracks: Sequence[Track], shard: tuple[int, int]) -> list[Track]:
+    """Return the tracks of the i-th of n shards, in the order given; shards are balanced by seconds of audio.
+
+    The longest track goes first, each to the shard with the least so far: none exceeds another by more than one track.
+    """
+    index, count = shard
+    if count == 1:
+        return list(tracks)
+    weights = [_weight(track) for track in tracks]
+    order = sorted(range(len(tracks)), key=lambda i: (-weights[i], tracks[i].track_id))
+    loads = [(0.0, number) for number in range(count)]
+    mine = set()
+    for i in order:
+        load, number = loads[0]
+        heapq.heapreplace(loads, (load + weights[i], number))
+        if number == index - 1:
+            mine.add(i)
+    return [tracks[i] for i in sorted(mine)]
+
+
+def exclusion(track: Track, reason: str) -> dict[str, str]:
+    """Return the row that says why a track is left out."""
+    return {"track_id": track.track_id, "role": track.role, "reason": reason}
+
+
+def track_key(path: Path, content: str, caption: str) -> str:
+    """Return the key of a recording under a caption: its bytes, the caption, and PyAV's versions where that decodes it.
+
+    The versions of soundfile's decoders, which read all other formats, are in the key of the store. No caption is no
+    text: models are told nothing.
+    """
+    return digest([content, caption or None, *([audio.version()] if audio.handles(path) else [])])
+
+
+def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[dict[str, str]]]:
+    """Return (key of content and condition, track) for every readable file, and the exclusions."""
+    keyed, excluded = [], []
+    for track in tracks:
+        name = track.path.name
+        try:
+            content = file_hash(track.path)
+        except OSError as error:
+            reason = f"{name}: expected an audio file, {str(error.strerror).lower()}; check the path"
+            excluded.append(exclusion(track, reason))
+            continue
+        if track.sha256 and track.sha256 != content:
+            reason = f"{name}: its bytes differ from the manifest's sha256; restore the file or its hash"
+            excluded.append(exclusion(track, reason))
+        else:
+            keyed.append((track_key(track.path, content, track.caption), track))
+    return keyed, excluded
+
+
+def parts_of(keyed: Sequence[tuple[str, Track]]) -> list[list[tuple[str, Track]]]:
+    """Cut keyed tracks, each key once, into parts of at most ``PART_TRACKS`` tracks and ``PART_SECONDS`` seconds."""
+    parts: list[list[tuple[str, Track]]] = []
+    seconds = math.inf
+    for key, track in sorted(dict(keyed).items(), key=lambda item: item[0]):
+        weight = _weight(track)
+        if not parts or len(parts[-1]) >= PART_TRACKS or seconds + weight > PART_SECONDS:
+            parts.append([])
+            seconds = 0.0
+        parts[-1].append((key, track))
+        seconds += weight
+    return parts
+
+
+def names_of(parts: Sequence[Sequence[tuple[str, Track]]]) -> list[str]:
+    """Return the file names under which a run stores these parts."""
+    return [part_name([key for key, _ in part]) for part in parts]

@@ -1,0 +1,300 @@
+"""Membership metrics on independent units, each with an interval.
+
+All functions take two samples, ``positive`` (members, suspects) and ``reference`` (non-members, held-out), of scores
+oriented higher = more member-like; only :func:`compare` takes a score table. The samples hold one number per *unit*
+(a track's mean), never segments.
+
+Formulas: DeLong et al. 1988 for the variance of an AUC, Clopper and Pearson 1934 for rates, Hedges 1981 for g.
+Book page: *Per-track membership*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm, rankdata
+from statsmodels.stats.meta_analysis import effectsize_smd
+
+from earwitness.errors import InputError
+from earwitness.stats.units import UnitTable, matching, unit_table
+
+FloatArray = npt.NDArray[np.float64]
+
+LOW_FPR, HIGH_FPR = 0.01, 0.10
+# A false-positive rate of 1 % cannot be set, nor checked, on fewer independent non-members than this.
+MIN_UNITS_FOR_LOW_FPR = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """True-positive rate at a threshold fixed on other non-members than those that measure the false-positive rate.
+
+    ``target`` is the false-positive rate asked for, ``fpr`` the one realised; rates are :class:`Interval` in [0, 1].
+    """
+
+    target: float
+    threshold: float
+    tpr: Interval
+    fpr: Interval
+    n_calibration: int
+
+
+def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Share of the other sample that each score beats, ties counting one half.
+
+    Returns each positive's share of reference scores below it, shape [n_positive], and each reference score's share of
+    positives above it, shape [n_reference]. Both have the AUC as their mean.
+    """
+    n_pos, n_ref = len(positive), len(reference)
+    rank = rankdata(np.concatenate((positive, reference)))
+    above = (rank[:n_pos] - rankdata(positive)) / n_ref
+    below = 1 - (rank[n_pos:] - rankdata(reference)) / n_pos
+    return above, below
+
+
+def auc(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Area under the ROC curve, ties counting one half, with DeLong's interval on the logit scale.
+
+    ``positive`` and ``reference`` hold one finite score per independent unit, at least two on each side. At an AUC of
+    exactly 0 or 1 the variance estimate is zero; the limit on the far side is then Clopper and Pearson's for the
+    smaller sample.
+    """
+    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
+    above, below = placements(pos, ref)
+    variance = above.var(ddof=1) / len(pos) + below.var(ddof=1) / len(ref)
+    return _logit_interval(float(above.mean()), float(variance), min(len(pos), len(ref)), confidence)
+
+
+def auc_within(
+    positive: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    positive_group: npt.ArrayLike,
+    reference_group: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+) -> tuple[Interval, int]:
+    """AUC over pairs of the same artist only: how often a member beats a non-member *of its own artist*.
+
+    Artists count in proportion to their pairs (a stratified Mann-Whitney statistic). The interval adds DeLong's
+    variances of the artists, which is resampling tracks within each artist, in closed form. Artists with fewer than
+    two units on a side are left out.
+
+    Returns
+    -------
+    tuple of Interval and int
+        The AUC and the number of artists behind it; NaN and 0 when no artist has both sides.
+    """
+    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
+    pos_of, ref_of = np.asarray(positive_group), np.asarray(reference_group)
+    total, pairs, variance, n_min, artists = 0.0, 0, 0.0, 0, 0
+    for artist in sorted(set(pos_of) & set(ref_of)):
+        mine, others = pos[pos_of == artist], ref[ref_of == artist]
+        if min(len(mine), len(others)) < 2:
+            continue
+        above, below = placements(mine, others)
+        weight = len(mine) * len(others)
+        total += weight * float(above.mean())
+        variance += weight**2 * (above.var(ddof=1) / len(mine) + below.var(ddof=1) / len(others))
+        pairs, n_min, artists = pairs + weight, n_min + min(len(mine), len(others)), artists + 1
+    if not artists:
+        return Interval(np.nan, np.nan, np.nan), 0
+    return _logit_interval(total / pairs, variance / pairs**2, n_min, confidence), artists
+
+
+def auc_over_artists(
+    positive: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    positive_group: npt.ArrayLike,
+    reference_group: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Pooled AUC with a bootstrap interval that resamples whole artists, both their sides together.
+
+    For claims about artists not in the sample. With fewer than about 20 artists such intervals are too short; with
+    fewer than 5 the limits are NaN.
+    """
+    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
+    groups = np.concatenate((np.asarray(positive_group), np.asarray(reference_group)))
+    names, codes = np.unique(groups, return_inverse=True)
+    pos_code, ref_code = codes[: len(pos)], codes[len(pos) :]
+    wins = np.zeros((len(names), len(names)))
+    for artist in range(len(names)):
+        mine = np.sort(pos[pos_code == artist])
+        lower = len(mine) - (np.searchsorted(mine, ref, "left") + np.searchsorted(mine, ref, "right")) / 2
+        wins[artist] = np.bincount(ref_code, weights=lower, minlength=len(names))
+    pairs = np.outer(np.bincount(pos_code, minlength=len(names)), np.bincount(ref_code, minlength=len(names)))
+    value = float(wins.sum() / pairs.sum())
+    if len(names) < 5:
+        return Interval(value, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    weight = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+    n = np.einsum("ba,ac,bc->b", weight, pairs, weight, optimize=True)
+    drawn = np.einsum("ba,ac,bc->b", weight, wins, weight, optimize=True)[n > 0] / n[n > 0]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return Interval(value, float(low), float(high))
+
+
+def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Standardised mean difference, Hedges' correction, normal interval; NaN when both samples are constant."""
+    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
+    if pos.std() == 0 and ref.std() == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    g, variance = effectsize_smd(pos.mean(), pos.std(ddof=1), len(pos), ref.mean(), ref.std(ddof=1), len(ref))
+    half = norm.isf((1 - confidence) / 2) * np.sqrt(variance)
+    return Interval(float(g), float(g - half), float(g + half))
+
+
+def rate(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Share of hits with Clopper and Pearson's exact interval."""
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    limits = binomtest(hits, n).proportion_ci(confidence, method="exact")
+    return Interval(hits / n, float(limits.low), float(limits.high))
+
+
+def tpr_at_fpr(
+    positive: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    *,
+    target: float | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> OperatingPoint:
+    """True-positive rate at a false-positive rate, with the threshold fixed on one half of the non-members.
+
+    The threshold is the ceil((n + 1)(1 - target))-th smallest calibration score (a conformal quantile, so the expected
+    false-positive rate is at most ``target``); scores *above* it are flagged. Both rates are measured on units that
+    did not set it: all members, and the other half of the non-members.
+
+    Parameters
+    ----------
+    target : float, optional
+        Default: 1 % with at least 1,000 independent non-member units, otherwise 10 %.
+    seed : int
+        Fixes which half calibrates.
+
+    Raises
+    ------
+    InputError
+        A target outside (0, 1), or one below 10 % asked of fewer than 1,000 non-member units.
+    """
+    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
+    enough = len(ref) >= MIN_UNITS_FOR_LOW_FPR
+    target = (LOW_FPR if enough else HIGH_FPR) if target is None else target
+    if not 0 < target < 1:
+        raise InputError(f"a false-positive rate must lie between 0 and 1 (both excluded), got {target}")
+    if target < HIGH_FPR and not enough:
+        raise InputError(
+            f"a false-positive rate of {target:g} needs at least {MIN_UNITS_FOR_LOW_FPR} independent non-member units, "
+            f"got {len(ref)}; ask for {HIGH_FPR:g} or report the AUC"
+        )
+    calibration, fresh = np.split(np.random.default_rng(seed).permutation(ref), [len(ref) // 2])
+    rank = int(np.ceil((len(calibration) + 1) * (1 - target)))
+    nan = Interval(np.nan, np.nan, np.nan)
+    if rank > len(calibration):
+        return OperatingPoint(target, np.nan, nan, nan, len(calibration))
+    threshold = float(np.sort(calibration)[rank - 1])
+    return OperatingPoint(
+        target=target,
+        threshold=threshold,
+        tpr=rate(int(np.sum(pos > threshold)), len(pos), confidence=confidence),
+        fpr=rate(int(np.sum(fresh > threshold)), len(fresh), confidence=confidence),
+        n_calibration=len(calibration),
+    )
+
+
+def compare(
+    scores: pd.DataFrame,
+    unit: str = "track_id",
+    *,
+    attacks: str | Sequence[str] | None = None,
+    segments_per_unit: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The membership table: one row per attack, all on the same units and segments.
+
+    Parameters
+    ----------
+    scores, unit
+        Tidy score table and the column naming its independent unit (see :func:`earwitness.stats.units.unit_table`).
+    attacks : str or sequence of str, optional
+        Ids or globs; default all, blind baselines included.
+    segments_per_unit : int, optional
+        Segments per unit; default the largest number that nine units in ten can deliver.
+    seed : int
+        Fixes the segments drawn and the calibration half.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``attack, n_member, n_nonmember, n_missing, segments_per_unit``; ``auc, auc_low, auc_high``;
+        ``auc_within, auc_within_low, auc_within_high, n_artists`` (0 where no track names one); ``tpr, tpr_low,
+        tpr_high`` at ``fpr_target``, with the realised ``fpr, fpr_low, fpr_high``. Units that an attack cannot score
+        count in ``n_missing``; an attack that scores fewer than two units on a side gets NaN. Attacks are not ranked:
+        choosing the best row of this table on the data that made it is optimistic (see
+        :func:`earwitness.stats.multiple_testing.max_t`).
+    """
+    table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
+    chosen = table.attacks if attacks is None else matching(table.attacks, attacks)
+    return pd.DataFrame([_row(table, attack, seed) for attack in chosen])
+
+
+def _row(table: UnitTable, attack: str, seed: int) -> dict[str, object]:
+    column = table.columns([attack])[:, 0]
+    usable = np.isfinite(column)
+    pos, ref = usable & table.positive, usable & ~table.positive
+    row: dict[str, object] = {
+        "attack": attack,
+        "n_member": int(pos.sum()),
+        "n_nonmember": int(ref.sum()),
+        "n_missing": int((~usable).sum()),
+        "segments_per_unit": table.segments_per_unit,
+    }
+    nan = Interval(np.nan, np.nan, np.nan)
+    whole, within, artists, point = nan, nan, 0, OperatingPoint(HIGH_FPR, np.nan, nan, nan, 0)
+    if min(pos.sum(), ref.sum()) >= 2:
+        whole = auc(column[pos], column[ref])
+        within, artists = auc_within(column[pos], column[ref], table.artists[pos], table.artists[ref])
+        point = tpr_at_fpr(column[pos], column[ref], seed=seed)
+    named = artists if (table.artists != "").any() else 0  # tracks without artists are compared as if of one
+    row |= _spread("auc", whole) | _spread("auc_within", within) | {"n_artists": named}
+    return row | {"fpr_target": point.target} | _spread("tpr", point.tpr) | _spread("fpr", point.fpr)
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _logit_interval(value: float, variance: float, n: int, confidence: float) -> Interval:
+    if variance <= 0 or value in (0.0, 1.0):
+        limits = rate(round(value * n), n, confidence=confidence)
+        return Interval(value, min(limits.low, value), max(limits.high, value))
+    half = norm.isf((1 - confidence) / 2) * np.sqrt(variance) / (value * (1 - value))
+    return Interval(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+
+
+def _sample(values: npt.ArrayLike, name: str) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) < 2:
+        raise InputError(f"the {name} sample must be one score per unit, two units or more; got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"the {name} sample has non-finite scores; drop units that the attack cannot score first")
+    return array

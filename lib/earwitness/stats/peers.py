@@ -1,0 +1,195 @@
+"""Published dataset-inference recipes, as published, for comparison only: CDI, IAR and LLM-DI.
+
+Each takes two samples of unit scores and returns its own p-value. They differ from the primary test on purpose: their
+level is measured (:mod:`earwitness.stats.null_audits`) and shown beside them, never assumed. Defects are kept
+where the published code has them, and named in :data:`CAVEATS`. All are batched over leading dimensions (independent
+audits or draws), so that thousands of audits cost seconds.
+
+Sources: CDI, arXiv 2411.12858 and its code; IAR, arXiv 2502.02514 and its code; LLM-DI, arXiv 2406.06443 and its code.
+Book page: *False accusations*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+from scipy.stats import ttest_ind
+
+from earwitness.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+CAVEATS = {
+    "CDI": "out-of-fold scores share training data, so their pooled Welch test rejects true nulls too often; two-sided",
+    "IAR": "valid scaling (no labels), but two-sided, missing scores count as 0, and features enter unweighted",
+    "LLM-DI": "outliers are clipped within each group, which is not label-blind; half of the units only train",
+}
+
+_CDI_FOLDS = 5
+_ADAM = {"rate": 0.01, "epochs": 1000, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+
+
+def cdi(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArray:
+    """CDI: 5-fold logistic regression, out-of-fold probabilities pooled, Welch's t-test, two-sided.
+
+    Parameters
+    ----------
+    suspect, held_out : numpy.ndarray, shape [..., n, p]
+        Equally many on both sides, as the recipe demands; the same fold indices are used on both.
+
+    Returns
+    -------
+    numpy.ndarray, shape [...]
+        p-value of one draw. The recipe's headline is the *mean* over draws, :func:`mean_p`.
+    """
+    s, h = _two_samples(suspect, held_out)
+    n = s.shape[-2]
+    if h.shape[-2] != n:
+        raise InputError(f"CDI draws equally many units on both sides, got {n} and {h.shape[-2]}")
+    fold = np.random.default_rng(seed).permutation(n) % _CDI_FOLDS
+    scores_s, scores_h = np.empty(s.shape[:-1]), np.empty(s.shape[:-1])
+    for k in range(_CDI_FOLDS):
+        test = fold == k
+        train = np.concatenate((s[..., ~test, :], h[..., ~test, :]), axis=-2)
+        middle, spread = train.mean(axis=-2, keepdims=True), train.std(axis=-2, keepdims=True)
+        spread = np.where(spread > 0, spread, 1.0)
+        label = np.repeat((1.0, 0.0), train.shape[-2] // 2)
+        weight = _logistic((train - middle) / spread, label)
+        for source, target in ((s, scores_s), (h, scores_h)):
+            target[..., test] = expit(_affine((source[..., test, :] - middle) / spread, weight))
+    return np.asarray(ttest_ind(scores_s, scores_h, axis=-1, equal_var=False).pvalue)
+
+
+def iar(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArray:
+    """IAR: features min-max scaled over both sides, summed, Welch's t-test, two-sided; no classifier, ``seed`` unused.
+
+    ``suspect`` [..., n, p] and ``held_out`` [..., k, p]; returns p-values [...].
+    """
+    both = np.nan_to_num(np.concatenate((suspect, held_out), axis=-2))
+    low, high = both.min(axis=-2, keepdims=True), both.max(axis=-2, keepdims=True)
+    total = ((both - low) / np.where(high > low, high - low, 1.0)).sum(axis=-1)
+    n = suspect.shape[-2]
+    return np.asarray(ttest_ind(total[..., :n], total[..., n:], axis=-1, equal_var=False).pvalue)
+
+
+def llm_di(
+    suspect: FloatArray,
+    held_out: FloatArray,
+    *,
+    seed: int = 0,
+    outliers: Literal["clip", "mean", "keep"] = "clip",
+) -> FloatArray:
+    """LLM dataset inference: outliers treated per group, a linear layer fitted on one half, Student's t on the other.
+
+    Parameters
+    ----------
+    suspect, held_out : numpy.ndarray, shapes [..., n, p], [..., k, p]
+    outliers : str
+        What happens to the outer 2.5 % on each side of a feature, *within each group* (the defect): clipped, replaced
+        by the group's mean, or kept.
+
+    Returns
+    -------
+    numpy.ndarray, shape [...]
+        One-sided p-values (suspects more member-like).
+    """
+    rng = np.random.default_rng(seed)
+    s, h = _two_samples(_treat(suspect, outliers), _treat(held_out, outliers))
+    middle, spread = s.mean(axis=-2, keepdims=True), s.std(axis=-2, keepdims=True)
+    spread = np.where(spread > 0, spread, 1.0)
+    s, h = ((sample - middle) / spread for sample in (s, h))
+    s, h = (sample[..., rng.permutation(sample.shape[-2]), :] for sample in (s, h))
+    half_s, half_h = s.shape[-2] // 2, h.shape[-2] // 2
+    train = np.concatenate((s[..., :half_s, :], h[..., :half_h, :]), axis=-2)
+    label = np.repeat((0.0, 1.0), (half_s, half_h))  # members are 0 in the published code
+    weight = _adam(train, label, rng)
+    return np.asarray(
+        ttest_ind(
+            _affine(s[..., half_s:, :], weight), _affine(h[..., half_h:, :], weight), axis=-1, alternative="less"
+        ).pvalue
+    )
+
+
+PEERS: dict[str, Callable[..., FloatArray]] = {"CDI": cdi, "IAR": iar, "LLM-DI": llm_di}
+
+
+def mean_p(
+    recipe: Callable[..., FloatArray],
+    suspect: FloatArray,
+    held_out: FloatArray,
+    *,
+    size: int,
+    n_draws: int = 1000,
+    seed: int = 0,
+    batch: int = 100,
+) -> float:
+    """Mean p-value over random subsets of ``size`` units a side: the published headline. It is not a p-value.
+
+    ``suspect`` [n, p] and ``held_out`` [k, p]; memory grows with ``batch``.
+    """
+    smaller = min(len(suspect), len(held_out))
+    if not 2 <= size <= smaller:
+        raise InputError(f"draws of {size} units need between 2 and {smaller} units a side")
+    rng = np.random.default_rng(seed)
+    draws = rng.permuted(np.tile(np.arange(smaller), (n_draws, 1)), axis=1)[:, :size]
+    parts = [draws[i : i + batch] for i in range(0, n_draws, batch)]
+    return float(np.concatenate([recipe(suspect[part], held_out[part], seed=seed) for part in parts]).mean())
+
+
+def _two_samples(suspect: FloatArray, held_out: FloatArray) -> tuple[FloatArray, FloatArray]:
+    if not (np.isfinite(suspect).all() and np.isfinite(held_out).all()):
+        raise InputError("the recipe needs finite scores; leave out the features or units that have none")
+    return np.asarray(suspect, dtype=np.float64), np.asarray(held_out, dtype=np.float64)
+
+
+def _affine(features: FloatArray, weight: FloatArray) -> FloatArray:
+    """Linear scores with the intercept in the last weight: [..., n, p], [..., p + 1] -> [..., n]."""
+    return np.asarray((features @ weight[..., :-1, None])[..., 0] + weight[..., -1:])
+
+
+def _logistic(features: FloatArray, label: FloatArray) -> FloatArray:
+    """L2-regularised logistic regression (C = 1, intercept penalised, as in liblinear) by Newton's method, batched."""
+    x = np.concatenate((features, np.ones((*features.shape[:-1], 1))), axis=-1)
+    transposed = np.swapaxes(x, -1, -2)
+    eye = np.eye(x.shape[-1])
+    weight = np.zeros((*x.shape[:-2], x.shape[-1]))
+    for _ in range(30):
+        probability = expit((x @ weight[..., None])[..., 0])
+        gradient = weight + (transposed @ (probability - label)[..., None])[..., 0]
+        curvature = (transposed * (probability * (1 - probability))[..., None, :]) @ x + eye
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        weight = weight - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return weight
+
+
+def _adam(features: FloatArray, label: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """A linear layer as published: cross-entropy, Adam at .01, 1,000 full-batch epochs, PyTorch's first weights."""
+    p = features.shape[-1]
+    weight = rng.uniform(-1, 1, size=(*features.shape[:-2], p + 1)) / np.sqrt(p)
+    first, second = np.zeros_like(weight), np.zeros_like(weight)
+    transposed = np.ascontiguousarray(np.swapaxes(features, -1, -2))
+    for epoch in range(1, int(_ADAM["epochs"]) + 1):
+        error = (expit(_affine(features, weight)) - label) / features.shape[-2]
+        gradient = np.concatenate(((transposed @ error[..., None])[..., 0], error.sum(axis=-1, keepdims=True)), axis=-1)
+        first = _ADAM["beta1"] * first + (1 - _ADAM["beta1"]) * gradient
+        second = _ADAM["beta2"] * second + (1 - _ADAM["beta2"]) * gradient**2
+        scale = np.sqrt(second / (1 - _ADAM["beta2"] ** epoch)) + _ADAM["epsilon"]
+        weight = weight - _ADAM["rate"] * first / (1 - _ADAM["beta1"] ** epoch) / scale
+    return weight
+
+
+def _treat(sample: FloatArray, outliers: str) -> FloatArray:
+    if outliers == "keep":
+        return sample
+    if outliers not in ("clip", "mean"):
+        raise InputError(f"unknown treatment of outliers {outliers!r}; expected clip, mean or keep")
+    low, high = np.quantile(sample, (0.025, 0.975), axis=-2, keepdims=True)
+    if outliers == "clip":
+        return np.clip(sample, low, high)
+    return np.where((sample < low) | (sample > high), sample.mean(axis=-2, keepdims=True), sample)

@@ -1,0 +1,130 @@
+"""Text from outside (names, captions, tags) before it reaches a terminal, a log or a spreadsheet.
+
+File names and captions are whatever somebody typed, or crafted: line breaks that forge a line of output, escape
+sequences, marks that turn the reading direction, cells that a spreadsheet runs as a formula. HTML and notebooks have
+their own escaping. The book page *Threat model* says what is defended here.
+
+Where things are kept: the project root and the results folder; and which paths stay inside a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = "0.1.0"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+
+
+def plain(text: str) -> str:
+    r"""Return ``text`` with everything that is not printable written as an escape: a line break becomes ``\n``.
+
+    Control characters, direction marks and bytes that were no UTF-8 lose their effect and stay visible.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: "1 artist", "12 artists"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def guard(cell: object) -> object:
+    """Return a table's cell so that no spreadsheet takes it for a formula: an apostrophe before ``=``, ``+``, ``@``…"""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+
+
+def unguard(cell: str) -> str:
+    """Undo ``guard``."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
+
+
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text cells and headings no spreadsheet takes for formulas."""
+    text = frame.select_dtypes(exclude="number").columns
+    return frame.assign(**{name: frame[name].map(guard) for name in text}).rename(columns=guard)
+
+
+def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Undo ``guarded`` on a table that was read back."""
+    text = frame.select_dtypes(include=["object", "string"]).columns
+    cells = {name: frame[name].map(unguard, na_action="ignore") for name in text}
+    return frame.assign(**cells).rename(columns=unguard)
+
+
+def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
+    """Write a table for people, whole or not at all; text cells are guarded against formulas.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Written without its index.
+    path : Path
+        Its folder must exist.
+    **options
+        Passed to ``DataFrame.to_csv``.
+    """
+    part = path.with_name(f".{path.name}.part")
+    guarded(frame).to_csv(part, index=False, **options)  # type: ignore[call-overload]
+    part.replace(path)
+
+
+STAMP = "EARWITNESS_STAMP"  # the variable that tells a page where its runner wants its stamp
+
+
+def project_root() -> Path:
+    """Return the nearest folder at or above the working directory that holds ``notebooks/experiments.yml``.
+
+    Outside a checkout (the library installed on its own) this is the working directory itself.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks" / "experiments.yml").is_file():
+            return folder
+    return here
+
+
+def results_dir() -> Path:
+    """Return the results folder: ``$EARWITNESS_RESULTS`` if set, else ``results`` under the project root."""
+    configured = os.environ.get("EARWITNESS_RESULTS")
+    return Path(configured).expanduser().resolve() if configured else project_root() / "results"
+
+
+def inside(path: Path, root: Path) -> str:
+    """Return why a path does not stay inside ``root`` (a resolved folder) or cannot be followed; empty if it does."""
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "a broken link; restore the file it leads to" if path.is_symlink() else "no such file"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"cannot be followed ({reason_of(error)})"
+    return "" if target.is_relative_to(root) else "a link that leaves the folder; copy the file into it"
+
+
+def reason_of(error: Exception) -> str:
+    """Return an operating system's reason in lower case, without the path."""
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def span(seconds: float) -> str:
+    """Write a time span for people: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

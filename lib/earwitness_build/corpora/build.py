@@ -1,0 +1,321 @@
+"""From official files and a folder of audio to a manifest and its card: the steps that are the same for every corpus.
+
+Read and check, draw one caption per track, find the recordings on disk, count what is gone, set copies apart, draw
+comparable members and non-members, write. Everything is written or nothing is, and nothing is overwritten unasked. The
+book page *Methods: manifests* shows the command.
+
+Copies of one recording in a corpus: they get one ``work``, and what must not be compared goes to a split of its own.
+
+Of copies within one split the first stays; of copies in several splits none does, because one of them may have trained
+a model under the other's name. The same rule as in an audit. The book page *Copies* says how many are found.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import yaml
+
+from earwitness.data import decode_pool, fingerprint
+from earwitness.data.audio import SUFFIXES, probe
+from earwitness.data.fingerprint import SPEC
+from earwitness.data.manifest import DATE, CorpusCard
+from earwitness.errors import AudioError, ManifestError
+from earwitness.symbolic.midi import survey
+from earwitness.symbolic.windows import FigaroScheme, SymbolicSpec
+from earwitness.types import SCORES, Track
+from earwitness.util import counted, file_hash, inside, reason_of, write_csv
+from earwitness_build.corpora import matching
+from earwitness_build.corpora.official import Official
+from earwitness_build.corpora.registry import Builder, find
+
+NOTES = SymbolicSpec(FigaroScheme())  # the words of a score are those of the file, whatever a model makes of it
+COPIES = "copies"
+MEANING = "copies of recordings: of those within one split all but the first, of those in several splits all"
+
+
+def set_apart(
+    rows: pd.DataFrame, root: Path, workers: int = 2, *, scores: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with copies moved to the split ``copies``, and sentences that say how many there were.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        One row per recording: ``track_id, path, split, work``.
+    root : Path
+        What the paths are relative to.
+    workers : int
+        Files decoded at a time, each in a process of its own.
+    scores : bool
+        The files are MIDI files: copies share notes, in any key and tempo, instead of sound.
+    """
+    tracks = [
+        Track(name, root / path, split)
+        for name, path, split in zip(rows["track_id"], rows["path"], rows["split"], strict=True)
+    ]
+    told = decode_pool.inspect([track.path for track in tracks], NOTES if scores else SPEC, workers=workers)
+    prints = {track.track_id: answer["words"] for track, answer in zip(tracks, told, strict=True) if "words" in answer}
+    split, work = rows["split"].tolist(), rows["work"].tolist()
+    within = between = 0
+    for group in fingerprint.groups(tracks, fingerprint.duplicates(tracks, prints, scores=scores)):
+        across = len({split[place] for place in group}) > 1
+        for place in group:
+            work[place] = work[group[0]] or f"copies of {tracks[group[0]].track_id}"
+        for place in group if across else group[1:]:
+            split[place] = COPIES
+        within, between = within + (0 if across else len(group) - 1), between + (len(group) if across else 0)
+    notes = []
+    if within or between:
+        notes.append(f"{within} copies within a split and {between} across splits were set apart (split {COPIES})")
+    if len(prints) < len(tracks):
+        notes.append(
+            f"{len(tracks) - len(prints)} recordings could not be decoded and were not looked through for copies"
+        )
+    return rows.assign(split=split, work=work), notes
+
+
+TEXT = ("artist", "work", "caption", "licence", "source", "released")
+COLUMNS = ("track_id", "path", "artist", "work", "split", "caption", "duration_s", "sha256", "licence", "source",
+           "released")  # fmt: skip
+REST = "-rest"  # split of what has no counterpart on the other side
+
+
+@dataclass(frozen=True)
+class Built:
+    """What ``build`` wrote: ``counts`` has one row per split (``split, published, found, gone, drawn``)."""
+
+    manifest: Path
+    card: Path
+    gone: Path
+    counts: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def build(
+    name: str,
+    folder: Path,
+    *,
+    audio: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    match: bool = True,
+    copies: bool = True,
+    any_version: bool = False,
+    force: bool = False,
+) -> Built:
+    """Write the manifest and card of a corpus.
+
+    Parameters
+    ----------
+    name : str
+        One of ``registry.builders()``.
+    folder : Path
+        The official files, at any depth.
+    audio : Path, optional
+        The recordings, at any depth and in any format that is read; default ``folder``. Paths are relative to it.
+    out : Path, optional
+        The manifest; default ``<audio>/<name>.csv``, so that it needs no root. Beside it go ``<name>.card.yml`` and
+        ``<name>.gone.csv``, which lists the recordings that are not there.
+    seed : int
+        Of captions and matching.
+    match : bool
+        Move what has no counterpart of similar length, caption and artist on the other side into splits of its own.
+    copies : bool
+        Look for copies of one recording by sound, of one score by its notes, and set them apart before anything is
+        matched.
+    any_version : bool
+        Take official files with another number of records than published.
+    force : bool
+        Overwrite an earlier manifest.
+
+    Raises
+    ------
+    InputError
+        No such corpus.
+    ManifestError
+        Official files that cannot be used, two recordings for one id, none at all, an earlier manifest.
+    """
+    corpus = find(name)
+    root = audio or folder
+    target = out or root / f"{name}.csv"
+    files = [target, target.with_suffix(".card.yml"), target.with_suffix(".gone.csv")]
+    for path in files:
+        if path.is_dir():
+            raise ManifestError(f"{path.name}: is a folder; name another manifest")
+        if path.exists() and not force:
+            raise ManifestError(f"{path.name}: exists; --force builds it again")
+    official = Official(folder, corpus.expected, any_version=any_version)
+    rows, undated = _dated(_complete(corpus, corpus.read(official)))
+    if official.paths & {path.resolve() for path in files}:
+        raise ManifestError(f"{target.name}: is one of the official files; name another manifest")
+    rows = matching.one_caption(rows, seed).reset_index(drop=True)
+    published = rows["split"].value_counts()
+    rows = _located(rows, root, corpus)
+    gone, rows = rows[rows["path"] == ""], rows[rows["path"] != ""].copy()
+    if rows.empty:
+        names = ", ".join(gone["audio"].iloc[0])
+        raise ManifestError(
+            f"{root}: none of {len(gone)} recordings found; the first was looked for as {names} with one of the "
+            f"suffixes {', '.join(sorted(corpus.suffixes))}"
+        )
+    rows = _measured(rows, root, corpus)
+    notes = [*official.notes, *undated, *_notes(rows, gone)]
+    found = rows["split"].value_counts()
+    if copies:
+        rows, more = set_apart(rows, root, scores=corpus.suffixes <= SCORES)
+        notes += more
+    if match and corpus.sides:
+        member, nonmember = (rows["split"].isin(side) for side in corpus.sides)
+        drawn = matching.matched(rows, member, nonmember, seed, corpus.alike)
+        rows["split"] = rows["split"].where(drawn | ~(member | nonmember), rows["split"] + REST)
+        if not drawn.any():
+            notes.append("no member has a counterpart of similar length, caption and artist: everything is in -rest")
+    counts = pd.DataFrame({"published": published, "found": found}).fillna(0).astype(int)
+    counts["gone"] = counts["published"] - counts["found"]
+    counts["drawn"] = rows["split"].value_counts().reindex(counts.index, fill_value=0)
+    card = _card(corpus.card, rows, counts, official, notes, seed)
+    _write(files, rows, gone, card)
+    return Built(files[0], files[1], files[2], counts.rename_axis("split").reset_index(), tuple(notes))
+
+
+def _complete(corpus: Builder, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the reader's rows with every column; refuse an id whose rows differ in more than captions."""
+    rows = rows.reset_index(drop=True)
+    for column in TEXT:
+        rows[column] = rows[column].fillna("").astype(str) if column in rows else ""
+    rows["duration_s"] = rows["duration_s"].astype(float) if "duration_s" in rows else float("nan")
+    if rows.empty:
+        raise ManifestError(f"{corpus.name}: the official files list no recording; fetch them again")
+    for column, what in (("split", "splits"), ("audio", "recordings"), ("licence", "licences")):
+        many = rows.drop_duplicates(["track_id", column])["track_id"]
+        if many.duplicated().any():
+            name = many[many.duplicated()].iloc[0]
+            of = " and ".join(map(str, rows.loc[rows["track_id"] == name, column].drop_duplicates()[:2]))
+            raise ManifestError(f"{corpus.name}: {name!r} is listed with two {what} ({of}); mend the official files")
+    return rows
+
+
+def _dated(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without release dates that no manifest may hold, and a note that counts and quotes them."""
+    bad = ~rows["released"].str.fullmatch(f"({DATE})?")
+    if not bad.any():
+        return rows, []
+    tracks, first = rows.loc[bad, "track_id"].nunique(), rows.loc[bad, "released"].iloc[0]
+    note = f"{counted(tracks, 'release date')} of the official files can be no date (first: {first!r}): left empty"
+    return rows.assign(released=rows["released"].mask(bad, "")), [note]
+
+
+def _located(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
+    """Return the rows with ``path`` filled in where a recording was found under ``root``, and empty elsewhere."""
+    found: dict[str, list[str]] = {}
+    for here, folders, names in os.walk(root):
+        folders.sort()
+        for name in names:
+            if PurePosixPath(name).suffix.lower() in corpus.suffixes and not name.startswith("."):
+                relative = (Path(here) / name).relative_to(root).as_posix()
+                found.setdefault(PurePosixPath(name).stem, []).append(relative)
+    paths = [_path(names, found, root) for names in rows["audio"]]
+    used = pd.Series([path for path in paths if path])
+    if used.duplicated().any():
+        raise ManifestError(f"{used[used.duplicated()].iloc[0]}: would be the recording of two tracks; rename it")
+    return rows.assign(path=paths)
+
+
+def _path(names: Sequence[str], found: dict[str, list[str]], root: Path) -> str:
+    """Return the path of the recording that has one of ``names``, tried in this order; empty if none has."""
+    for name in names:
+        stem = name.rpartition("/")[2]
+        fits = [p for p in found.get(stem, ()) if f"/{p}".rpartition(".")[0].endswith(f"/{name}")]
+        if len(fits) > 1:
+            raise ManifestError(f"{name}: expected one recording of this name, found {fits[0]} and {fits[1]}; keep one")
+        if fits and not inside(root / fits[0], root.resolve()):
+            return fits[0]
+    return ""
+
+
+def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
+    """Return the rows with SHA-256, the length from the header where no official file tells it, and a score's notes."""
+    hashes, lengths, notes = [], [], []
+    for path, told in zip(rows["path"], rows["duration_s"], strict=True):
+        try:
+            hashes.append(file_hash(root / path))
+            suffix = PurePosixPath(path).suffix.lower()
+            audible = suffix in SUFFIXES | SCORES
+            lengths.append(probe(root / path).duration_s if pd.isna(told) and audible else told)
+        except AudioError:
+            lengths.append(float("nan"))  # scoring will leave it out and say why
+        except OSError as error:
+            raise ManifestError(f"{path}: {reason_of(error)}; mend it and build again") from None
+        readable = suffix in SCORES and not pd.isna(lengths[-1])
+        notes.append(survey((root / path).read_bytes()).notes if readable else float("nan"))
+    return rows.assign(sha256=hashes, duration_s=lengths, notes=notes)
+
+
+def _notes(rows: pd.DataFrame, gone: pd.DataFrame) -> list[str]:
+    """Say what a reader of the manifest should know about it."""
+    notes = []
+    for split, n in gone["split"].value_counts(sort=False).items():
+        total = n + (rows["split"] == split).sum()
+        notes.append(f"{n} of {total} recordings of {split} are gone")
+    bare = int((rows["licence"].str.strip() == "").sum())
+    if bare:
+        notes.append(f"{bare} of {len(rows)} recordings have no licence in the official files")
+    return notes
+
+
+def _card(
+    card: CorpusCard, rows: pd.DataFrame, counts: pd.DataFrame, official: Official, notes: list[str], seed: int
+) -> CorpusCard:
+    """Return the corpus's card with what was found and drawn."""
+    splits = dict(card.splits)
+    if COPIES in set(rows["split"]):
+        splits[COPIES] = MEANING
+    for split in sorted(set(rows["split"])):
+        if split.endswith(REST):
+            splits[split] = f"recordings of {split.removesuffix(REST)} without a counterpart on the other side"
+    held = set(rows["split"])
+    targets = {
+        model: {role: [split for split in names if split in held] for role, names in roles.items()}
+        for model, roles in card.targets.items()
+    }
+    kept = {model: {role: names for role, names in roles.items() if names} for model, roles in targets.items()}
+    numbers = {"tracks": len(rows), "gone": int(counts["gone"].sum()), "seed": seed}
+    held_notes = rows["notes"].dropna().astype(int)  # of scores
+    if len(held_notes):
+        fewest, most = int(held_notes.min()), int(held_notes.max())
+        numbers |= {"notes": int(held_notes.sum()), "fewest_notes_in_a_track": fewest, "most_notes_in_a_track": most}
+    return card.model_copy(
+        update={
+            "splits": {split: text for split, text in splits.items() if split in held},
+            "counts": numbers | rows["split"].value_counts().to_dict(),
+            "files": dict(official.files),
+            "known_biases": [*card.known_biases, *notes],
+            "targets": {model: roles for model, roles in kept.items() if roles},
+            "sources": {model: text for model, text in card.sources.items() if kept.get(model)},
+        }
+    )
+
+
+def _write(files: Sequence[Path], rows: pd.DataFrame, gone: pd.DataFrame, card: CorpusCard) -> None:
+    """Write manifest, card and list of what is gone: all three, or none."""
+    manifest, beside, lost = files
+    try:
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=manifest.parent, prefix=".building-") as place:
+            made = [Path(place) / path.name for path in files]
+            write_csv(rows[list(COLUMNS)], made[0])
+            made[1].write_text(
+                yaml.safe_dump(card.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120),
+                encoding="utf-8",
+            )
+            write_csv(gone[["track_id", "split", "source"]], made[2])
+            for part, path in zip(reversed(made), (lost, beside, manifest), strict=True):
+                part.replace(path)
+    except OSError as error:
+        raise ManifestError(f"{manifest.parent}: cannot be written to ({reason_of(error)})") from None

@@ -1,0 +1,1 @@
+"""Recipes that train the pocket models from nothing: codec, token model, latent diffusion, FIGARO."""

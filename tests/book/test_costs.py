@@ -1,0 +1,81 @@
+"""The arithmetic of costs, from a file; what each page was made from, from what each page left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from earwitness.audit import cost, provenance
+from earwitness.errors import InputError
+from earwitness.figures import hours
+from earwitness.util import STAMP
+
+ROW = {"network": "n", "device": "one core", "segment_seconds": 30.0, "score_s_per_segment": 3.5,
+       "prepare_s_per_segment": 0.1, "bytes_per_segment": 2.0**20}  # fmt: skip
+
+
+def test_the_arithmetic_by_hand() -> None:
+    found = cost.budget(pd.DataFrame([ROW]), [1, 1000], track_seconds=95, days=1)
+    one, many = found.to_dict("records")
+    assert (one["segments"], one["hours"], one["processes"]) == (3, pytest.approx(3 * 3.6 / 3600), 1)
+    assert (many["segments"], many["hours"], many["disk_gib"]) == (3000, pytest.approx(3.0), pytest.approx(3000 / 1024))
+    assert cost.budget(pd.DataFrame([ROW]), [10**7], track_seconds=95, days=10)["processes"].iloc[0] == 125
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"track_seconds": 29, "days": 1}, "a track of 29 s is shorter than a segment of 30 s"),
+        ({"track_seconds": 60, "days": 0}, "expected days > 0"),
+    ],
+)
+def test_impossible_plans_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cost.budget(pd.DataFrame([ROW]), [1], **options)
+    with pytest.raises(InputError, match="numbers of tracks"):
+        cost.budget(pd.DataFrame([ROW]), [], track_seconds=60, days=1)
+
+
+def test_the_committed_measurement_is_read_and_one_s_own_added(root: Path) -> None:
+    held = pd.read_csv(root / cost.MEASURED)
+    found = cost.throughput(own_seconds=0.25)
+    assert found["network"].tolist() == [*held["network"], "yours"]
+    assert found["score_s_per_segment"].tolist() == [*held["score_s_per_segment"], 0.25]
+    assert (held[["score_s_per_segment", "bytes_per_segment"]] > 0).all(axis=None)
+
+
+def test_the_figure_shows_every_network() -> None:
+    table = cost.budget(pd.DataFrame([ROW, ROW | {"network": "m"}]), [1000, 10_000], track_seconds=95, days=1)
+    figure = hours(table, source="results/tables/costs/plan.csv")
+    assert "a week" in figure.svg
+    assert "1,000 to 10,000 tracks" in figure.alt
+    with pytest.raises(InputError, match="needs a column 'hours'"):
+        hours(table.drop(columns="hours"))
+
+
+def test_the_status_page_lists_what_each_page_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
+    (tmp_path / "pages").mkdir()
+    monkeypatch.setenv(STAMP, str(tmp_path / "pages" / "one.stamp.json"))
+    stamped = provenance.stamp("one", manifests=["data_manifests/pocket.csv"], seeds={"seed": 3})
+    assert json.loads((tmp_path / "pages" / "one.stamp.json").read_text()) == stamped
+    (tmp_path / "pages" / "one.status.json").write_text(json.dumps({"state": "ok", "seconds": 4.5}))
+    (tmp_path / "pages" / "two.status.json").write_text("{half a file")
+    found = provenance.statuses([SimpleNamespace(id=name) for name in ("one", "two")])
+    one, two = found.to_dict("records")
+    assert (one["state"], one["seconds"], one["commit"], one["seeds"]) == ("ok", 4.5, stamped["code"], "seed 3")
+    assert one["manifests"].startswith("pocket.csv ")
+    assert (two["state"], two["commit"]) == ("not run", "")
+
+
+def test_the_share_of_stored_signals_is_what_the_process_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from earwitness.signals import extraction
+
+    monkeypatch.setattr(extraction, "USE", extraction.Counter())
+    assert provenance._stored_share() == ""
+    extraction.USE.update(asked=8, scored=2)
+    assert provenance._stored_share() == "75%"

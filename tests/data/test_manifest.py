@@ -1,0 +1,156 @@
+"""Manifests and cards: roles resolved per model, and every bad row named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from earwitness.data.folders import read_folders
+from earwitness.data.manifest import ROLES, CorpusCard, read_card, read_manifest, read_splits
+from earwitness.errors import ManifestError
+from tests.tiny import recording
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((ROOT / "data_manifests").rglob("*.csv"))
+CARD = """
+title: t
+version: 1
+licence: CC0-1.0
+citation: c
+membership: by lot
+targets:
+  my/model: {member: [train], nonmember: [test]}
+"""
+ROWS = "track_id,path,split,artist,duration_s\nx,a.wav,train,A,1.5\ny,b.wav,test,A,\nz,c.wav,spare,B,2\n"
+
+
+def _manifest(folder: Path, rows: str = ROWS, card: str | None = CARD) -> Path:
+    path = folder / "m.csv"
+    path.write_text(rows)
+    if card:
+        (folder / "m.card.yml").write_text(card)
+    return path
+
+
+def test_the_card_resolves_roles_and_drops_other_splits(tmp_path: Path) -> None:
+    tracks = read_manifest(_manifest(tmp_path), target="my/model")
+    assert [(t.track_id, t.role, t.path) for t in tracks] == [
+        ("x", "member", tmp_path / "a.wav"),
+        ("y", "nonmember", tmp_path / "b.wav"),
+    ]
+    assert tracks[0].duration_s == 1.5
+    assert tracks[1].duration_s != tracks[1].duration_s
+
+
+def test_roles_can_be_given_instead_of_a_target(tmp_path: Path) -> None:
+    roles = {"suspect": ["spare"], "held_out": ["test", "train"]}
+    assert [t.role for t in read_manifest(_manifest(tmp_path, card=None), roles=roles)] == [
+        "held_out",
+        "held_out",
+        "suspect",
+    ]
+
+
+def test_a_role_column_needs_no_target_and_only_a_path(tmp_path: Path) -> None:
+    tracks = read_manifest(_manifest(tmp_path, "path,role\na/b.wav,suspect\nc.wav,held_out\n", None))
+    assert [(t.track_id, t.role) for t in tracks] == [("a/b.wav", "suspect"), ("c.wav", "held_out")]
+
+
+def test_splits_are_read_without_roles(tmp_path: Path) -> None:
+    assert [t.track_id for t in read_splits(_manifest(tmp_path))] == ["x", "y", "z"]
+    assert [t.track_id for t in read_splits(_manifest(tmp_path), ["spare"])] == ["z"]
+
+
+def test_splits_are_chosen_where_rows_hold_roles_too(tmp_path: Path) -> None:
+    both = _manifest(tmp_path, "path,role,split\na.wav,suspect,old\nb.wav,held_out,new\n", None)
+    assert [(t.path.name, t.role) for t in read_splits(both)] == [("a.wav", "suspect"), ("b.wav", "held_out")]
+    assert [(t.path.name, t.role) for t in read_splits(both, ["new"])] == [("b.wav", "held_out")]
+    with pytest.raises(ManifestError, match=r"m\.csv: no track has split 'nwe'; found new, old"):
+        read_splits(both, ["new", "nwe"])
+    roles = _manifest(tmp_path, "path,role\na.wav,suspect\n", None)
+    with pytest.raises(ManifestError, match=r"m\.csv: no track has split 'new'; found no split column"):
+        read_splits(roles, ["new"])
+
+
+BAD = {
+    "no such file": (None, {}, "found no such file"),
+    "no path column": ("paths,role\na,suspect\n", {}, "expected a column 'path', found paths, role; did you mean"),
+    "empty": ("path,role\n", {}, "at least one row"),
+    "nothing at all": ("", {}, "not a UTF-8 CSV"),
+    "ragged": ("path,role\na,suspect,x,y\nb,suspect,x,y,z\n", {}, "not a UTF-8 CSV|line"),
+    "wrong role": ("path,role\na,suspect\nb,heldout\n", {}, "line 3: a role that is none of .*'heldout'"),
+    "empty path": ("path,role\n,suspect\n", {}, "line 2: an empty path"),
+    "absolute path": ("path,role\na,suspect\n/etc/passwd,suspect\n", {}, "line 3: a path that leaves"),
+    "parent path": ("path,role\n../x.wav,suspect\n", {}, "line 2: a path that leaves"),
+    "same id": ("track_id,path,role\nx,a,suspect\nx,b,suspect\n", {}, "line 3: a track_id used before"),
+    "bad duration": ("path,role,duration_s\na,suspect,3:40\n", {}, "line 2: duration_s is '3:40'"),
+    "no target": (ROWS, {}, "say which model it is about: target= one of my/model"),
+    "unknown target": (ROWS, {"target": "my/modle"}, "my/model; did you mean 'my/model'"),
+    "unknown split": (ROWS, {"roles": {"suspect": ["tarin"]}}, "no track has split 'tarin'; found spare, test, train"),
+    "unknown role": (ROWS, {"roles": {"suspects": ["train"]}}, "role 'suspects' is none of .*did you mean 'suspect'"),
+    "both roles": (ROWS, {"roles": {"suspect": ["test"], "held_out": ["test"]}}, "given to both suspect and held_out"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_manifests_are_one_clear_line(tmp_path: Path, name: str) -> None:
+    rows, arguments, message = BAD[name]
+    path = tmp_path / "m.csv" if rows is None else _manifest(tmp_path, rows)
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_manifest(path, **arguments)
+    assert str(caught.value).startswith("m.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [(CARD + "extra: 1\n", "extra"), (CARD.replace("title: t\n", ""), "title"), ("a: [", "not YAML"),
+     (CARD.replace("nonmember", "others"), "targets.my/model")],
+)  # fmt: skip
+def test_bad_cards_name_the_key(tmp_path: Path, card: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=f"m.card.yml.*{message}"):
+        read_manifest(_manifest(tmp_path, card=card), target="my/model")
+
+
+def test_latin1_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes("path,role\ncafé.wav,suspect\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_folders_are_read_at_any_depth(tmp_path: Path) -> None:
+    recording(tmp_path / "s" / "album" / "one.flac")
+    recording(tmp_path / "h" / "two.wav")
+    (tmp_path / "s" / "cover.jpg").write_bytes(b"")
+    tracks = read_folders(suspects=tmp_path / "s", held_out=tmp_path / "h")
+    assert [(t.track_id, t.role) for t in tracks] == [
+        ("suspect/album/one.flac", "suspect"),
+        ("held_out/two.wav", "held_out"),
+    ]
+    with pytest.raises(ManifestError, match="expected a folder"):
+        read_folders(suspects=tmp_path / "none", held_out=tmp_path / "h")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match="no audio file"):
+        read_folders(suspects=tmp_path / "s", held_out=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.stem)
+def test_every_committed_manifest_has_a_card_whose_splits_and_counts_hold(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = read_card(path)
+    assert isinstance(card, CorpusCard)
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    (tmp_path / f"{path.stem}.card.yml").write_text(
+        path.with_suffix(".card.yml").read_text().replace("generated_by: earwitness.pocket", "")
+    )
+    everything = read_splits(copy)
+    assert card.counts["tracks"] == len(everything)
+    assert {t.split for t in everything} == set(card.splits)
+    own_roles = "role" in path.read_text().splitlines()[0].split(",")  # an audit's: the card only says who saw what
+    for target, roles in card.targets.items():
+        assert {split for splits in roles.values() for split in splits} <= set(card.splits)
+        found = {t.role for t in read_manifest(copy, target=target)}
+        assert found == ({"suspect", "held_out"} if own_roles else set(roles)) <= set(ROLES)

@@ -1,0 +1,175 @@
+"""Decoding ahead: whatever the number of workers, the same segments in the same order, and nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earwitness.data.audio import AudioSpec
+from earwitness.signals.store import deal, key_tracks, parts_of, seconds_of
+from earwitness.signals.stream import AHEAD, SegmentStream
+from earwitness.types import Track
+from tests.tiny import container, recording, tune
+
+SPEC = AudioSpec(16_000, 1, 0.5)
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Track]]:
+    root = tmp_path_factory.mktemp("audio")
+    kinds = ["wav", "flac", "ogg", "mp3"]
+    tracks = [
+        Track(f"t{i}", recording(root / f"t{i}.{kinds[i % 4]}", 1 + i % 3, seed=i), "suspect", caption="x" * i)
+        for i in range(7)
+    ]
+    (root / "text.wav").write_text("no audio")
+    tracks.insert(3, Track("text", root / "text.wav", "suspect"))
+    return key_tracks(tracks)[0]
+
+
+def _all(keyed: list[tuple[str, Track]], workers: int, parts: int = 2) -> tuple[list, dict[str, str]]:
+    failed: dict[str, str] = {}
+    found = []
+    cuts = [keyed[i::parts] for i in range(parts)]
+    with SegmentStream(SPEC, workers) as stream:
+        for part in cuts:
+            stream.ask(part)
+        for part in cuts:
+            found += list(stream.take(part, failed))
+    return found, failed
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(keyed: list[tuple[str, Track]], workers: int) -> None:
+    here, failed_here = _all(keyed, 0)
+    there, failed_there = _all(keyed, workers)
+    assert [(key, s.segment_id, s.start_s) for key, _, s in here] == [(k, s.segment_id, s.start_s) for k, _, s in there]
+    for (*_, a), (*_, b) in zip(here, there, strict=True):
+        np.testing.assert_array_equal(a.audio, b.audio)
+        assert repr(a.blind) == repr(b.blind)
+    assert failed_here == failed_there
+    assert "not readable as audio" in next(iter(failed_here.values()))
+    assert len(failed_here) == 1
+
+
+def test_a_recording_that_changes_after_it_was_keyed_is_noticed(tmp_path: Path) -> None:
+    track = Track("a", recording(tmp_path / "a.wav", 2, seed=1), "suspect")
+    keyed = key_tracks([track])[0]
+    recording(track.path, 2, seed=2)
+    for workers in (0, 1):
+        assert "its bytes changed while scoring" in next(iter(_all(keyed, workers, parts=1)[1].values()))
+
+
+def test_another_decoder_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyAV decodes is keyed by PyAV; what soundfile decodes is keyed by the store (``AudioSpec.key``)."""
+    paths = [container(tmp_path / "a.m4a", tune(2.0, 1)), recording(tmp_path / "b.wav", 2, seed=2)]
+    tracks = [Track(path.name, path, "suspect") for path in paths]
+    before = [key for key, _ in key_tracks(tracks)[0]]
+    assert not _all(key_tracks(tracks)[0], 0, parts=1)[1]
+    monkeypatch.setattr("earwitness.data.audio.version", lambda: "av 99")
+    after = [key for key, _ in key_tracks(tracks)[0]]
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)
+
+
+def test_a_worker_that_dies_costs_one_recording(keyed: list[tuple[str, Track]]) -> None:
+    failed: dict[str, str] = {}
+    with SegmentStream(SPEC, 1) as stream:
+        stream.ask(keyed)
+        cuts = stream.take(keyed, failed)
+        found = [next(cuts)]
+        stream.workers[0].process.kill()
+        found += list(cuts)
+    lost = {key for key, reason in failed.items() if "the process that decoded it died" in reason}
+    assert len(lost) == 1
+    assert {key for key, *_ in found} | set(failed) == {key for key, _ in keyed}
+
+
+@pytest.mark.slow
+def test_a_worker_holds_a_bounded_number_of_segments(tmp_path: Path) -> None:
+    """A worker that nobody reads from stops working: its processor time does not grow any more."""
+    track = Track("a", recording(tmp_path / "a.wav", 60), "suspect")
+    keyed = key_tracks([track])[0]
+    with SegmentStream(replace(SPEC, segment_seconds=0.1), 1) as stream:
+        stream.ask(keyed)
+        import psutil
+
+        process = psutil.Process(stream.workers[0].process.pid)
+        used = [-1.0, 0.0]
+        while used[-1] != used[-2] or used[-1] < 0.3:
+            time.sleep(0.5)
+            used.append(process.cpu_times().user)
+        assert AHEAD < 600
+        assert len(list(stream.take(keyed, {}))) == 600
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    path = recording(tmp_path / "a.wav", 60)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom earwitness.data.audio import AudioSpec\n"
+        "from earwitness.data.manifest import Track\nfrom earwitness.signals.store import key_tracks\n"
+        "from earwitness.signals.stream import Stream\n"
+        "stream = Stream(AudioSpec(16000, 1, 0.1), 2)\n"
+        "stream.ask(key_tracks([Track('a', Path(sys.argv[1]), 'suspect', caption=c) for c in 'abcd'])[0])\n"
+        "print(*[worker.process.pid for worker in stream.workers], flush=True)\ntime.sleep(60)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    workers = [int(word) for word in run.stdout.readline().split()]
+    assert len(workers) == 2
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    deadline = time.monotonic() + 30
+    while any(_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+# --- shards ---
+
+
+def _tracks(lengths: list[float]) -> list[Track]:
+    return [Track(f"t{i:03d}", Path("none.wav"), "suspect", duration_s=s) for i, s in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_shards_partition_the_tracks_and_are_balanced(count: int) -> None:
+    rng = np.random.default_rng(0)
+    tracks = _tracks(rng.lognormal(5, 1, 200).tolist())
+    shards = [deal(tracks, (i + 1, count)) for i in range(count)]
+    assert sorted(t.track_id for shard in shards for t in shard) == [t.track_id for t in tracks]
+    loads = [sum(t.duration_s for t in shard) for shard in shards]
+    assert max(loads) - min(loads) <= max(t.duration_s for t in tracks)
+    again = [deal(tracks[::-1], (i + 1, count)) for i in range(count)]
+    assert [{t.track_id for t in a} for a in shards] == [{t.track_id for t in b} for b in again]
+
+
+def test_lengths_that_nobody_knows_count_alike(tmp_path: Path) -> None:
+    tracks = _tracks([float("nan")] * 4 + [-5.0, 1e9])
+    assert np.isnan(seconds_of(tracks[0]))
+    assert len(deal(tracks, (1, 2))) == 1, "the longest is a shard of its own"
+
+
+def test_parts_are_bounded_by_tracks_and_by_seconds() -> None:
+    keyed = [(f"{i:03d}", track) for i, track in enumerate(_tracks([200.0] * 40 + [4000.0] * 2 + [1.0] * 70))]
+    parts = parts_of(keyed[::-1])
+    assert [key for part in parts for key, _ in part] == [key for key, _ in keyed]
+    assert [len(part) for part in parts] == [18, 18, 4, 1, 1, 32, 32, 6]
+    assert parts == parts_of(keyed)
