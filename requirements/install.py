@@ -25,6 +25,7 @@ PYTHONS = ("3.11", "3.12")
 TORCH = "torch==2.13.0"
 OLDEST_TORCH = (2, 11)
 MATHJAX = ("LICENSE", "tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+EXTRA = ("UV_INDEX", "UV_INDEX_STRATEGY", "UV_FIND_LINKS")  # package sources beside the default index, in uv's terms
 LOCKED = ("--no-deps", "--require-hashes", "--no-build-isolation")
 
 Run = Callable[..., str]
@@ -107,16 +108,29 @@ class Environment:
         """Return what pip is configured with, in uv's terms."""
         return uv_environment(pip_settings(self.pip("config", "list", quiet=True)), os.environ)
 
-    def uv(self, *arguments: str | Path, quiet: bool = False) -> str:
-        """Run ``uv pip install`` on the environment, with pip's configuration."""
+    def uv(self, *arguments: str | Path, quiet: bool = False, without: Sequence[str] = ()) -> str:
+        """Run ``uv pip install`` on the environment, with pip's configuration but for what ``without`` names."""
         uv = [self.folder / "bin" / "uv", "pip", "install", "--python", self.python, "--quiet", *arguments]
-        return self.run(uv, environment=self.sources(), quiet=quiet)
+        sources = {name: value for name, value in self.sources().items() if name not in without}
+        return self.run(uv, environment=sources, quiet=quiet)
 
     def install(self, *arguments: str | Path) -> None:
-        """Install with uv, which takes seconds, or with pip where uv cannot."""
+        """Install with uv, which takes seconds, or with pip where uv cannot.
+
+        An extra index may hold another build of one locked wheel. uv takes that build and refuses its hash, where pip
+        looks on; so uv is tried again without the extra indexes first.
+        """
         try:
-            self.uv(*arguments)
+            self.uv(*arguments, quiet=True)
         except SetupError:
+            if self.sources().keys() & set(EXTRA):
+                print("setup: trying again without the extra package indexes", flush=True)
+                try:
+                    self.uv(*arguments, quiet=True, without=EXTRA)
+                except SetupError:
+                    pass
+                else:
+                    return
             print("setup: uv could not; trying pip, which takes a few minutes", flush=True)
             self.pip("install", "--quiet", *arguments)
 

@@ -302,6 +302,28 @@ def test_pip_installs_where_uv_cannot(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "trying pip" in capsys.readouterr().out
 
 
+def test_uv_is_tried_again_without_the_extra_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in install.EXTRA:
+        monkeypatch.delenv(name, raising=False)
+    settings = "global.extra-index-url='file:///more'\nglobal.find-links='/wheels'\nglobal.index-url='https://one'"
+    env, run = environment(tmp_path / "venv", answers={"config list": settings})
+    given: list[dict[str, str]] = []
+
+    def other_build(
+        command: Sequence[str | Path], environment: dict[str, str] | None = None, quiet: bool = False
+    ) -> str:
+        if "bin/uv" in " ".join(map(str, command)):
+            given.append(dict(environment or {}))
+            if "UV_INDEX" in given[-1]:
+                raise SetupError("Hash mismatch for `soundfile`")
+        return run(command, environment, quiet)
+
+    env.run = other_build
+    env.install("-r", "base.lock")
+    assert [sorted(names) for names in given] == [["UV_DEFAULT_INDEX", *sorted(install.EXTRA)], ["UV_DEFAULT_INDEX"]]
+    assert run.matching("-m pip install") == []
+
+
 @pytest.mark.parametrize("build", ["2.14.1+cu130 True", "2.11.0+rocm7.1 True"])
 def test_a_torch_for_an_accelerator_is_left_alone(tmp_path: Path, build: str) -> None:
     env, run = environment(tmp_path / "venv", answers={"torch.version": build})

@@ -310,7 +310,8 @@ def test_results_that_are_no_folder_are_named_before_anything_is_loaded(
 def test_a_full_disk_in_a_real_process(tmp_path: Path) -> None:
     """A limit on file sizes is the full disk that a test can have: writing fails in the middle of a part."""
     code = (
-        "import resource, signal\nfrom tests.signals.test_store import *\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import resource, signal\nfrom tests.signals.test_store import *\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "store = Store(INFO, SPEC)\nstore.write(rows(2, seed=1), 'part-first.parquet')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\nstore.write(rows())"
     )
