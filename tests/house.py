@@ -6,6 +6,7 @@ import ast
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 Graph = dict[str, set[str]]
 
@@ -48,6 +49,14 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
         yield from running(child)
 
 
+def _loads(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Say whether a node is a call that imports by a string."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    return name in {"import_module", "__import__"}
+
+
 def _named(node: ast.AST, package: str) -> list[tuple[str, str]]:
     """Return what a node imports, as (module, name in it or empty)."""
     if isinstance(node, ast.Import):
@@ -56,10 +65,8 @@ def _named(node: ast.AST, package: str) -> list[tuple[str, str]]:
         above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
         module = ".".join([*above, *([node.module] if node.module else [])])
         return [(module, alias.name) for alias in node.names]
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
-        name = node.args[0] if node.args else None
-        if isinstance(name, ast.Constant) and isinstance(name.value, str):
-            return [(name.value, "")]
+    if _loads(node) and isinstance(node.args[0], ast.Constant):
+        return [(str(node.args[0].value), "")]
     return []
 
 
@@ -130,8 +137,7 @@ def tables_of_modules(lib: Path) -> Graph:
     found: Graph = {}
     for name, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("import_module")]
-        loose = [call.args[0] for call in calls if call.args and not isinstance(call.args[0], ast.Constant)]
+        loose = [n.args[0] for n in ast.walk(tree) if _loads(n) and not isinstance(n.args[0], ast.Constant)]
         if loose:
             texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             begun = {ast.unparse(node)[2:-1].partition("{")[0] for node in loose if isinstance(node, ast.JoinedStr)}

@@ -61,7 +61,7 @@ def test_a_second_run_does_nothing(plan):
 def test_touching_a_file_does_nothing(plan, copy):
     for path in (
         "notebooks/mia_token.ipynb",
-        "lib/earwitness/metrics.py",
+        "lib/earwitness/stats/metrics.py",
         "data_manifests/pocket.csv",
         "book/limits.md",
     ):
@@ -103,7 +103,7 @@ def reading(source):
         ("book/limits.md", "\nMore.\n", {"building the book"}),
         ("lib/earwitness/cli.py", "\n# more\n", set()),
         (
-            "lib/earwitness/metrics.py",
+            "lib/earwitness/stats/metrics.py",
             "\n# more\n",
             {page.id for page in experiments.load_registry().tier("book")} | {"building the book"},
         ),

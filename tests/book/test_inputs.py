@@ -1,0 +1,169 @@
+"""The engine's inputs: whatever code can change a number makes the scores and pages stale that hold it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from earwitness.book.experiments import load_registry
+from tests import house
+
+Patterns = dict[str, list[str]]
+
+
+def patterns_of(root: Path) -> Patterns:
+    """Return rule -> the patterns of source files that the Snakefile gives it, relative to lib/earwitness."""
+    text = (root / "notebooks" / "Snakefile").read_text()
+    named: dict[str, list[str]] = {}
+    for name, value in re.findall(r"(?ms)^([A-Z]+) = (\[\s.*?\]|\[.*?\]$)", text):
+        if name in {"SHARED", "SCORING", "READING"}:
+            named[name] = eval(value, {}, named)
+    rules = re.findall(r"(?ms)^rule (\w+):\n(.*?)(?=^\S|\Z)", text)
+    calls = {rule: re.search(r"\bcode\((.*?)\)", body) for rule, body in rules}
+    return {rule: eval(f"[{call[1]}]", {}, named) for rule, call in calls.items() if call}
+
+
+def files_of(root: Path, patterns: list[str]) -> set[Path]:
+    """Expand patterns as the Snakefile does."""
+    found = (path for pattern in patterns for path in (root / "lib" / "earwitness").glob(pattern) if path.is_file())
+    return {Path(os.path.normpath(path)) for path in found}
+
+
+def started(root: Path) -> dict[str, set[str]]:
+    """Return rule -> the modules that its command imports; for pages, those of all templates too."""
+    lib = root / "lib"
+    known = house.modules(lib)
+    score = house.imports_of(house.function_of(known["earwitness.cli"], "score"), known)
+    templates = (root / "notebooks").glob("*.ipynb")
+    read = set().union(*(house.template_imports(template, lib) for template in templates))
+    return {"corpus": {"earwitness.pocket.__main__"}, "score": score, "page": {"earwitness.book.pages", *read}}
+
+
+def needed(root: Path) -> dict[str, set[Path]]:
+    """Return rule -> the files that can change what it makes: modules that can run, and what lies beside them."""
+    lib = root / "lib"
+    known, data = house.modules(lib), data_files(root)
+    modules = {rule: {known[name] for name in house.reachable(lib, start)} for rule, start in started(root).items()}
+    return {
+        rule: files | {path for path in data if path.parent in {file.parent for file in files}}
+        for rule, files in modules.items()
+    }
+
+
+def data_files(root: Path) -> list[Path]:
+    """Return what lies beside the modules and is read by them; the weights are inputs of the runs that use them."""
+    files = [path for package in ("earwitness", "earwitness_build") for path in (root / "lib" / package).rglob("*")]
+    left = ("__pycache__", "weights")
+    return [p for p in files if p.is_file() and p.suffix not in {".py", ".typed"} and not {*left} & {*p.parts}]
+
+
+def test_whatever_can_change_a_number_is_an_input(root: Path) -> None:
+    names = {path.name for path in data_files(root)}
+    assert {"cards.yml", "reference-token.parquet", "audiocaps.card.yml", "template.html.j2"} <= names
+    files, patterns, lib = needed(root), patterns_of(root), root / "lib" / "earwitness"
+    assert {lib / "models" / "tango.py", lib / "signals" / "token.py", lib / "data" / "audio.py"} <= files["score"]
+    assert {lib / "stats" / "power.py", lib / "audit" / "run.py", lib / "book" / "html.py"} <= files["page"]
+    for rule in ("corpus", "score", "page"):
+        assert files[rule] - files_of(root, patterns[rule]) == set()
+
+
+def test_no_pattern_could_be_left_out(root: Path) -> None:
+    files = needed(root)
+    for rule, patterns in patterns_of(root).items():
+        for pattern in patterns:
+            others = [other for other in patterns if other != pattern]
+            assert files[rule] - files_of(root, others), f"{pattern} of rule {rule}: nothing there can run"
+
+
+def test_the_command_line_only_passes_on_what_a_score_depends_on(root: Path) -> None:
+    """That is why it is no input. What it adds of its own, a page would not find: its key names seed and precision."""
+    score = house.function_of(root / "lib" / "earwitness" / "cli.py", "score")
+    (collect,) = (n for n in ast.walk(score) if isinstance(n, ast.Call) and ast.unparse(n.func) == "collect")
+    assert all(isinstance(value, ast.Name) for value in (*collect.args, *(k.value for k in collect.keywords)))
+    templates = (root / "notebooks").glob("*.ipynb")
+    assert not [t.name for t in templates if "earwitness.cli" in house.template_imports(t, root / "lib")]
+
+
+# --- and the engine heeds them: dry runs on made-up results -----------------------------------------------------------
+
+PAGE = "mia-token"
+LONG_AGO = (10**9, 10**9)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose page PAGE was just made, as far as file times tell: sources of long ago, results of now."""
+    root, folder = Path(__file__).resolve().parents[2], tmp_path_factory.mktemp("project")
+    skip = shutil.ignore_patterns("_build", "mathjax", "__pycache__", "weights")
+    for name in ("notebooks", "data_manifests", "lib", "tests"):
+        shutil.copytree(root / name, folder / name, ignore=skip)
+    (folder / "lib" / "earwitness" / "pocket" / "weights").symlink_to(root / "lib/earwitness/pocket/weights")
+    for path in folder.rglob("*"):
+        os.utime(path, LONG_AGO, follow_symlinks=False)
+    runs = load_registry().page(PAGE).scores
+    done = [f"results/{file}" for run in runs for file in run.done_files]
+    for name in ("results/pocket/audio/sha256.csv", *done, f"book/pages/{PAGE}.ipynb"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    return folder
+
+
+def planned(project: Path, *names: str) -> set[str]:
+    """Return what a dry run for PAGE would do if these files had just been changed."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--cores", "1", "--dry-run"]
+    environment = {k: v for k, v in os.environ.items() if k != "EARWITNESS_RESULTS"}
+    environment["PYTHONPATH"] = str(project / "lib")
+    try:
+        for name in names:
+            (project / name).touch()
+        command += ["--", f"book/pages/{PAGE}.ipynb"]
+        run = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment, timeout=120)
+    finally:
+        for name in names:
+            os.utime(project / name, LONG_AGO)
+    assert run.returncode == 0, run.stderr
+    return set(re.findall(r"Job \d+: (rendering|scoring|executing)", run.stdout + run.stderr))
+
+
+PAGES = {"executing"}
+SCORES = {"scoring", *PAGES}
+ALL = {"rendering", *SCORES}
+ONE_OF_EACH_ROOM = {
+    "lib/earwitness/errors.py": ALL,
+    "lib/earwitness/types.py": SCORES,
+    "lib/earwitness/util.py": ALL,
+    "lib/earwitness/pocket/midi.py": ALL,
+    "lib/earwitness/symbolic/chords.py": SCORES,
+    "lib/earwitness/data/csv_table.py": SCORES,
+    "lib/earwitness/models/cards.yml": SCORES,
+    "lib/earwitness/signals/store.py": SCORES,
+    "lib/earwitness/attacks/camia.py": PAGES,
+    "lib/earwitness/stats/power.py": PAGES,
+    "lib/earwitness/figures/style.py": PAGES,
+    "lib/earwitness/audit/reference-token.parquet": PAGES,
+    "lib/earwitness_build/corpora/audiocaps.card.yml": PAGES,
+    "lib/earwitness/book/studies/pools.py": PAGES,
+}
+APART = ["lib/earwitness/cli.py", "lib/earwitness_build/training/train.py", "tests/stats/test_power.py"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "stale"), ONE_OF_EACH_ROOM.items())
+def test_a_change_in_any_room_makes_a_page_stale(project: Path, name: str, stale: set[str]) -> None:
+    assert planned(project, name) == stale
+
+
+@pytest.mark.slow
+def test_a_change_of_the_command_line_of_training_or_of_tests_does_not(project: Path) -> None:
+    assert planned(project, *APART) == set()
+    rooms = {house.room_of(module) for module in house.modules(project / "lib")} - {"", "cli"}
+    assert {
+        Path(name).parts[1] if "_build" in name else Path(name).with_suffix("").parts[2] for name in ONE_OF_EACH_ROOM
+    } == rooms
