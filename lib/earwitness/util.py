@@ -1,10 +1,8 @@
-"""Text from outside (names, captions, tags) before it reaches a terminal, a log or a spreadsheet.
+"""What every room needs: text from outside made safe to show, where things are kept, hashes and spans of time.
 
-File names and captions are whatever somebody typed, or crafted: line breaks that forge a line of output, escape
+File names, captions and tags are whatever somebody typed, or crafted: line breaks that forge a line of output, escape
 sequences, marks that turn the reading direction, cells that a spreadsheet runs as a formula. HTML and notebooks have
 their own escaping. The book page *Threat model* says what is defended here.
-
-Where things are kept: the project root and the results folder; and which paths stay inside a folder.
 """
 
 from __future__ import annotations
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = "0.1.0"
+# --- text from outside ------------------------------------------------------------------------------------------------
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
@@ -75,6 +75,8 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
     guarded(frame).to_csv(part, index=False, **options)  # type: ignore[call-overload]
     part.replace(path)
 
+
+# --- where things are kept --------------------------------------------------------------------------------------------
 
 STAMP = "EARWITNESS_STAMP"  # the variable that tells a page where its runner wants its stamp
 

@@ -1,14 +1,11 @@
-"""Attacks on one diffusion model's stored prediction errors: loss, deterministic walks, guidance contrasts.
+"""Attacks on one diffusion model's stored prediction errors.
 
 Notation: clean latent z, noise eps, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps, the network's prediction eps(z_t, t)
 under the stream's condition. Timesteps are thousandths of the schedule. A member's noise is predicted better, so most
-parents score members lower; here every sign is turned so that higher is more member-like. See the book page
-*Methods: diffusion attacks*.
+parents score members lower; here every sign is turned so that higher is more member-like.
 
-The costly tail of the diffusion attacks: variations, adversarial budgets, gradients of the parameters.
-
-They decode to sound or reach into the network, take tens to hundreds of evaluations a segment, and run only when named.
-See the book page *Methods: diffusion attacks*.
+The costly tail at the end (variations, adversarial budgets, gradients of the parameters) takes tens to hundreds of
+evaluations a segment and runs only when named. See the book page *Methods: diffusion attacks*.
 """
 
 from __future__ import annotations
@@ -202,6 +199,8 @@ def clid_audio(signals: DenoisingSignals, *, stream: str) -> float:
     """How much the recording's own embedding helps over nothing, or over its caption."""
     return gain(signals, "audio", stream)
 
+
+# --- the costly tail --------------------------------------------------------------------------------------------------
 
 STREAM = ("conditional",)
 

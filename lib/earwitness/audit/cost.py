@@ -1,26 +1,12 @@
-"""What a scoring run would cost, before anything is spent: segments, network evaluations, hours, memory, disk.
+"""What scoring would cost, said before anything is spent: segments, network evaluations, hours, memory, disk.
 
-Everything but the probe comes from the manifest, the files' headers and the model's configuration. The probe scores a
-few segments of the tracks at hand and stores nothing; it is what turns counts into hours. The book page *What an audit
-costs* does the same arithmetic for up to ten million tracks.
+Counts come from the manifest, the files' headers and the model's configuration. Hours come from measurements: a probe
+scores a few segments of the tracks at hand and stores nothing, and ``benchmarks/throughput.csv`` (written by
+``benchmarks/bench_engine.py --throughput``) holds one machine's. Without either, hours are arithmetic on the sizes of
+the model cards: every call takes 2 x parameters x tokens operations, at the speed of two cores. That tells minutes from
+days, no more.
 
-What a few segments take on this machine: seconds, memory and bytes. Nothing is stored.
-
-``earwitness plan`` turns the answer into hours; the book page *What an audit costs* into numbers of machines.
-
-What an audit of many tracks costs: measured seconds and bytes of one segment, multiplied out.
-
-The measurements are ``benchmarks/throughput.csv`` (written by ``benchmarks/bench_engine.py --throughput``) and a probe
-on the machine at hand; nothing else is assumed but the length of a track. The book page *What an audit costs* shows it.
-
-What an audit would cost, said before any weights are fetched and before any model is run.
-
-Sizes come from the model cards, network calls from the frozen features, which are all that an audit scores, counted
-as ``earwitness plan`` counts them. Hours are arithmetic, not measurement: every call takes 2 x parameters x tokens
-operations, at a speed that two cores of an ordinary computer reach. They tell minutes from days, no more; once a model
-is on the machine, ``earwitness plan`` measures (``forecasts``).
-
-Book page: *Audit your own*.
+Book pages: *Audit your own*, *What an audit costs*.
 """
 
 from __future__ import annotations
@@ -59,6 +45,8 @@ from earwitness.util import project_root
 
 if TYPE_CHECKING:
     from earwitness.stats.power import Reach
+
+# --- measured on a few segments ---------------------------------------------------------------------------------------
 
 PROBE_SEGMENTS = 8  # one small batch: enough to see a second a segment, or a millisecond
 
@@ -112,6 +100,8 @@ def measure(
         len(cuts), len({key for key, *_ in cuts}), network.info.device, prepared, elapsed / len(cuts), peak, gpu, size
     )
 
+
+# --- many tracks, from measured seconds -------------------------------------------------------------------------------
 
 MEASURED = "benchmarks/throughput.csv"
 COLUMNS = ["network", "device", "segment_seconds", "score_s_per_segment", "prepare_s_per_segment", "bytes_per_segment"]
@@ -203,6 +193,9 @@ def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: floa
                 }
             )
     return pd.DataFrame(rows)
+
+
+# --- forecasts of a run -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -434,6 +427,8 @@ def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None =
     return [replace(track, role=roles.get(track.track_id, "")) for track in tracks]
 
 
+# --- an audit, from the model cards alone -----------------------------------------------------------------------------
+
 CPU_GFLOPS = 100.0  # two cores, float32
 GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
 TOKENS_PER_SECOND = 50
@@ -510,7 +505,7 @@ def forecasts(
     Raises
     ------
     InputError, ModelError
-        As ``refuse_mixture``, ``gather_tracks``, ``references.listed`` and ``planning.forecast``.
+        As ``refuse_mixture``, ``gather_tracks``, ``references.listed`` and ``forecast``.
     """
     infos = [_told(name, allow_download) for name in request.models]
     refuse_mixture(infos, _told(request.control_model, allow_download) if request.control_model else None)

@@ -1,11 +1,8 @@
-"""What ``earwitness check`` prints: an ``Intake`` as tables for a terminal, or as JSON for a program.
+"""What ``check`` and ``plan`` print: an ``Intake`` and forecasts, as tables for a terminal or as JSON for a program.
 
-Every name is text from outside: markup is escaped, what is not printable is written as an escape. The book page *Audit
-your own* shows an example.
+Every name is text from outside: markup is escaped, what is not printable is written as an escape.
 
-Forecasts as tables for a terminal: one per model, and what all take together.
-
-The numbers are those of ``planning``; the book page *Audit your own* says when to ask for them.
+Book page: *Audit your own*.
 """
 
 from __future__ import annotations
@@ -28,6 +25,8 @@ from earwitness.audit.intake import SIDES, Intake
 from earwitness.stats.power import reach
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.util import plain, span
+
+# --- what check prints ------------------------------------------------------------------------------------------------
 
 PAIRED = " within pairs (the share in which the suspect scores above its twin)"
 
@@ -111,6 +110,8 @@ def _rows(console: Console, title: str, frame: pd.DataFrame, columns: tuple[str,
         table.add_row(*(escape(plain(cell)) for cell in row))
     console.print(table)
 
+
+# --- what plan prints -------------------------------------------------------------------------------------------------
 
 SHOWN = 10  # reasons for which recordings are left out
 LENGTH = re.compile(r"^[\d.]+ s, ")  # each recording's own, before what it is shorter than

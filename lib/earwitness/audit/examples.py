@@ -1,10 +1,6 @@
-"""Pictures (and, if asked for, the sound) of single recordings: the most and the least member-like suspects.
+"""Single recordings as a model hears them: what a page plays, and the pictures (and sound, if asked for) of a report.
 
-Held-out recordings are never put into a report.
-
-Book page: *Audit your own*.
-
-Single recordings as a model hears them: what a page plays and a report shows.
+A report shows the most and the least member-like suspects, and never a held-out recording.
 
 Book pages: *Membership inference on token models*, *Audit your own*.
 """
@@ -25,6 +21,8 @@ from earwitness.data.audio import segments, spec_of
 from earwitness.errors import InputError, nearest
 from earwitness.signals.extraction import Signals
 from earwitness.types import Segment, Track
+
+# --- recordings as a model hears them ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,8 @@ def of_each_role(signals: Signals, tracks: Sequence[Track], artist: str = "", *,
     chosen = whole[artist] if artist else next(iter(whole.values()), anyone)
     return first_stored(signals, [chosen[role] for role in roles], seed=seed)
 
+
+# --- pictures of a report ---------------------------------------------------------------------------------------------
 
 EACH = 2  # strongest and weakest shown
 

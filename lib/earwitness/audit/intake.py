@@ -3,12 +3,9 @@
 Rules: a recording that cannot be decoded, or is shorter than one segment, is left out. Copies of one recording on both
 sides are left out on both; of copies on one side the first stays. Where works are compared in pairs, versions of a work
 on both sides are meant to be alike and stay, unless they are one file. Everything left out is listed with its reason.
-The book page *Audit your own* shows it.
 
-In what the two sides of a comparison differ before any model is asked.
-
-Whatever differs between suspects and held-out can be mistaken for membership. These are warnings to mend what can be
-mended; the decision is the blind gate's. The book page *Methods: audio preparation* lists the traps.
+Whatever else differs between the sides can be mistaken for membership: ``sentences`` warns of it, the blind gate
+decides. The book pages *Audit your own* and *Methods: audio preparation* show both.
 """
 
 from __future__ import annotations
@@ -34,6 +31,8 @@ from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
 from earwitness.types import Track
 from earwitness.util import project_root, reason_of, write_csv
+
+# --- in what the sides differ -----------------------------------------------------------------------------------------
 
 LEVEL = 0.05  # of each comparison: a warning, not a verdict, so none is corrected for the others
 NUMBERS = {
@@ -99,6 +98,8 @@ def years(released: pd.Series) -> pd.Series:
     parts = released.astype(str).str.extract(r"^\s*(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?").astype(float)
     return parts[0] + (parts[1].fillna(7) - 1) / 12 + (parts[2].fillna(15) - 1) / 365
 
+
+# --- what was given ---------------------------------------------------------------------------------------------------
 
 FILE_COLUMNS = (
     "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",

@@ -1,11 +1,9 @@
-"""Single scores as a model reads them: every note with its surprise, and the sound to go with the picture.
+"""Single pieces of MIDI as a model reads them: every note with its surprise, and the sound to go with the picture.
+
+No model ever hears this sound. The pocket world's instruments play whatever is written, each program the one nearest
+to it.
 
 Book pages: *Membership inference on scores*, *Audit your own*.
-
-The sound of a score, to be heard beside its picture; no model ever hears it.
-
-The pocket world's instruments play whatever is written, each program the one nearest to it. The book page *Membership
-inference on scores* plays it.
 """
 
 from __future__ import annotations
@@ -24,6 +22,8 @@ from earwitness.signals.extraction import Signals
 from earwitness.symbolic.figaro_vocabulary import DRUM
 from earwitness.types import Segment, Track
 
+# --- sound ------------------------------------------------------------------------------------------------------------
+
 MAX_SECONDS = 30.0
 RELEASE_S = 0.5
 TIMBRES = {timbre.program: timbre for timbre in (*LEADS, *CHORDS, *BASSES)}
@@ -35,7 +35,7 @@ def play(notes: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.float32], int]:
     Parameters
     ----------
     notes : ndarray
-        Of dtype ``symbolic.score.NOTE``: pitch, velocity, program (128: drums), start and end in seconds.
+        Of dtype ``symbolic.figaro_tokens.NOTE``: pitch, velocity, program (128: drums), start and end in seconds.
     """
     notes = notes[notes["start_s"] < MAX_SECONDS]
     ends = np.minimum(notes["end_s"], MAX_SECONDS)
@@ -51,6 +51,9 @@ def play(notes: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.float32], int]:
         start = int(note["start_s"] * SAMPLE_RATE)
         mix[start : start + len(sound)] += (note["velocity"] / 127) ** 1.5 * sound[: len(mix) - start]
     return mix * np.float32(PEAK / max(float(np.abs(mix).max(initial=0.0)), 1e-6)), SAMPLE_RATE
+
+
+# --- notes and their surprise -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,12 @@
-"""What an audit report holds: ``report.json``, version 1.
+"""What an audit report holds (``report.json``, version 1), and its files on disk.
 
 The JSON Schema is published as ``book/_static/report.schema.json`` (``python -m earwitness.audit.report FILE`` writes
 it; a test compares the two). Everything in a report follows from the recordings, the weights and the settings, but for
 the one line ``made``. Recordings are named by number; ``name`` is empty in a redacted report.
 
-Book page: *Audit your own*.
-
-The files of a report: scores as a table, everything hashed, written whole, the record last.
-
-``scores-<i>.csv`` holds one row per segment and one column per attack, recordings by number; of a score a segment's
-place in it (``window``) too, by which segments are chosen. Numbers are written so that they read back exactly. Nothing
-in it comes from a name or a caption, so no cell can be a formula.
+``scores-<i>.csv`` holds one row per segment and one column per attack; of a MIDI file a segment's place in it
+(``window``) too, by which segments are chosen. Numbers are written so that they read back exactly. Nothing in it comes
+from a name or a caption, so no cell can be a formula. All files are hashed and written whole, the record last.
 
 Book page: *Audit your own*.
 """
@@ -40,6 +36,9 @@ from earwitness.types import WINDOW
 SCHEMA_VERSION: Literal[1] = 1
 Word = Literal["evidence", "no evidence", "not testable"]
 Number = float | None
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
 
 
 class _Record(BaseModel):
@@ -261,6 +260,8 @@ def schema_text() -> str:
 
 
 RECORD, PAGE, PRINT = "report.json", "report.html", "report.pdf"
+# --- the files --------------------------------------------------------------------------------------------------------
+
 KEYS = ["track_id", "segment_id", "artist", "work", "role"]
 UNFINISHED = ".report.unfinished"  # there while a report is written
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -1,14 +1,9 @@
 """What an audit is asked to do, and the recordings it is asked about.
 
-Book page: *Audit your own*.
+Captions for recordings in folders come from a table that is matched by name, and never by guess. Pairs that a test
+would refuse once all is scored are refused before.
 
-Captions of recordings that lie in folders: a table with a row for each, matched by name, and never by guess.
-
-Book page: *Audit your own*.
-
-Which pairs can be compared: what a test of pairs would refuse once all is scored is refused before.
-
-Book page: *Where honest held-out recordings come from*.
+Book pages: *Audit your own*, *Where honest held-out recordings come from*.
 """
 
 from __future__ import annotations
@@ -28,6 +23,8 @@ from earwitness.errors import InputError, ManifestError, nearest
 from earwitness.stats.verdict import ALPHA
 from earwitness.types import ModelInfo, Track
 from earwitness.util import plain
+
+# --- captions ---------------------------------------------------------------------------------------------------------
 
 SIDES = {"suspect": "suspects", "held_out": "held-out"}
 Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
@@ -121,6 +118,9 @@ def _none(name: str, places: Places) -> str:
     return f"{plain(name)!r} fits no recording{written}"
 
 
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
 def known(pairs: str | None) -> None:
     """Refuse a pairing that does not exist.
 
@@ -181,6 +181,8 @@ def refuse_ambiguous(tracks: Sequence[Track]) -> None:
                 f"{second.track_id!r}; a pair is of one artist, name both alike or give the works different names"
             )
 
+
+# --- the request ------------------------------------------------------------------------------------------------------
 
 AUDITED = {"member": "suspect", "nonmember": "held_out"}
 SAW = ("neither", "suspect", "held_out", "both", "unknown")

@@ -5,10 +5,6 @@ only then run a model; decide, check the procedure at this size, write. The stat
 a redacted report holds the same results.
 
 Book page: *Audit your own*.
-
-What was found, in the words and types of the report: names or numbers, sides, recordings, how to repeat it.
-
-Book page: *Audit your own*.
 """
 
 from __future__ import annotations
@@ -49,6 +45,8 @@ from earwitness.models import describe
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import ModelInfo
 from earwitness.util import VERSION, plain
+
+# --- what was found, in the words and types of the report -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,6 +161,9 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
 
 
 Say = Callable[[str], None]
+
+
+# --- in order ---------------------------------------------------------------------------------------------------------
 
 
 def prepare(request: Request, say: Say = lambda _: None, *, download: bool = False) -> Examined:

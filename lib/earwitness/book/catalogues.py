@@ -1,11 +1,8 @@
-"""The corpora there are: every manifest under ``data_manifests/`` with what its card says.
+"""What a reader can choose from: corpora with their cards, and experiments on published weights.
 
-Book page: *Manifest catalogue*.
-
-Experiments on published weights and real corpora: what is registered, what it would take, and whether it was run.
-
-They are pages of tier ``real`` in ``notebooks/experiments.yml``, made from the same templates as every other page. No
-build runs them by itself; ``make real PAGE=<id>`` runs one. The book page *Full-scale experiments* lists them.
+Corpora are the manifests under ``data_manifests/`` and those that can be built. Experiments are the pages of tier
+``real`` in ``notebooks/experiments.yml``, made from the same templates as every other page; no build runs them by
+itself, ``make real PAGE=<id>`` runs one. Book pages: *Manifest catalogue*, *Full-scale experiments*.
 """
 
 from __future__ import annotations
@@ -32,6 +29,8 @@ from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
 from earwitness.util import file_hash, project_root, results_dir
 from earwitness_build.corpora import builders
+
+# --- corpora ----------------------------------------------------------------------------------------------------------
 
 COLUMNS = {
     "manifests": ["manifest", "title", "tracks", "artists", "licence", "membership", "control", "biases", "sha256"],
@@ -112,6 +111,8 @@ def catalogue(folder: Path | None = None) -> dict[str, pd.DataFrame]:
         ]
     return {name: pd.DataFrame(found, columns=COLUMNS[name]) for name, found in rows.items()}
 
+
+# --- experiments on published weights ---------------------------------------------------------------------------------
 
 QUESTIONS = dict.fromkeys(("mia_token", "mia_diffusion", "mia_symbolic"), "membership") | {
     "artist_audit": "dataset inference"

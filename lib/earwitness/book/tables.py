@@ -1,12 +1,8 @@
 """The tables of a page: written to ``results/tables/<experiment>/<name>.csv`` and read back before anything is shown.
 
 A figure or a sentence can so never show a number that is in no file. The functions here arrange results of the
-statistics into tables; they add none of their own but the points of a ROC curve (scikit-learn's). The book page *How to
-read a page* says how the files are named.
-
-A report as tables, for pages and spreadsheets; ``tables.write`` guards their cells against formulas.
-
-Book page: *Audit your own*.
+statistics, and reports, into tables; they add none of their own but the points of a ROC curve (scikit-learn's).
+``write`` guards cells against formulas. The book page *How to read a page* says how the files are named.
 """
 
 from __future__ import annotations
@@ -22,6 +18,8 @@ from earwitness.audit.verify import Verification
 from earwitness.errors import InputError, nearest
 from earwitness.stats.units import matching, unit_table
 from earwitness.util import results_dir, unguarded, write_csv
+
+# --- reports as tables ------------------------------------------------------------------------------------------------
 
 _COLUMNS = {
     "verdicts": [
@@ -70,6 +68,8 @@ def lines(found: Verification) -> pd.DataFrame:
     """Return what ``verify`` says about agreement, without the hash, which differs from run to run."""
     return pd.DataFrame({"line": found.lines[:-2]})
 
+
+# --- tables of a page -------------------------------------------------------------------------------------------------
 
 # Streams in words; a column that says "null" would be read back as missing.
 TOLD = {"conditional": "the caption", "null": "nothing", "audio": "the sound's own embedding"}

@@ -1,23 +1,20 @@
-"""From a file to segments: one decode, downmix, resample and loudness chain for every role.
+"""From a file to segments: one chain of decoding, downmix, resampling and level for every role.
 
 Conventions: audio is float32 ``[C, samples]`` in [-1, 1]; levels are dBFS of the root mean square; times are seconds.
 Whatever differs between the two sides of a comparison can be mistaken for membership, so nothing here looks at a role:
-one level for all, fixed-length segments, padded only as in training, offsets drawn from the
-recording's own content and the seed. The book page *Methods: audio preparation* lists the traps behind each rule.
+one level for all, fixed-length segments, padded only as in training, offsets drawn from the recording's own content
+and the seed.
 
-M4A, MP4 and AAC through PyAV (FFmpeg's libraries), which is never left to choose what to open.
+M4A, MP4 and AAC are read through PyAV (FFmpeg's libraries). FFmpeg guesses formats from content, and some of them
+(playlists, ``concat`` lists, references inside MP4) make it open further files or addresses. Here it gets an open file
+instead of a name, one demuxer chosen by the suffix, an empty list of protocols, and a short list of decoders.
 
-FFmpeg guesses formats from content, and some of them (playlists, ``concat`` lists, references inside MP4) make it
-open further files or addresses. Here it gets an open file instead of a name, one demuxer chosen by the suffix, an
-empty list of protocols, and a short list of decoders. The book pages *Methods: audio preparation* and *Threat model*
-explain it.
+A recording of up to ``WHOLE_SECONDS`` is prepared at once (``prepare``). A longer one never lies in memory as a whole:
+it is decoded twice, a minute at a time; the first pass finds its mean, level, peak and hash, the second cuts. The
+samples are those of one pass over the whole but for the rounding of mean and level, which are summed in double
+precision.
 
-Long recordings, read by window: what a segment is cut from never lies in memory as a whole.
-
-A recording of up to ``WHOLE_SECONDS`` is prepared at once (``audio.prepare``). A longer one is decoded twice, a minute
-at a time: the first pass finds its mean, level, peak and hash, the second cuts. The samples are those of one pass over
-the whole but for the rounding of mean and level, which are summed in double precision. The book page *Methods: audio
-preparation* says which rules both follow.
+The book pages *Methods: audio preparation* and *Threat model* give the reason of each rule.
 """
 
 from __future__ import annotations
@@ -41,6 +38,8 @@ from earwitness.types import SCORES, FileInfo, Segment
 
 if TYPE_CHECKING:
     from earwitness.types import ModelInfo
+
+# --- M4A, MP4 and AAC through PyAV ------------------------------------------------------------------------------------
 
 DEMUXERS = {".m4a": "mov", ".m4b": "mov", ".mp4": "mov", ".aac": "aac"}
 CODECS = ("aac", "alac", "mp3float", "mp3", "flac", "opus")
@@ -220,6 +219,8 @@ def decode_with_av(path: Path, *, max_channels: int, max_rate: int, max_seconds:
     with open_with_av(path, max_channels=max_channels, max_rate=max_rate, max_seconds=max_seconds) as reader:
         return reader.read().T, reader.samplerate, reader.frames
 
+
+# --- the chain that every recording goes through ----------------------------------------------------------------------
 
 VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
 LEVEL_DBFS = -20.0  # every track is brought to this level before it is cut
@@ -462,6 +463,8 @@ def prepare(path: Path, spec: AudioSpec) -> list[Segment]:
 
 Spec = AudioSpec | SymbolicSpec
 
+# --- long recordings, read by window ----------------------------------------------------------------------------------
+
 WHOLE_SECONDS = 600.0  # recordings up to this length are prepared at once
 WINDOW_SECONDS = 60.0  # of audio decoded at a time
 
@@ -484,7 +487,7 @@ def from_plain(fields: dict[str, Any]) -> Spec:
 
 
 def segments(path: Path, spec: Spec) -> Iterator[Segment]:
-    """Yield the segments of a recording in time order, as ``audio.prepare`` cuts them; ``AudioError`` as it raises.
+    """Yield the segments of a recording in time order, as ``prepare`` cuts them; ``AudioError`` as it raises.
 
     For a symbolic model they are the windows of a MIDI file.
     """
@@ -506,7 +509,7 @@ def segments(path: Path, spec: Spec) -> Iterator[Segment]:
 
 
 def is_long(path: Path) -> bool:
-    """Say whether a recording is to be read by window; what cannot be opened is left to ``audio``."""
+    """Say whether a recording is to be read by window; what cannot be opened is left to ``segments``."""
     try:
         seconds = probe(path).duration_s
     except AudioError:
@@ -516,7 +519,7 @@ def is_long(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``demux.Reader``.
+    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``Reader``.
 
     Raises
     ------

@@ -88,7 +88,7 @@ def _fault(path: Path, separator: str, width: int, reason: str) -> ManifestError
 
 
 def read_table(path: Path, what: str = "a manifest") -> tuple[pa.Table, Lines]:
-    """Read a CSV file; cells that ``text.guard`` protected from spreadsheets are given back as they were.
+    """Read a CSV file; cells that ``util.guard`` protected from spreadsheets are given back as they were.
 
     Parameters
     ----------

@@ -1,22 +1,15 @@
 """The same recording under two names: an acoustic fingerprint that survives re-encoding, gain and trimming.
 
-Copies share exact words of their fingerprints (``prints``) at a constant offset; an index of words (``wordindex``)
-finds such pairs without comparing all with all, and the share of equal bits over the whole overlap decides. It finds
-copies of a *recording*, not other takes, covers, samples or medleys. Scores have words of their own
-(``symbolic.prints``) and are compared in the same way. The book pages *Audit your own* and *Copies* say what happens to
-copies, and how many are found.
+Haitsma and Kalker's fingerprint (*A Highly Robust Audio Fingerprinting System*, ISMIR 2002): one 32-bit word a frame,
+each bit the sign of a change of energy between neighbouring bands and neighbouring frames. Copies share exact words at
+a constant offset. An index finds such pairs without comparing all with all: of each recording the words with the
+smallest hashes are looked up (Broder, *On the resemblance and containment of documents*, 1997), so two copies choose
+the same ones, and the cost of a recording does not grow with its length. The share of equal bits over the whole overlap
+decides.
 
-An acoustic fingerprint of a recording that survives re-encoding, gain and trimming.
-
-Haitsma and Kalker's (*A Highly Robust Audio Fingerprinting System*, ISMIR 2002): one 32-bit word a frame, each bit the
-sign of a change of energy between neighbouring bands and neighbouring frames. ``dedup`` compares them. The book page
-*Methods: audio preparation* says what is found and what is not.
-
-An index of fingerprint words: which of a million recordings share some, without comparing all with all.
-
-Of each recording the words with the smallest hashes are looked up (Broder, *On the resemblance and containment of
-documents*, 1997): two copies choose the same ones, and the cost of a recording does not grow with its length. The words
-are sorted part by part, so that memory grows with the number of recordings and not with its square. ``dedup`` uses it.
+It finds copies of a *recording*, not other takes, covers, samples or medleys. MIDI files have words of their own
+(``symbolic.fingerprint``) and are compared in the same way. The book pages *Audit your own* and *Copies* say what
+happens to copies, and how many are found.
 """
 
 from __future__ import annotations
@@ -35,6 +28,8 @@ from scipy.sparse.csgraph import connected_components
 
 from earwitness.data.audio import AudioSpec, load
 from earwitness.types import Track
+
+# --- words of a recording ---------------------------------------------------------------------------------------------
 
 RATE = 8000  # Hz; everything below is for mono audio at this rate
 WINDOW, HOP = 3072, 160  # samples: frames of 0.38 s that overlap almost wholly, so a trim need not hit the grid
@@ -77,6 +72,8 @@ def words(mono: npt.NDArray[np.float32]) -> Words:
     found[silent[1:] | silent[:-1]] = 0
     return found
 
+
+# --- the index of words -----------------------------------------------------------------------------------------------
 
 KEPT = 256  # words of a recording that are looked up; about five seconds have so many
 COMMON = 64  # a word found more often than this says nothing (sustained notes, hum) and is not looked up
@@ -151,6 +148,8 @@ def _pairs(
 
 
 __all__ = ["duplicates", "fingerprint", "groups"]
+
+# --- pairs of copies --------------------------------------------------------------------------------------------------
 
 MIN_SHARE = 0.5  # of the shorter recording's frames that must overlap
 SCORE_SHARE = 0.8  # the same for scores, whose words come in dozens

@@ -1,12 +1,8 @@
-"""Folders as people have them: which files are recordings, what was passed over and why.
+"""Folders as people have them: which files are recordings, what was passed over and why, and what becomes a track.
 
 The walk stays inside the folder: links that lead out are refused, links that lead in circles end, archives are not
-unpacked, devices and pipes are not opened. Nothing is left out without being counted. The book page *Threat model*
-says why.
-
-What an audit is given: two folders or a manifest become tracks; nothing is opened yet.
-
-The book page *Audit your own* shows both.
+unpacked, devices and pipes are not opened. Nothing is left out without being counted, and no recording is decoded.
+Book pages: *Audit your own*, *Threat model*.
 """
 
 from __future__ import annotations
@@ -26,6 +22,8 @@ from earwitness.data.manifest import read_manifest
 from earwitness.errors import ManifestError
 from earwitness.types import SCORES, Track
 from earwitness.util import inside, plain, reason_of
+
+# --- what lies in a folder --------------------------------------------------------------------------------------------
 
 MAX_ENTRIES = 100_000
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".dmg", ".iso"}
@@ -130,6 +128,8 @@ def _is_utf8(path: Path) -> bool:
         return False
     return True
 
+
+# --- what an audit is given -------------------------------------------------------------------------------------------
 
 EXCLUSION_COLUMNS = ("track_id", "role", "reason")
 

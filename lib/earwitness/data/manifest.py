@@ -3,22 +3,14 @@
 A manifest never holds audio. ``path`` is relative to the corpus's audio root (the manifest's own folder unless the
 card or the caller says otherwise). Membership is relative to a model: the card's ``targets`` say, per model, which
 splits are members and which are not. A manifest may instead hold a ``role`` column (an audit's suspects and held-out).
-The book page *Methods: manifests* documents every column.
 
-What a row of a manifest and a corpus's card hold: version 1, as data.
+``Row`` is one line of the CSV; columns that it does not name are allowed and not read. Row and card are published as
+JSON Schema (``book/_static/manifest.schema.json`` and ``card.schema.json``; a test compares): ``python -m
+earwitness.data.manifest FOLDER`` writes them.
 
-Both are published as JSON Schema (``book/_static/manifest.schema.json`` and ``card.schema.json``; a test compares):
-``python -m earwitness.data.manifest FOLDER`` writes them. ``Row`` is one line of the CSV; columns that it does not
-name are allowed and not read. The book page *Methods: manifests* documents every column.
-
-What of a manifest is on disk: a file that is missing is not a file that is corrupt, and neither is repaired here.
-
-Links to recordings die, disks fail, downloads stop half way. The first is a fact about a corpus (report how many
-are gone), the others are mistakes to mend. The book page *Methods: manifests* shows the command.
-
-Which tracks a costly run takes: some by name, for another purpose, and the others by lot.
-
-The book page *Methods: manifests* says what a draw looks at.
+``holdings`` says what of a manifest is on disk. A file that is missing is a fact about a corpus, a file that is corrupt
+is a mistake to mend; neither is repaired here. ``draw`` chooses the tracks of a costly run: some by name, the others by
+lot. The book page *Methods: manifests* documents every column and every command.
 """
 
 from __future__ import annotations
@@ -53,6 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from earwitness.types import Track
+
+# --- rows and cards, as data ------------------------------------------------------------------------------------------
 
 SCHEMA_VERSION: Literal[1] = 1
 Role = Literal["member", "nonmember", "suspect", "held_out"]
@@ -154,6 +148,8 @@ def schema_texts() -> dict[str, str]:
 
 
 __all__ = ["ROLES", "CorpusCard", "Track", "file_hash", "read_card", "read_manifest", "read_splits"]
+
+# --- reading a manifest -----------------------------------------------------------------------------------------------
 
 SLICE = 1 << 16  # rows that become tracks at a time
 PROBLEMS = {
@@ -392,6 +388,9 @@ def read_splits(path: str | Path, splits: Sequence[str] | None = None, root: str
     return [track for track in tracks if track.split in splits] if splits else tracks
 
 
+# --- what is on disk --------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Holdings:
     """What was found of a manifest's recordings, as track ids in the manifest's order.
@@ -456,6 +455,9 @@ def _state(track: Track) -> str:
         return "missing"
     except OSError as error:
         return reason_of(error)
+
+
+# --- draws by lot -----------------------------------------------------------------------------------------------------
 
 
 def named(tracks: Sequence[Track], ids: Mapping[str, str]) -> dict[str, Path]:

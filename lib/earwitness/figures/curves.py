@@ -1,7 +1,4 @@
-"""Curves: ROC and score densities.
-
-What scoring takes, drawn against the number of tracks.
-"""
+"""Curves: ROC, densities of scores, tracks needed, and what scoring takes against the number of tracks."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def levels(table: pd.DataFrame, *, tests: Mapping[str, str], alpha: float = 0.01
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``scenario, test, alpha, rate, band_low, band_high``, as ``calibration.level_table`` gives them.
+        Columns ``scenario, test, alpha, rate, band_low, band_high``, as ``stats.null_audits.level_table`` gives them.
     tests : mapping
         Test -> label, in drawing order; others are left out.
     alpha : float

@@ -2,7 +2,7 @@
 
 A folder holds ``state_dict.bin`` (the language model) and ``compression_state_dict.bin`` (the codec, or the hub name
 of one). The text encoder, and a codec that is only named, are looked for in a subfolder called like the last part of
-their name (``t5-base``, ``encodec_32khz``), then in the hub's cache. ``checkpoint`` reads the files; audiocraft gets
+their name (``t5-base``, ``encodec_32khz``), then in the hub's cache. ``audiocraft_files`` reads them; audiocraft gets
 plain values and folders, never a file of its own or a name that it would download.
 
 Its cross-attention has no text mask, so captions are scored in groups of one length. The null condition is the text

@@ -158,7 +158,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        As ``checkpoint``; also values and conditions that cannot be scored.
+        As ``read``; also values and conditions that cannot be scored.
     """
     config = config_of(folder, CHECKPOINT, read(folder, CHECKPOINT))
     codec = read(folder, CODEC)

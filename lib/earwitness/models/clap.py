@@ -2,7 +2,7 @@
 
 AudioLDM was trained on the embedding of the audio itself, and generates from that of a text. For an attack on training
 data the audio's own embedding is therefore the faithful condition, the text's the one that a stranger would try: both
-are offered where the checkpoint has CLAP's audio half (methods: 1.7).
+are offered where the checkpoint has CLAP's audio half.
 """
 
 from __future__ import annotations

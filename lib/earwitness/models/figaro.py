@@ -2,13 +2,12 @@
 
 A window of a piece takes the place of the caption: bars, positions, description and latents are computed from the piece
 that is scored. No condition was ever dropped in training, so there is no null condition and no contrast: the one stream
-is the model's own, whatever it was told. See the book pages *Methods: models* and *Methods: symbolic models*.
+is the model's own, whatever it was told.
 
-FIGARO's files: Lightning checkpoints or safetensors, tensors only, every name and shape accounted for.
-
-A checkpoint is a torch zip archive. It is mapped with ``weights_only``, and of its content only ``state_dict`` and
-``hyper_parameters`` are looked at; nothing else that its pickle may ask for is ever built. Sizes come from the tensors
-and are compared with the hyper-parameters. The book page *Methods: models* says how the published files are laid out.
+Files are Lightning checkpoints or safetensors, tensors only, every name and shape accounted for. A checkpoint is a
+torch zip archive. It is mapped with ``weights_only``, and of its content only ``state_dict`` and ``hyper_parameters``
+are looked at; nothing else that its pickle may ask for is ever built. Sizes come from the tensors and are compared with
+the hyper-parameters. See the book pages *Methods: models* and *Methods: symbolic models*.
 """
 
 from __future__ import annotations
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from earwitness.types import ModelInfo
 
 CONFIG, WEIGHTS, VQ_VAE = "config.json", "model.safetensors", "vq-vae.safetensors"
+# --- files ------------------------------------------------------------------------------------------------------------
+
 # Held and never used by a network that scores: tables of absolute positions, the head, the pooler, the baseline's
 # untrained cross-attention and empty encoder.
 UNUSED = re.compile(
@@ -213,6 +214,8 @@ def fill(network: Any, state: dict[str, Tensor], unused: list[re.Pattern[str]], 
     network.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
+
+# --- the model --------------------------------------------------------------------------------------------------------
 
 LIBRARIES = ("pretty_midi", "mido")
 CACHED_PIECES = 64  # latents are those of a whole piece: its windows share them

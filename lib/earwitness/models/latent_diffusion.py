@@ -4,18 +4,14 @@ The families differ in what their network is told; checks, captions, the objecti
 families (AudioLDM, MusicLDM, AudioLDM 2, Tango), the way from waveform to latent and back are here. Latents are the
 mean of the autoencoder's posterior, so that encoding is deterministic, times the configured scale.
 
-From a waveform to the log-mel spectrogram that AudioLDM, AudioLDM 2, MusicLDM and Tango were trained on.
-
-None of the library's pipelines holds this step: they only generate. It follows the training code to the letter, because
-another window, level or mel scale destroys the signal without any error (methods: 1.8): mean removed, peak brought to
+``log_mel``: none of diffusers' pipelines holds this step, they only generate. It follows the training code to the
+letter, because another window, level or mel scale destroys the signal without any error: mean removed, peak brought to
 0.5, short-time Fourier transform with a periodic Hann window and reflected edges, *magnitude*, Slaney mel bands with
-area normalisation, natural logarithm of at least 1e-5. See the book page *Methods: diffusion attacks*.
+area normalisation, natural logarithm of at least 1e-5.
 
-Noise schedules: how much noise a timestep means, and what the network's output says about the noise.
-
-Every diffusion attack is written for the noise eps of z_t = alpha_t z + sigma_t eps with alpha_t^2 + sigma_t^2 = 1.
-Networks predict eps, v = alpha_t eps - sigma_t z, or z itself, at 1,000 timesteps or in continuous time; this module is
-the only place that turns one into the other (methods: 2.0.4). See the book page *Methods: diffusion attacks*.
+``Schedule``: every diffusion attack is written for the noise eps of z_t = alpha_t z + sigma_t eps with
+alpha_t^2 + sigma_t^2 = 1. Networks predict eps, v = alpha_t eps - sigma_t z, or z itself, at 1,000 timesteps or in
+continuous time; this is the only place that turns one into the other. See the book page *Methods: diffusion attacks*.
 """
 
 from __future__ import annotations
@@ -35,6 +31,8 @@ if TYPE_CHECKING:
 
     from earwitness.models.base import Condition
     from earwitness.types import ModelInfo
+
+# --- from a waveform to its log-mel spectrogram -----------------------------------------------------------------------
 
 PEAK = 0.5
 FLOOR = 1e-5
@@ -102,6 +100,8 @@ def log_mel(audio: Tensor, spec: MelSpec) -> Tensor:
     magnitude = spectrum.abs().transpose(1, 2)[:, : audio.shape[-1] // spec.hop]  # the last, half empty frame goes
     return (magnitude @ mel_matrix(spec).to(audio.device)).clamp_min(FLOOR).log()
 
+
+# --- noise schedules --------------------------------------------------------------------------------------------------
 
 # Schedulers sample in different ways from the same training schedule: all read the same betas.
 DISCRETE = (
@@ -197,6 +197,8 @@ def _betas(where: str, config: dict[str, Any]) -> Tensor:
     levels: Tensor = found.alphas_cumprod.float()
     return levels
 
+
+# --- the models -------------------------------------------------------------------------------------------------------
 
 CAPTIONS_HELD = 4096  # encoded captions kept at hand
 

@@ -1,13 +1,9 @@
-"""Folders in transformers' format: sizes are compared before anything is allocated, then safetensors are loaded.
+"""Loading weights from safetensors: folders in transformers' format, and pipeline folders in diffusers' layout.
 
-Old and new names of weight-normalised tensors and any number of shards are all read. The book page *Methods: models*
-lists what is refused.
-
-Pipeline folders in diffusers' layout: which family they are, their parts, loading one part.
-
-The pipelines themselves are never used: some are deprecated, none can score. A part is loaded from its own sub-folder,
-from safetensors only, after its configuration has been compared with the weights' headers on the meta device, so that
-a configuration that does not belong cannot make us allocate what it claims.
+Names and sizes are compared before anything is allocated, on the meta device, so that a configuration that does not
+belong cannot make us allocate what it claims. Old and new names of weight-normalised tensors and any number of shards
+are all read. Of a pipeline each part is loaded from its own sub-folder; diffusers' pipelines themselves are never used:
+some are deprecated, none can score. The book page *Methods: models* lists what is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +23,9 @@ if TYPE_CHECKING:
 TINY_PARAMETERS = 20_000_000  # below this a checkpoint is a toy, and pages say so
 VOCABULARIES = ("tokenizer.json", "spiece.model")
 SPARE_ELEMENTS = 50_000_000  # tables that are computed and never stored, such as positions
+
+
+# --- folders in transformers' format ----------------------------------------------------------------------------------
 
 
 def headers(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -168,6 +167,8 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder.name}: its tokenizer cannot be loaded ({first_line(error)}); fetch it again"
         ) from None
 
+
+# --- pipeline folders in diffusers' layout ----------------------------------------------------------------------------
 
 PIPELINES = {  # the class that model_index.json names
     "AudioLDMPipeline": "audioldm",

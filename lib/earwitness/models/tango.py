@@ -6,7 +6,7 @@ where one ``pytorch_model_main.bin`` holds UNet and text encoder. The latter is 
 (of Stable Diffusion 2.1), ``text_encoder/config.json`` and ``tokenizer/`` (of FLAN-T5), ``unet/config.json``
 (``configs/diffusion_model_config.json`` of Tango's repository). Read the prediction type: it is v in the releases.
 The null condition is the empty prompt, which the default training never nulled: a contrast against it measures how well
-the caption fits, not a guidance gap (methods: 1.7, 2.0.8).
+the caption fits, not a guidance gap.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Each evaluation needs the result of the one before, so none can be shared or run ahead. Latents are ``[B, ...]``,
 timesteps integers, distances one per item ``[B]``. Where a value can be had without the network (the prediction on the
-un-noised latent at t = 0, which several chains begin with), it is passed in. Methods: 2.B.3-2.B.7.
+un-noised latent at t = 0, which several chains begin with), it is passed in. See the book page
+*Methods: diffusion attacks*.
 """
 
 from __future__ import annotations

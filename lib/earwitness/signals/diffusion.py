@@ -2,15 +2,12 @@
 
 Conventions: z is the clean latent ``[B, C, ...]``, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps, and the network's
 prediction is always of eps. Timesteps are thousandths of the schedule. Noise depends on (seed, timestep, repeat) alone:
-every item of every role meets the same, whatever its place in a batch (methods: 2.0.3). Norms are over all entries of
-the latent; segments are padded only as in training, alike for every role, so nothing is masked.
+every item of every role meets the same, whatever its place in a batch. Norms are over all entries of the latent;
+segments are padded only as in training, alike for every role, so nothing is masked.
 
-The book page *Methods: diffusion attacks* explains the passes.
-
-The code that runs a denoising network: distinct evaluations in large calls, then the adaptive chains.
-
-One ``Run`` takes one batch of items through a plan. Every evaluation is reduced to a norm as soon as it is there;
-only the predictions on un-noised latents are kept, because chains start from them.
+One ``Run`` takes one batch of items through a plan: distinct evaluations in large calls, then the adaptive chains.
+Every evaluation is reduced to a norm as soon as it is there; only the predictions on un-noised latents are kept,
+because chains start from them. The book page *Methods: diffusion attacks* explains the passes.
 """
 
 from __future__ import annotations
@@ -53,6 +50,8 @@ if TYPE_CHECKING:
     from earwitness.types import ModelInfo
 
 Predictor = Callable[[Tensor, Tensor, Tensor], Tensor]  # latents [n, ...], timesteps [n], items [n] -> noise
+
+# --- running the network ----------------------------------------------------------------------------------------------
 
 BATCH_ROWS = {"cpu": 32}  # rows in one call of the network ...
 BATCH_ROWS_ACCELERATOR = 64  # ... or on an accelerator
@@ -230,6 +229,8 @@ FINISH: dict[str, Callable[[Any, str], Tensor]] = {
     "gradient_norms": diffusion_costly.gradient_norms,
 }
 
+
+# --- the signals ------------------------------------------------------------------------------------------------------
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 OTHER_CAPTIONS = (  # CLiD's caption of another recording: fixed, so that no item depends on its batch mates

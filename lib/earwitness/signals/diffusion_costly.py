@@ -1,7 +1,7 @@
 """The costly tail: passes that decode to sound or reach into the network's parameters.
 
-They run only when asked for by name. Methods: 2.B.10, 2.B.12, 2.B.13; the decisions that the papers leave open are
-ours and stand with each function.
+They run only when asked for by name. The decisions that the papers leave open are ours and stand with each function.
+See the book page *Methods: diffusion attacks*.
 """
 
 from __future__ import annotations

@@ -1,20 +1,14 @@
 """The scoring engine: which signals are stored, which are missing, and the one loop that computes them.
 
-Tracks are cut into parts (``shards``); a part is scored in batches of fixed size and stored whole (``store``). Whatever
-was stored before an interruption is never computed again, and several processes may work on the same tracks at once:
-each part is claimed by one of them. The book page *Methods: from audio to verdict* draws the flow.
+Tracks are cut into parts; a part is scored in batches of fixed size and stored whole (``store``). Whatever was stored
+before an interruption is never computed again, and several processes may work on the same tracks at once: each part is
+claimed by one of them.
 
-How many segments are scored at once: chosen from free memory, halved when memory runs out all the same.
-
-Nobody can say beforehand what a segment takes under any model and pass, so one segment is scored alone first, its
-result thrown away, and its peak counted. A size is a power of two and at most ``MOST``: two machines with room to spare
-choose the same one, and equal sizes give equal bits. After a halving the rest of the run stays at the smaller size. The
-book page *Methods: from audio to verdict* says where the size is recorded.
-
-Which extractors run over a batch of segments: the model's family's, the costly attacks' passes, the blind one.
-
-``signals.collect`` decides what is missing and stores what comes back; this module turns segments into rows.
-The book page *Methods: from audio to verdict* draws the flow.
+Over each batch run the extractors of the model's family, the costly attacks' passes and the blind one. Nobody can say
+beforehand what a segment takes under any model and pass, so one segment is scored alone first, its result thrown away,
+and its peak counted. The size of a batch is a power of two and at most ``MOST``: two machines with room to spare choose
+the same one, and equal sizes give equal bits. When memory runs out all the same the size is halved, for the rest of the
+run. The book page *Methods: from audio to verdict* draws the flow and says where the size is recorded.
 """
 
 from __future__ import annotations
@@ -67,6 +61,8 @@ from earwitness.util import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# --- how many segments at once ----------------------------------------------------------------------------------------
 
 MOST = {"cpu": 16, "cuda": 64}  # beyond it a batch is no faster, and an interruption costs more
 SHARE = 0.5  # of the free memory; the rest is for what the probe could not see, and for other programs
@@ -208,6 +204,9 @@ def _halved(model: Any, tried: int) -> int:
     return smaller
 
 
+# --- extractors over a batch ------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Further:
     """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes.
@@ -289,6 +288,8 @@ def score_part(
         rows.append(row | {"batch_segments": size})
     return rows
 
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
 
 EXCLUSION_COLUMNS = ["track_id", "role", "reason"]
 TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
@@ -446,7 +447,7 @@ def collect(
         From ``read_manifest`` or ``read_folders``.
     attacks : str or sequence of str
         The attacks whose signals are wanted, as ``earwitness.attacks.resolve`` takes them; ``"all"`` are those that
-        the two standard passes suffice for (for a diffusion model: the cheap ones, ``extractors.plan.STANDARD``).
+        the two standard passes suffice for (for a diffusion model: the cheap ones, ``signals.evaluations.STANDARD``).
         Naming a costly attack runs its further passes. ``"audit"`` is all that an audit scores.
     reference : TokenModel or str, optional
         A second model that saw none of the tracks, for attacks that compare with one; loaded as ``model`` is.

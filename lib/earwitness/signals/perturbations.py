@@ -1,12 +1,10 @@
-"""Audio neighbours: the same recording changed so little that a listener hardly notices.
+"""Neighbours of a recording: the same sound, changed a little at fixed length.
 
-All take and return ``[B, C, samples]`` float32. Strengths are fixed here once, before any comparison, and are the same
-for every recording; nothing is random. The book page *Methods: token attacks* says what they are for.
-
-Neighbours of a recording: small, plausible changes of its sound at fixed length, for PFAMI.
-
-The image attack crops the centre and scales it back. Cropping the middle of a recording and stretching it back plays it
-slower and lower; a spectral tilt is what a different equaliser would do. Methods: 2.B.8.
+Strengths are fixed here once, before any comparison, and are the same for every recording; nothing is random.
+Neighbours for token models take and return ``[B, C, samples]`` float32; a listener hardly notices them. Those for PFAMI
+go further: the image attack crops the centre and scales it back, and cropping the middle of a recording and stretching
+it back plays it slower and lower; a spectral tilt is what a different equaliser would do. The book pages *Methods:
+token attacks* and *Methods: diffusion attacks* say what they are for.
 """
 
 from __future__ import annotations
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Audio = NDArray[np.float32]
+
+# --- neighbours for token models --------------------------------------------------------------------------------------
 
 GAIN_DB = 0.5
 TEN_CENTS = (173, 172)  # 1200 log2(173 / 172) = 10.04
@@ -74,6 +74,8 @@ NEIGHBOURS: dict[str, Callable[[Audio, int, int], Audio]] = {
     "vorbis": vorbis,
 }
 
+
+# --- neighbours for PFAMI ---------------------------------------------------------------------------------------------
 
 SLOWER = ((19, 20), (9, 10), (17, 20))  # share of the recording that is kept, stretched back to full length
 TILTS = (1.0, 2.0, 3.0)  # dB per octave, around 1 kHz, downwards

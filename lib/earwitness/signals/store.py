@@ -3,14 +3,13 @@
 The key hashes everything that must be equal for two signals to be comparable (weights, dtype, library versions, audio
 chain, extractors, seed), so another model, version or seed is another folder and is never served by luck. One row is
 one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside a
-checksum of the content; the metadata has a digest too. Parts are written whole and renamed. The book page *The signal
-store* documents the columns.
+checksum of the content; the metadata has a digest too. Parts are written whole and renamed.
 
-Which tracks a job scores and in which parts: decided by the manifest and the recordings, never by a clock.
-
-Shards are balanced by seconds of audio and follow from the manifest alone, so every job of a cluster comes to the same
+Which tracks a job scores, and in which parts, is decided by the manifest and the recordings, never by a clock. Shards
+are balanced by seconds of audio and follow from the manifest alone, so every job of a cluster comes to the same
 division without asking. Within a shard tracks are keyed by their bytes and caption and put in the order of their keys,
-which is blind to roles and artists, and cut into parts: the unit that is scored, stored and lost as a whole.
+which is blind to roles and artists, and cut into parts: the unit that is scored, stored and lost as a whole. The book
+page *The signal store* documents the columns.
 """
 
 from __future__ import annotations
@@ -40,6 +39,8 @@ from earwitness.errors import AudioError, InputError, StoreError
 from earwitness.signals import blind, diffusion, token
 from earwitness.types import ModelInfo, Track
 from earwitness.util import file_hash, reason_of, results_dir
+
+# --- the store --------------------------------------------------------------------------------------------------------
 
 SCHEMA_VERSION = 3
 INDEX = ["track_key", "segment_id", "start_s"]
@@ -308,6 +309,8 @@ def explained(folder: Path) -> Iterator[None]:
         mend = mends.get(error.errno or 0, "make it writable, or set EARWITNESS_RESULTS to a folder that is")
         raise StoreError(f"cannot write to {folder} ({error.strerror}): {mend}; {RESUME}") from None
 
+
+# --- shards and parts -------------------------------------------------------------------------------------------------
 
 PART_TRACKS = 32  # tracks in one part: what an interruption can cost
 PART_SECONDS = 3600.0  # and seconds of audio: a part of hour-long recordings holds one

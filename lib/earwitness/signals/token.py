@@ -4,12 +4,9 @@ Conventions: codes and masks are ``[K, T]`` (K codebooks, T frames; batched ``[B
 log-probabilities are natural logarithms (nats). Positions outside the mask are NaN. Sequences over several codebooks
 are read frame-major, codebook-minor: all codebooks of frame 0, then of frame 1, and so on.
 
-The book page *Methods: token attacks* explains the streams.
-
-From logits to token signals, block by block, so that no second ``[B, K, T, V]`` tensor ever exists.
-
-Whatever the model's type, logits are turned into float32 before the log-softmax. The contrast stream is the softmax of
-the difference of conditional and null logits. The book page *Methods: token attacks* explains the quantities.
+The reduction goes block by block, so that no second ``[B, K, T, V]`` tensor ever exists. Whatever the model's type,
+logits are turned into float32 before the log-softmax. The contrast stream is the softmax of the difference of
+conditional and null logits. The book page *Methods: token attacks* explains streams and quantities.
 """
 
 from __future__ import annotations
@@ -30,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earwitness.models.base import TokenModel
+
+# --- from logits to statistics ----------------------------------------------------------------------------------------
 
 BLOCK_ELEMENTS = {"cpu": 2**18}  # logits reduced at once: what a cache holds ...
 BLOCK_ELEMENTS_ACCELERATOR = 2**25  # ... or what keeps an accelerator busy
@@ -175,6 +174,8 @@ def _unpack(parts: dict[str, Tensor], spread: dict[str, Tensor], codes: Tensor, 
         for b in range(len(tokens))
     ]
 
+
+# --- the signals ------------------------------------------------------------------------------------------------------
 
 VERSION = 1  # raise it when a stored value changes: stored signals are keyed by it
 FIELDS = ("logp", "mean", "var", "rank", "rival")

@@ -1,10 +1,10 @@
-"""Dataset inference: the statistics on which an accusation may rest. Pure functions of a score table or of arrays.
+"""The statistics on which an accusation may rest: pure functions of score tables or arrays.
 
-Rooms: ``procedure`` (the whole audit), ``inputs`` (tables to arrays), ``features`` (the frozen list), ``primary`` (the
-test), ``gate`` (blind features), ``verdict`` (the rule and its constants), ``result``; ``reference`` (an artist among
-artists), ``sequential`` (e-values), ``multiplicity`` (many questions), ``power``; ``calibration`` (null audits),
-``shift`` (sides that differ in kind), ``peers`` (published recipes), ``comparison`` (power at equal level) and
-``worth`` (what each group of features is worth).
+``dataset_inference`` is the whole audit: ``prepare`` (tables to arrays), ``features`` (the frozen list),
+``permutation_test`` (the primary test), ``blind_gate`` (features that never touch the model) and ``verdict`` (the rule
+and its constants). Beside it: ``units`` and ``metrics``; ``artist_rank`` (an artist among artists), ``sequential``
+(e-values), ``multiple_testing`` (many questions), ``power``; ``null_audits`` (how often the rule errs, without a
+difference and with one) and ``peers`` (published recipes). It imports neither models nor signals nor data.
 """
 
 from earwitness.stats.dataset_inference import InferenceResult, infer

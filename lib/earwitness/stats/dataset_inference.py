@@ -1,11 +1,7 @@
-"""The whole audit, from a score table to a verdict.
+"""The whole audit, from a score table to a verdict, and what it returns: never a bare p-value.
 
 Order of work: equal segments per unit, features fixed, ranks over both roles (within artists, where there are several),
 (difference to the control model,) primary test, blind gate, effect size, rule.
-
-Book page: *Dataset inference*.
-
-What dataset inference returns: never a bare p-value.
 
 Book page: *Dataset inference*.
 """
@@ -28,6 +24,8 @@ from earwitness.stats.power import reach
 from earwitness.stats.prepare import MISSING, Names, Prepared, Saw, prepare
 from earwitness.stats.sequential import e_value, pair_by_lot
 from earwitness.stats.verdict import ALPHA, MIN_UNITS, Findings, Word, decide
+
+# --- the result -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# --- the procedure ----------------------------------------------------------------------------------------------------
 
 
 def infer(

@@ -1,17 +1,11 @@
-"""Calibration as evidence, measuring how often the tests reject when nothing is there.
+"""How often the tests reject when nothing is there, and when the sides differ for another reason than training.
 
 Null audits split units of one kind (non-members) by lot into "suspects" and "held-out" and run every test on them.
 The rate of rejections must lie inside a binomial band; for several cells at once the band is widened so that its
 error is family-wise. Random splits check the level of the procedure. They do *not* cover a real difference between
-the two sets: for that, see :mod:`earwitness.stats.null_audits`, which plants one.
+the two sets: for that, ``shift_curve`` draws audits without any membership so that the sides differ in a chosen cause.
 
-Book page: *False accusations*.
-
-What the rule says when the two sets differ for another reason than training.
-
-Random splits cannot show this. Here audits without any membership are drawn so that the sides differ in a chosen cause.
-
-Book page: *Blind baselines*.
+Book pages: *False accusations*, *Blind baselines*.
 """
 
 from __future__ import annotations
@@ -35,6 +29,8 @@ from earwitness.stats.verdict import ALPHA, DIRECTION_P, GATE_P, MAX_DETECTABLE_
 
 FloatArray = npt.NDArray[np.float64]
 Recipe = Callable[..., FloatArray]
+
+# --- audits by lot ----------------------------------------------------------------------------------------------------
 
 BAND = 0.999
 LEVELS = (0.05, 0.01)
@@ -286,6 +282,8 @@ def _detectable(n_suspect: float, n_held_out: float, df: int, alpha: float) -> f
     seen = enough and power(MAX_DETECTABLE_AUC, n_suspect, n_held_out, alpha=alpha, df=df) >= POWER
     return MAX_DETECTABLE_AUC if seen else 1.0
 
+
+# --- sides that differ in kind ----------------------------------------------------------------------------------------
 
 _LARGEST = 4.0  # standard deviations
 _PRECISION = 0.05

@@ -13,31 +13,14 @@ combined by Cauchy's rule, which keeps most of the power of whichever is better,
 the sum; and the combination is compared with that of every other labelling: p is the share that do at least as well as
 the observed one, (1 + b) / (B + 1). It is exact for any sample size whenever units are exchangeable between the roles.
 
-Tracks of different artists are not exchangeable, however large the audit. Where there are several artists, labels are
-therefore shuffled *within each artist* only, and features enter as deviations from their artist's mean: a difference
-between artists cannot look like training. In the paired design the labellings flip the sign of each pair's difference,
-and nothing else changes.
+What may be exchanged is the whole assumption behind a p-value. Tracks of one artist may; tracks of different artists
+may not, however large the audit, because a model predicts some artists better than others whoever it was trained on.
+Where there are several artists, labels are therefore shuffled *within each artist* only, an artist whose tracks are all
+on one side cannot contribute, and features enter as deviations from their artist's mean: a difference between artists
+cannot look like training. In the paired design the labellings flip the sign of each pair's difference, and nothing else
+changes.
 
 Arrays may carry leading batch dimensions (independent audits of equal size). Book page: *Dataset inference*.
-
-Relabelling: every way in which *suspect* and *held-out* could have fallen, had training made no difference.
-
-What may be exchanged is the whole assumption behind a p-value. Tracks of one artist may; tracks of different artists
-may not, because a model predicts some artists better than others whoever it was trained on. With several artists,
-labels move within each artist only, and an artist whose tracks are all on one side cannot contribute.
-
-Book page: *Dataset inference*.
-
-Ridge regressions that score each unit by a fit on others, for thousands of labellings at once.
-
-For test fold T and the other folds R,
-
-.. math:: s_T = X_T (X_R^\top X_R + \lambda n_R I)^{-1} X_R^\top y_R .
-
-Folds and :math:`\lambda` are fixed without labels, so a score is a fixed matrix times the labels: refitting for every
-relabelling is one matrix product. Arrays may carry leading batch dimensions (independent audits of equal size).
-
-Book page: *Dataset inference*.
 """
 
 from __future__ import annotations
@@ -57,6 +40,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 Labellings = tuple[FloatArray, int, bool]
+
+# --- relabelling ------------------------------------------------------------------------------------------------------
 
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
 
@@ -207,6 +192,8 @@ def relabel(
     return labellings(positive, n_permutations, rng, strata)
 
 
+# --- ridge regressions for thousands of labellings at once ------------------------------------------------------------
+
 FOLDS = 5
 RIDGE = 0.1  # per training unit, on features of unit variance
 _BLOCK = 1000  # labellings handled at once: small enough for the processor's cache, and memory stays bounded
@@ -325,6 +312,8 @@ def _dots(left: FloatArray, right: FloatArray) -> FloatArray:
     """Dot products of the columns of two arrays [..., n, L], shape [..., L]."""
     return np.asarray(np.einsum("...nl,...nl->...l", left, right))
 
+
+# --- the primary test -------------------------------------------------------------------------------------------------
 
 LEARNED = 0.25  # weight of the learned statistic in Cauchy's rule; the sum has the rest (chosen on twin a)
 MAX_MISSING = 0.2  # share of units a feature may fail to score

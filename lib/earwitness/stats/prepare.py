@@ -1,15 +1,13 @@
-"""From score tables to the arrays that the tests work on. Everything here ignores which side a unit is on.
+"""From score tables to the arrays that the tests work on, and what of a table can be tested at all.
 
-(The roles are only read to refuse tables whose two sides differ in kind, to leave out artists that are on one side
-only, and to say which rows are suspects.)
-Book page: *Dataset inference*.
-
-What of a table can be tested at all, and what must not be mistaken for evidence: gaps, constants, shared works.
+Everything here ignores which side a unit is on: roles are only read to refuse tables whose two sides differ in kind, to
+leave out artists that are on one side only, and to say which rows are suspects.
 
 A value may be missing for a reason, and the reason may differ between the sides: bitrates known for one source only,
 captions written by one label only. Which columns are tested is decided without looking at the roles; a column that a
 whole side lacks is refused; and where any value is missing, the fact that it is becomes a blind feature of its own,
 which the gate tests like the others.
+
 Book page: *Dataset inference*.
 """
 
@@ -40,6 +38,8 @@ from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+
+# --- what can be tested -----------------------------------------------------------------------------------------------
 
 MISSING = " is missing"  # ends the name of a column of gaps
 _FLAT = 1e-9
@@ -166,6 +166,9 @@ def gate_features(
 Pairs = npt.NDArray[np.int64]
 Saw = Literal["neither", "suspect", "held_out", "both", "unknown"]
 Names = str | Sequence[str]
+
+
+# --- tables to arrays -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

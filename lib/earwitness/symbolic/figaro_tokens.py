@@ -1,18 +1,14 @@
-"""From a MIDI file to bars of notes, chords and tempi, as FIGARO reads it.
+"""From a MIDI file to FIGARO's tokens and to its description of each bar.
 
-Times are ticks; pretty_midi's own conversion between ticks and seconds is part of the definition, as are its beats,
-downbeats and end time. The reading is the strict one of training: what it refuses, no model has seen. The book page
-*Methods: symbolic models* lists the rules.
+Reading: bars of notes, chords and tempi. Times are ticks; pretty_midi's own conversion between ticks and seconds is
+part of the definition, as are its beats, downbeats and end time. The reading is the strict one of training: what it
+refuses, no model has seen.
 
-From bars to FIGARO's tokens, with the bar, the position, the kind and the note that each belongs to.
-
-The book page *Methods: symbolic models* says which tokens are scored.
-
-FIGARO's expert description of a piece: what each bar is like, in 4 meta tokens, its instruments and its chords.
-
-It is computed from the piece that is scored, so it nearly gives some tokens away, for members and non-members alike.
-The original iterates a set that holds numbers and the word "drum", whose place changes from process to process; here
-drums come last. The book page *Methods: symbolic models* explains both.
+Tokens carry the bar, the position, the kind and the note that each belongs to. The description says what each bar is
+like, in 4 meta tokens, its instruments and its chords. It is computed from the piece that is scored, so it nearly gives
+some tokens away, for members and non-members alike. The original iterates a set that holds numbers and the word "drum",
+whose place changes from process to process; here drums come last. The book page *Methods: symbolic models* has the
+rules and says which tokens are scored.
 """
 
 from __future__ import annotations
@@ -32,6 +28,8 @@ from earwitness.symbolic.figaro_vocabulary import DRUM, MAX_BARS, POSITIONS_PER_
 
 if TYPE_CHECKING:
     import pretty_midi
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 NOTE = np.dtype(
     [
@@ -228,6 +226,8 @@ def _tempi(midi: pretty_midi.PrettyMIDI) -> list[tuple[int, int]]:
     return found
 
 
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
 GROUPS = ("position", "instrument", "pitch", "velocity", "duration")  # what is scored: the five tokens of a note
 STRUCTURE = -1  # bars, metres, tempi, chords and the positions before them, and what stands outside the music
 
@@ -329,6 +329,8 @@ def _note(score: Score, number: int, position: int) -> list[Row]:
     )
     return [(name, group, number) for group, name in enumerate(names)]
 
+
+# --- the description --------------------------------------------------------------------------------------------------
 
 META = ("Time Signature", "Note Density", "Mean Velocity", "Mean Pitch", "Mean Duration")
 DROPPED = {"instruments": ("Instrument",), "chords": ("Chord",), "meta": META}  # by a model's description_options

@@ -1,9 +1,9 @@
-"""A fingerprint of a score that survives transposition, another tempo, other velocities, instruments or track order.
+"""A fingerprint of a piece of MIDI that survives transposition, another tempo, velocities, instruments or track order.
 
 One 32-bit word for every moment at which notes begin: a hash of the intervals from its lowest note up through the next
 two moments, and of how the two steps in time between them compare. Nothing absolute goes in: no pitch, no tempo, no
-velocity, no program. ``dedup`` compares such words as it compares those of recordings. A tune played by fewer or more
-voices is another fingerprint. The book page *Methods: manifests* gives the rates.
+velocity, no program. ``data.fingerprint`` compares such words as it compares those of recordings. A tune played by
+fewer or more voices is another fingerprint. The book page *Methods: manifests* gives the rates.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def words(notes: npt.NDArray[np.void]) -> npt.NDArray[np.uint32]:
     Parameters
     ----------
     notes : ndarray
-        ``start_s``, ``pitch`` and ``program`` (128: drums), as ``notes_of`` and ``symbolic.score.NOTE`` have them.
+        ``start_s``, ``pitch`` and ``program`` (128: drums), as ``notes_of`` and ``symbolic.figaro_tokens.NOTE`` have them.
     """
     pitched = notes[notes["program"] != DRUM]
     notes = pitched if len(pitched) >= FEWEST else notes

@@ -35,7 +35,7 @@ MERGED = ("note",)
 
 @dataclass(frozen=True, eq=False)
 class MiditokPiece:
-    """A file as miditok takes it, and what blind features need of it (see ``score.Score``)."""
+    """A file as miditok takes it, and what blind features need of it (see ``figaro_tokens.Score``)."""
 
     music: Any
     resolution: int

@@ -118,7 +118,7 @@ class FigaroScheme:
 
 @dataclass(frozen=True)
 class SymbolicSpec:
-    """What a symbolic model reads and how pieces are cut: the counterpart of ``audio.AudioSpec``.
+    """What a symbolic model reads and how pieces are cut: the counterpart of ``data.audio.AudioSpec``.
 
     ``max_segments`` keeps the first windows, not a draw of them: the first window, with the start of the piece and its
     whole description, differs from the others, so a comparison of equal numbers must hold equal positions.

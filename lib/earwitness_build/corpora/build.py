@@ -1,13 +1,11 @@
 """From official files and a folder of audio to a manifest and its card: the steps that are the same for every corpus.
 
 Read and check, draw one caption per track, find the recordings on disk, count what is gone, set copies apart, draw
-comparable members and non-members, write. Everything is written or nothing is, and nothing is overwritten unasked. The
-book page *Methods: manifests* shows the command.
+comparable members and non-members, write. Everything is written or nothing is, and nothing is overwritten unasked.
 
-Copies of one recording in a corpus: they get one ``work``, and what must not be compared goes to a split of its own.
-
-Of copies within one split the first stays; of copies in several splits none does, because one of them may have trained
-a model under the other's name. The same rule as in an audit. The book page *Copies* says how many are found.
+Copies of one recording get one ``work``, by the same rule as in an audit: of copies within one split the first stays;
+of copies in several splits none does, because one of them may have trained a model under the other's name. The book
+pages *Methods: manifests* and *Copies* show the command and how many copies are found.
 """
 
 from __future__ import annotations

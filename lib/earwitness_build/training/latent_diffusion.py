@@ -1,13 +1,9 @@
-"""The pocket diffusion model, part by part: autoencoder, vocoder, text half, UNet.
+"""Train the pocket diffusion twins from nothing: autoencoder, vocoder, text half and UNet.
 
 Autoencoder and vocoder are trained on artists who are not in the corpus and shared by both twins, so that they can know
 nothing of either's tracks; text half and UNet are trained together on a split. Everything is of the classes that
-AudioLDM's folders hold. Explained on the book page *The pocket world*.
-
-Train the pocket diffusion twins again from nothing: autoencoder, vocoder, two UNets, saving.
-
-``python -m earwitness_build train`` runs `train_twins` after the token models. One thread per process and explicit
-seeds: the same machine gives the same weights. Explained on the book page *The pocket world*.
+AudioLDM's folders hold. ``python -m earwitness_build train`` runs `train_twins` after the token models. One thread per
+process and explicit seeds: the same machine gives the same weights. Explained on the book page *The pocket world*.
 """
 
 from __future__ import annotations
@@ -40,6 +36,9 @@ MEL = MelSpec.of(SAMPLE_RATE, 64, 160)
 LATENT_FRAMES, FACTOR = 16, 16  # a window is 16 latent frames of 16 mel frames of 10 ms: 2.56 s
 SPEC = AudioSpec(SAMPLE_RATE, 1, LATENT_FRAMES * FACTOR * MEL.hop / SAMPLE_RATE, first_channel=True)
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,9 @@ def mels(audio: np.ndarray) -> Tensor:
     import torch
 
     return log_mel(normalise(torch.from_numpy(audio)), MEL)
+
+
+# --- the shared parts -------------------------------------------------------------------------------------------------
 
 
 def train_autoencoder(recipe: FrontRecipe, audio: np.ndarray) -> AutoencoderKL:
@@ -304,6 +306,9 @@ def train_ldm(
             found.append(float(loss.detach()))
         losses.append(float(np.mean(found)))
     return losses
+
+
+# --- the twins --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
