@@ -11,7 +11,8 @@ Prints one JSON object:
 - ``power``: share detected at the AUC that the closed form calls detectable with 80 % power; and the primary test
   beside its two halves and the peers (at nominal level) for an even, a sparse and a partly wrong-signed effect.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/bench_inference.py [--draws 1000] [--audits 2000] [--only speed level]
+Run: OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/bench_inference.py [--draws 1000] [--audits 2000]
+[--only speed level]
 """
 
 import argparse
@@ -27,11 +28,12 @@ from scipy.stats import ttest_ind
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
+from tests.inference_tables import simulated_power
 
 from earwitness.stats.null_audits import Pool, Scenario, level_table, null_audits, shift_curve
 from earwitness.stats.peers import PEERS, cdi, mean_p
 from earwitness.stats.permutation_test import primary_test, rank_standardise
-from earwitness.stats.power import simulated_power, smallest_detectable_auc
+from earwitness.stats.power import smallest_detectable_auc
 from earwitness.stats.units import unit_table
 
 UNITS, FEATURES = 200, 40

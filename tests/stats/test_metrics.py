@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import earwitness as ew
 from earwitness.errors import InputError
-from earwitness.stats.metrics import auc, auc_over_artists, auc_within, hedges_g, placements, rate, tpr_at_fpr
+from earwitness.stats.metrics import auc, auc_within, hedges_g, placements, rate, tpr_at_fpr
 from tests.inference_tables import score_table
 
 A = [0.9, 0.7, 0.8, 0.4, 0.6]
@@ -108,17 +108,6 @@ def test_within_artist_interval_is_that_of_resampling_tracks_within_artists():
         drawn.append(np.mean([placements(pos[index[k]], ref[other[k]])[0].mean() for k in np.split(np.arange(45), 3)]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
-
-
-def test_resampling_artists_is_wider_when_artists_differ():
-    rng = np.random.default_rng(4)
-    groups = np.repeat([f"a{k}" for k in range(20)], 10)
-    gain = np.repeat(rng.normal(0.5, 1.0, 20), 10)
-    pos, ref = rng.normal(size=200) + gain, rng.normal(size=200)
-    plain, cluster = auc(pos, ref), auc_over_artists(pos, ref, groups, groups)
-    assert cluster.value == pytest.approx(plain.value, abs=1e-12)
-    assert cluster.high - cluster.low > 1.5 * (plain.high - plain.low)
-    assert np.isnan(auc_over_artists(pos[:40], ref[:40], groups[:40], groups[:40]).low)
 
 
 def test_low_fpr_needs_a_thousand_units():

@@ -14,7 +14,7 @@ import pandas as pd
 
 from earwitness.attacks import blind, camia, diffusion, token, token_costly  # noqa: F401  # noqa: F401  # noqa: F401 (they fill the registry)
 from earwitness.attacks.registry import REGISTRY, Attack, attack, bind, catalogue
-from earwitness.attacks.token import std_floor_share, token_frequencies
+from earwitness.attacks.token import token_frequencies
 from earwitness.errors import InputError, nearest
 from earwitness.signals.evaluations import ALL_PASSES as PASSES
 from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, cost, resolve
@@ -32,7 +32,6 @@ __all__ = [
     "cost",
     "resolve",
     "score",
-    "std_floor_share",
     "token_frequencies",
 ]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earwitness.attacks.registry import attack
 from earwitness.errors import InputError
-from earwitness.signals.token import STD_FLOOR, TokenSignals
+from earwitness.signals.token import TokenSignals
 
 TAILS = tuple({"k": k} for k in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
 
@@ -89,11 +89,6 @@ def min_k_plus_plus(signals: TokenSignals, *, stream: str, codebook: int | None 
 def min_k_plus_plus_var(signals: TokenSignals, *, stream: str, codebook: int | None = None, k: float) -> float:
     """Min-K %++ divided by the variance, as it circulates in the image-autoregressive literature."""
     return lowest(signals, "z_var", stream, codebook, k)
-
-
-def std_floor_share(signals: TokenSignals, stream: str) -> float:
-    """Share of positions whose standard deviation is below ``STD_FLOOR``, where ``min_k++`` divides by the floor."""
-    return mean(np.sqrt(signals.series("var", stream)) < STD_FLOOR)
 
 
 @attack(

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from earwitness.symbolic.figaro_vocabulary import BEGIN, DESCRIPTION, MASK, MAX_BARS, TOKENS
 
-FLAVOURS = ("none", "description", "latent", "both")
 HEADS_OF_VQ_VAE = 8  # fixed in its class
 EPSILON = 1e-12
 
@@ -29,7 +28,8 @@ class Sizes:
 
     ``width`` d, ``feed_forward`` F, ``positions`` P (distance tables hold 2 P - 1 rows), ``bars`` and ``places`` rows
     of the bar and position tables, ``latent`` D (0 without latents), ``relative_cross`` whether the cross-attention
-    has a distance table (the released layout), ``flavour`` one of ``FLAVOURS``.
+    has a distance table (the released layout), ``flavour`` one of ``none``,
+    ``description``, ``latent`` and ``both``.
     """
 
     width: int

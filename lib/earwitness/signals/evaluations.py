@@ -133,11 +133,6 @@ class EvaluationPlan:
         """Network calls per item: distinct evaluations and the chains' own."""
         return len(self.evaluations) + sum(PROBES[split(name)[0]].forward for name in self.passes)
 
-    @property
-    def separate_nfe(self) -> int:
-        """Network calls per item if every pass ran on its own."""
-        return sum(nfe(name) for name in self.passes)
-
 
 def plan_evaluations(passes: Iterable[str]) -> EvaluationPlan:
     """Collect what a set of passes needs; equal sets give equal plans."""

@@ -19,8 +19,6 @@ import pandas as pd
 from earwitness.errors import InputError
 from earwitness.stats.prepare import Names, prepare
 
-FloatArray = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class RankResult:

@@ -31,8 +31,6 @@ from hashlib import sha256
 from earwitness.errors import InputError
 from earwitness.types import DEFAULT_FEATURES
 
-MAX_FEATURES = 24
-
 
 def feature_hash(features: Sequence[str]) -> str:
     """SHA-256 of the list, one id a line, in the order given."""

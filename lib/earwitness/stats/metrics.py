@@ -50,7 +50,6 @@ class OperatingPoint:
     threshold: float
     tpr: Interval
     fpr: Interval
-    n_calibration: int
 
 
 def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -115,43 +114,6 @@ def auc_within(
     return _logit_interval(total / pairs, variance / pairs**2, n_min, confidence), artists
 
 
-def auc_over_artists(
-    positive: npt.ArrayLike,
-    reference: npt.ArrayLike,
-    positive_group: npt.ArrayLike,
-    reference_group: npt.ArrayLike,
-    *,
-    confidence: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Pooled AUC with a bootstrap interval that resamples whole artists, both their sides together.
-
-    For claims about artists not in the sample. With fewer than about 20 artists such intervals are too short; with
-    fewer than 5 the limits are NaN.
-    """
-    pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
-    groups = np.concatenate((np.asarray(positive_group), np.asarray(reference_group)))
-    names, codes = np.unique(groups, return_inverse=True)
-    pos_code, ref_code = codes[: len(pos)], codes[len(pos) :]
-    wins = np.zeros((len(names), len(names)))
-    for artist in range(len(names)):
-        mine = np.sort(pos[pos_code == artist])
-        lower = len(mine) - (np.searchsorted(mine, ref, "left") + np.searchsorted(mine, ref, "right")) / 2
-        wins[artist] = np.bincount(ref_code, weights=lower, minlength=len(names))
-    pairs = np.outer(np.bincount(pos_code, minlength=len(names)), np.bincount(ref_code, minlength=len(names)))
-    value = float(wins.sum() / pairs.sum())
-    if len(names) < 5:
-        return Interval(value, np.nan, np.nan)
-    rng = np.random.default_rng(seed)
-    weight = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
-    n = np.einsum("ba,ac,bc->b", weight, pairs, weight, optimize=True)
-    drawn = np.einsum("ba,ac,bc->b", weight, wins, weight, optimize=True)[n > 0] / n[n > 0]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, (tail, 1 - tail))
-    return Interval(value, float(low), float(high))
-
-
 def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Standardised mean difference, Hedges' correction, normal interval; NaN when both samples are constant."""
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
@@ -210,14 +172,13 @@ def tpr_at_fpr(
     rank = int(np.ceil((len(calibration) + 1) * (1 - target)))
     nan = Interval(np.nan, np.nan, np.nan)
     if rank > len(calibration):
-        return OperatingPoint(target, np.nan, nan, nan, len(calibration))
+        return OperatingPoint(target, np.nan, nan, nan)
     threshold = float(np.sort(calibration)[rank - 1])
     return OperatingPoint(
         target=target,
         threshold=threshold,
         tpr=rate(int(np.sum(pos > threshold)), len(pos), confidence=confidence),
         fpr=rate(int(np.sum(fresh > threshold)), len(fresh), confidence=confidence),
-        n_calibration=len(calibration),
     )
 
 
@@ -269,7 +230,7 @@ def _row(table: UnitTable, attack: str, seed: int) -> dict[str, object]:
         "segments_per_unit": table.segments_per_unit,
     }
     nan = Interval(np.nan, np.nan, np.nan)
-    whole, within, artists, point = nan, nan, 0, OperatingPoint(HIGH_FPR, np.nan, nan, nan, 0)
+    whole, within, artists, point = nan, nan, 0, OperatingPoint(HIGH_FPR, np.nan, nan, nan)
     if min(pos.sum(), ref.sum()) >= 2:
         whole = auc(column[pos], column[ref])
         within, artists = auc_within(column[pos], column[ref], table.artists[pos], table.artists[ref])

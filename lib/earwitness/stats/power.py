@@ -9,7 +9,7 @@ share pi of true members among the suspects shrinks d to pi d, so n grows by 1/p
 
 The primary test divides its attention between the pre-oriented sum and a learned direction; where only the sum
 carries the effect, it works like the sum's own test at the sum's share of the level. That is the level used here
-(:data:`SHARE`), and :func:`simulated_power` checks it.
+(:data:`SHARE`); audits with a planted effect check it in the tests.
 
 Book page: *How many tracks?*
 """
@@ -28,15 +28,7 @@ from scipy.stats import norm
 from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
-from earwitness.stats.permutation_test import (
-    LEARNED,
-    BoolArray,
-    IntArray,
-    balance,
-    comparable,
-    primary_test,
-    rank_standardise,
-)
+from earwitness.stats.permutation_test import LEARNED, BoolArray, IntArray, balance, comparable
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 
 FloatArray = npt.NDArray[np.float64]
@@ -235,50 +227,3 @@ def needed_table(
             for s in member_shares
         ]
     )
-
-
-def simulated_power(
-    values: FloatArray,
-    auc: float,
-    n_suspect: int,
-    n_held_out: int,
-    *,
-    alpha: float = ALPHA,
-    n_audits: int = 500,
-    n_permutations: int = 499,
-    artists: int = 1,
-    paired: bool = False,
-    seed: int = 0,
-    batch: int = 50,
-) -> float:
-    """Share of audits in which the primary test rejects when an AUC is planted in real scores of units of one kind.
-
-    Parameters
-    ----------
-    values : numpy.ndarray, shape [n, p]
-        Raw unit scores, for example of non-members; each audit draws its units from them.
-    auc : float
-        Of the pre-oriented sum, planted as a shift common to all features.
-    artists : int
-        Into how many artists the units of each side are dealt in turn; the test then compares within them.
-    paired : bool
-        Match each suspect with one held-out unit.
-    """
-    n = n_suspect + n_held_out
-    if n > len(values):
-        raise InputError(f"audits of {n_suspect} v {n_held_out} units need {n} units, got {len(values)}")
-    positive = np.arange(n) < n_suspect
-    strata = np.concatenate((np.arange(n_suspect), np.arange(n_held_out))) % artists if artists > 1 else None
-    pairs = np.arange(n_suspect)[:, None] + np.array([0, n_suspect]) if paired else None
-    scores = rank_standardise(values)
-    shift = float(auc_to_d(auc)) * float(scores.mean(axis=1).std())
-    rng = np.random.default_rng((seed, 7))
-    p_values = []
-    for start in range(0, n_audits, batch):
-        drawn = np.stack([rng.permutation(len(values))[:n] for _ in range(min(batch, n_audits - start))])
-        each = None if strata is None else np.broadcast_to(strata, drawn.shape)
-        planted = rank_standardise(scores[drawn] + shift * positive[:, None], each)
-        child = int(rng.integers(2**31))
-        outcome = primary_test(planted, positive, pairs=pairs, strata=strata, n_permutations=n_permutations, seed=child)
-        p_values.append(outcome.p_value)
-    return float((np.concatenate(p_values) <= alpha).mean())

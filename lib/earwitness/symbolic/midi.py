@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earwitness.errors import AudioError
-from earwitness.types import SCORES, FileInfo
+from earwitness.types import FileInfo
 
 if TYPE_CHECKING:
     import pretty_midi
 
-SUFFIXES = SCORES
 MAX_BYTES = 4 * 2**20
 MAX_TRACKS = 512
 MAX_EVENTS = 400_000
