@@ -11,7 +11,6 @@ from earwitness.errors import InputError
 from earwitness.stats import features as frozen
 from earwitness.stats.dataset_inference import _unseen
 from earwitness.stats.features import DEFAULT_FEATURES, default_features, feature_hash
-from earwitness.stats.metrics import Interval
 from earwitness.stats.power import smallest_detectable_auc
 from tests.inference_tables import score_table
 
@@ -88,9 +87,8 @@ def test_eight_against_many_is_enough():
 
 
 def test_result_is_plain_and_says_what_fixed_it():
-    result = audit(score_table(12, 12), null_rate=Interval(0.01, 0.005, 0.02), seed=3)
+    result = audit(score_table(12, 12), seed=3)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert plain["null_rate"] == {"value": 0.01, "low": 0.005, "high": 0.02}
     parameters = plain["parameters"]
     assert parameters["features_hash"] == feature_hash(["x0", "x1", "x2", "x3"])
     assert (parameters["alpha"], parameters["seed"], parameters["unit"]) == (0.01, 3, "track_id")

@@ -66,9 +66,9 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Return the installed versions of libraries."""
-    return {library: _version(library) for library in libraries}
+def versions() -> dict[str, str]:
+    """Return the installed versions of the libraries that can change a result."""
+    return {library: _version(library) for library in LIBRARIES}
 
 
 def machine() -> str:

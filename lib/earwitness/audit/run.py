@@ -25,7 +25,7 @@ from earwitness.audit.anonymise import Numbered, Redactor, manifest_hash, number
 from earwitness.audit.cost import estimate, present
 from earwitness.audit.intake import Intake, examine
 from earwitness.audit.plan import Plan
-from earwitness.audit.provenance import LIBRARIES, code_state, hash_of, machine, versions
+from earwitness.audit.provenance import code_state, hash_of, machine, versions
 from earwitness.audit.references import References
 from earwitness.audit.report import (
     Control,
@@ -155,7 +155,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         code=code_state(),
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
-        versions=versions(LIBRARIES),
+        versions=versions(),
         files={name: report.sha256(content) for name, content in sorted(files.items())},
     )
 

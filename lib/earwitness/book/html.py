@@ -70,15 +70,15 @@ def ranking(row: pd.Series, attack: str) -> str:
     )
 
 
-def interval(frame: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
+def interval(frame: pd.DataFrame, name: str) -> pd.Series:
     """Format ``name`` with ``name_low`` and ``name_high`` as "0.62 [0.57, 0.66]"; NaN becomes "cannot say"."""
 
     def text(row: pd.Series) -> str:
         if pd.isna(row[name]):
             return "cannot say"
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        known = "" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-        return f"{row[name]:.{digits}f}{known}"
+        known = "" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]"
+        return f"{row[name]:.2f}{known}"
 
     return frame.apply(text, axis=1) if len(frame) else pd.Series(dtype=str)
 

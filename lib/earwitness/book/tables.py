@@ -123,12 +123,12 @@ def pick(table: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:
     return table[table["attack"].isin(chosen)].reset_index(drop=True)
 
 
-def per_unit(scores: pd.DataFrame, attacks: str | Sequence[str], unit: str = "track_id") -> pd.DataFrame:
-    """Return one row per unit and attack: ``unit``, ``artist``, ``attack``, ``role`` (member, nonmember), ``score``.
+def per_unit(scores: pd.DataFrame, attacks: str | Sequence[str]) -> pd.DataFrame:
+    """Return one row per track and attack: ``unit``, ``artist``, ``attack``, ``role`` (member, nonmember), ``score``.
 
     Units, segments and means are those that ``ew.compare`` uses.
     """
-    held = unit_table(scores, unit)
+    held = unit_table(scores)
     chosen = matching(held.attacks, attacks)
     wide = pd.DataFrame(held.columns(chosen), columns=chosen)
     wide.insert(0, "unit", held.units)
@@ -180,8 +180,8 @@ def timesteps(compared: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
     return ordered[[*shown, "loss_member", "loss_nonmember", "gap"]]
 
 
-def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataFrame:
-    """Audit every value of ``by`` on its own and return one row each, in order of the names.
+def audits(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """Audit every artist on its own and return one row each, in order of the names.
 
     Many audits are many chances of a false alarm: the verdicts hold at level alpha after Holm's correction over all
     of them.
@@ -190,15 +190,13 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     ----------
     scores : pandas.DataFrame
         Score table with suspects and held-out tracks of each.
-    by : str
-        Column that says whose tracks belong together, usually ``artist``.
     **options
         Passed to ``ew.infer``.
 
     Returns
     -------
     pandas.DataFrame
-        ``by``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
+        ``artist``, ``verdict``, ``auc`` and ``hedges_g`` with limits, ``p_value``, ``p_holm``, ``p_direction``,
         ``blind_p``, ``residual_p`` (all but ``p_holm`` without correction), ``e_value``,
         ``smallest_detectable_auc`` (at the level that Holm's correction leaves), ``n_suspect``, ``n_held_out``,
         ``n_segments`` and ``reasons``.
@@ -207,11 +205,11 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     from earwitness.stats.multiple_testing import holm_verdicts
     from earwitness.stats.verdict import ALPHA
 
-    results = {str(name): infer(part, **options) for name, part in scores.groupby(by, sort=True)}
+    results = {str(name): infer(part, **options) for name, part in scores.groupby("artist", sort=True)}
     rows = []
     for name, decided in holm_verdicts(results, alpha=options.get("alpha", ALPHA)).items():
         result = results[name]
-        row: dict[str, Any] = {by: name, "verdict": decided.verdict, "p_holm": decided.parameters["p_holm"]}
+        row: dict[str, Any] = {"artist": name, "verdict": decided.verdict, "p_holm": decided.parameters["p_holm"]}
         for effect in ("auc", "hedges_g"):
             held = getattr(result, effect)
             row |= {effect: held.value, f"{effect}_low": held.low, f"{effect}_high": held.high}
@@ -224,10 +222,10 @@ def audits(scores: pd.DataFrame, by: str = "artist", **options: Any) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def tally(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+def tally(table: pd.DataFrame) -> pd.DataFrame:
     """Count the verdicts of each group: ``group``, ``audits``, ``evidence``, ``no evidence``, ``not testable``."""
     words = ["evidence", "no evidence", "not testable"]
-    counts = pd.crosstab(table[by], table["verdict"]).reindex(columns=words, fill_value=0)
-    counts = counts.reindex(table[by].drop_duplicates())
+    counts = pd.crosstab(table["group"], table["verdict"]).reindex(columns=words, fill_value=0)
+    counts = counts.reindex(table["group"].drop_duplicates())
     counts.insert(0, "audits", counts.sum(axis=1))
     return counts.rename_axis(columns=None).reset_index()

@@ -31,15 +31,13 @@ class Question(Protocol):
 
 
 @rc_context(STYLE)
-def rule(clauses: Sequence[Question], *, end: str = "evidence") -> Figure:
-    """Draw the rule as a column of questions: *yes* leads down, *no* to the right, to its word.
+def rule(clauses: Sequence[Question]) -> Figure:
+    """Draw the rule as a column of questions: *yes* leads down, *no* to the right, to its word; *evidence* is the last.
 
     Parameters
     ----------
     clauses : sequence
         ``earwitness.stats.verdict.RULE``.
-    end : str
-        The word after the last *yes*.
     """
     canvas, axes = canvas_axes(width=7.0, height=0.78 * len(clauses) + 0.9)
     axes.set(xlim=(0, 10), ylim=(-len(clauses) - 0.5, 0.55))
@@ -54,9 +52,9 @@ def rule(clauses: Sequence[Question], *, end: str = "evidence") -> Figure:
         axes.annotate("", (3.3, -at - 0.68), (3.3, -at - 0.34), arrowprops=arrow)
         axes.text(3.5, -at - 0.5, "yes", va="center", fontsize=9, color=COLOURS["muted"])
         _word(axes, 7.9, -at, clause.otherwise)
-    _word(axes, 2.7, -len(clauses), end)
+    _word(axes, 2.7, -len(clauses), "evidence")
     spoken = "; ".join(f"{c.question} If not: {c.otherwise}" for c in clauses).replace("*", "")
-    return finish(canvas, f"The rule, asked in order. {spoken}. Otherwise: {end}.", "")
+    return finish(canvas, f"The rule, asked in order. {spoken}. Otherwise: evidence.", "")
 
 
 def _word(axes: Any, x: float, y: float, word: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from earwitness.figures.style import COLOURS, NARROW, STYLE, Figure, canvas_axes, finish, need
+from earwitness.types import BLIND_PREFIX
 
 VERDICT_LOOK = {"evidence": ("evidence", "o"), "no evidence": ("neutral", "s"), "not testable": ("alarm", "X")}
 
@@ -33,20 +34,18 @@ def _chance(axes: Axes) -> None:
 
 
 @rc_context(STYLE)
-def auc_forest(table: pd.DataFrame, *, blind: str = "blind/", source: str = "") -> Figure:
+def auc_forest(table: pd.DataFrame, *, source: str = "") -> Figure:
     """Draw the AUC of each attack with its interval, best first; blind baselines below, in their own colour and shape.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Columns ``attack``, ``auc``, ``auc_low``, ``auc_high`` (AUC in [0, 1]; NaN rows are shown as "cannot say").
-    blind : str
-        Prefix of the attacks that never touch the model.
     source : str
         Where the table lies, named under the figure.
     """
     need(table, "attack", "auc", "auc_low", "auc_high")
-    is_blind = table["attack"].str.startswith(blind)
+    is_blind = table["attack"].str.startswith(BLIND_PREFIX)
     rows = table.assign(_blind=is_blind).sort_values(["_blind", "auc"], ascending=[True, False], na_position="last")
     y = -np.arange(len(rows), dtype=float) - 0.6 * rows["_blind"].to_numpy()
     canvas, axes = canvas_axes(height=max(1.8, 0.27 * len(rows) + 1.0))
@@ -65,9 +64,7 @@ def auc_forest(table: pd.DataFrame, *, blind: str = "blind/", source: str = "") 
 
 
 @rc_context(STYLE)
-def artist_forest(
-    table: pd.DataFrame, *, groups: Mapping[str, str] | None = None, source: str = "", label: str = "artist"
-) -> Figure:
+def artist_forest(table: pd.DataFrame, *, groups: Mapping[str, str] | None = None, source: str = "") -> Figure:
     """Draw the effect per artist with its interval, one block per group, coloured and shaped by verdict.
 
     Parameters
@@ -77,10 +74,10 @@ def artist_forest(
         *not testable*.
     groups : mapping, optional
         Group -> heading, in drawing order. Default: the groups as they come, headed by their own names.
-    source, label : str
-        Where the table lies; the column that names a row.
+    source : str
+        Where the table lies.
     """
-    need(table, label, "group", "auc", "auc_low", "auc_high", "verdict")
+    need(table, "artist", "group", "auc", "auc_low", "auc_high", "verdict")
     headings = dict(groups) if groups else {name: name for name in table["group"].unique()}
     blocks = {name: table[table["group"] == name].sort_values("auc", ascending=False) for name in headings}
     blocks = {name: block for name, block in blocks.items() if len(block)}
@@ -99,7 +96,7 @@ def artist_forest(
         y = at - 1.0 - np.arange(len(block))
         _intervals(axes, y, block, [VERDICT_LOOK.get(v, ("neutral", "s")) for v in block["verdict"]])
         ticks += list(y)
-        names += block[label].to_list()
+        names += block["artist"].to_list()
         at = y[-1] - 1.7
     axes.set_yticks(ticks, names, fontsize=8.5)
     axes.set_ylim(at + 1.0, 0.8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,9 +15,7 @@ STRONGEST = 0.65  # its opacity there: the number on it must stay readable on an
 
 
 @rc_context(STYLE)
-def heat(
-    table: pd.DataFrame, rows: str, columns: str, *, names: Mapping[str, str] | None = None, source: str = ""
-) -> Figure:
+def heat(table: pd.DataFrame, rows: str, columns: str, *, source: str = "") -> Figure:
     """Draw AUCs as a grid of numbers, coloured by their distance from a coin toss.
 
     Blue is above 0.5, orange below; numbers whose interval includes 0.5 are grey and slanted. Cells without a row
@@ -30,8 +27,6 @@ def heat(
         One row per cell: the columns named by ``rows`` and ``columns``, and ``auc``, ``auc_low``, ``auc_high``.
     rows, columns : str
         Which columns of the table become the grid's; the order is that of first appearance.
-    names : mapping, optional
-        Labels for values of ``columns``.
     source : str
         Where the table lies.
     """
@@ -53,7 +48,7 @@ def heat(
         axes.text(x, y, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=9, **look)
     axes.set_xlim(-0.5, len(across) - 0.5)
     axes.set_ylim(len(down) - 0.5, -0.5)
-    axes.set_xticks(range(len(across)), [(names or {}).get(str(name), str(name)) for name in across])
+    axes.set_xticks(range(len(across)), list(map(str, across)))
     axes.set_yticks(range(len(down)), down)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -18,8 +18,8 @@ DRUMS = 5  # semitones below the lowest note at which drums begin
 
 
 @rc_context(STYLE)
-def roll(notes: pd.DataFrame, *, panel: str = "track", source: str = "") -> Figure:
-    """Draw piano rolls above each other, one per ``panel``, notes coloured and thickened by the model's surprise.
+def roll(notes: pd.DataFrame, *, source: str = "") -> Figure:
+    """Draw piano rolls above each other, one per track, notes coloured and thickened by the model's surprise.
 
     All panels share one scale, cut into fifths of the notes that have a surprise. Notes without one are grey: no whole
     window of the model holds them. Drums lie under the line, one row a drum, as marks without length.
@@ -27,21 +27,20 @@ def roll(notes: pd.DataFrame, *, panel: str = "track", source: str = "") -> Figu
     Parameters
     ----------
     notes : pandas.DataFrame
-        One row per note: ``start_s, end_s, pitch, drum`` (bool), ``surprise`` (nats, NaN: not scored) and ``panel``.
-    panel : str
-        Column whose values are the panels' titles, in order of first appearance.
+        One row per note: ``start_s, end_s, pitch, drum`` (bool), ``surprise`` (nats, NaN: not scored) and ``track``,
+        the title of its panel; panels stand in order of first appearance.
     source : str
         Where the table lies.
     """
-    need(notes, "start_s", "end_s", "pitch", "drum", "surprise", panel)
-    titles = list(notes[panel].unique())
+    need(notes, "start_s", "end_s", "pitch", "drum", "surprise", "track")
+    titles = list(notes["track"].unique())
     known = notes["surprise"].dropna()
     edges = np.unique(np.round(np.quantile(known, (0.2, 0.4, 0.6, 0.8)), 1)) if len(known) else np.empty(0)
     canvas, first = canvas_axes(width=7.0, height=0.5 + 2.4 * len(titles))
     first.remove()
     panels = canvas.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0]
     for axes, title in zip(panels, titles, strict=True):
-        _panel(axes, notes[notes[panel] == title], edges)
+        _panel(axes, notes[notes["track"] == title], edges)
         axes.set_title(title)
     panels[-1].set_xlabel("time (s)")
     words = [f"below {edges[0]:g}"] if len(edges) else []
@@ -51,7 +50,7 @@ def roll(notes: pd.DataFrame, *, panel: str = "track", source: str = "") -> Figu
     canvas.legend(
         handles=marks, title="surprise of a note (nats)", loc="outside lower center", ncols=5, frameon=False, fontsize=9
     )
-    means = notes.groupby(panel, sort=False)["surprise"].mean()
+    means = notes.groupby("track", sort=False)["surprise"].mean()
     spoken = "; ".join(f"{title}: {value:.2f}" for title, value in means.items())
     return finish(canvas, f"Piano rolls; mean surprise of a note in nats: {spoken}.", source)
 

@@ -13,7 +13,7 @@ _LOOKS = (("suspect", "member", "o"), ("held_out", "reference", "D"))
 
 
 @rc_context(STYLE)
-def two_sides(table: pd.DataFrame, *, names: tuple[str, str], label: str, source: str = "") -> Figure:
+def two_sides(table: pd.DataFrame, *, names: tuple[str, str], label: str) -> Figure:
     """Draw every recording of an audit as a mark on its side, with the middle of each side.
 
     Parameters
@@ -24,8 +24,6 @@ def two_sides(table: pd.DataFrame, *, names: tuple[str, str], label: str, source
         Labels of the suspects and of the held-out.
     label : str
         What is measured.
-    source : str
-        Where the table lies.
     """
     need(table, "role", "score")
     canvas, axes = canvas_axes(height=2.6)
@@ -42,7 +40,7 @@ def two_sides(table: pd.DataFrame, *, names: tuple[str, str], label: str, source
     axes.set_ylim(-1.5, 0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"{label}    (bar: the middle recording)")
-    return finish(canvas, ". ".join(spoken) + ".", source)
+    return finish(canvas, ". ".join(spoken) + ".", "")
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -8,9 +8,11 @@ from matplotlib.axes import Axes
 
 from earwitness.figures.style import STYLE, Figure, canvas_axes, finish
 
+TOP_HZ = 4000.0  # highest frequency shown
+
 
 @rc_context(STYLE)
-def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "", top_hz: float = 4000.0) -> Figure:
+def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "") -> Figure:
     """Draw a recording's spectrogram, level in dB over time and frequency.
 
     Parameters
@@ -21,16 +23,14 @@ def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "", top_hz:
         Hz.
     title : str
         Direct label above the picture.
-    top_hz : float
-        Highest frequency shown, Hz.
     """
     canvas, axes = canvas_axes(width=4.6, height=2.2)
-    draw_spectrogram(axes, audio, sample_rate, top_hz=top_hz)
+    draw_spectrogram(axes, audio, sample_rate)
     axes.set(xlabel="time (s)", ylabel="frequency (kHz)", title=title)
     return finish(canvas, f"Spectrogram of {title or 'a recording'}, {len(audio) / sample_rate:.1f} s.", "")
 
 
-def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int, *, top_hz: float = 4000.0) -> None:
+def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int) -> None:
     """Draw a spectrogram into axes; parameters as for ``spectrogram``."""
     from scipy.signal import ShortTimeFFT, get_window
 
@@ -38,7 +38,7 @@ def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int, *, top_hz:
     transform = ShortTimeFFT(get_window("hann", 4 * hop), hop=hop, fs=sample_rate, scale_to="magnitude")
     level = 20 * np.log10(np.abs(transform.stft(audio)) + 1e-5)
     seconds = len(audio) / sample_rate
-    rows = transform.f <= top_hz
+    rows = transform.f <= TOP_HZ
     axes.imshow(
         level[rows], origin="lower", aspect="auto", cmap="magma", vmin=level.max() - 70, vmax=level.max(),
         extent=(0, seconds, 0, float(transform.f[rows].max()) / 1000), interpolation="bilinear",

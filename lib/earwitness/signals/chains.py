@@ -21,6 +21,7 @@ Predict = Callable[["Tensor", int], "Tensor"]
 
 HALF_NORMAL = math.sqrt(2 / math.pi)  # mean |eps| of a standard normal: PIAN's constant
 CDI_CONSTANT = math.sqrt(math.pi / 2)  # what CDI's code uses instead
+ITERATIONS = 5  # at most, of CDI's optimisation of the noise
 
 
 def flat(values: Tensor) -> Tensor:
@@ -106,13 +107,11 @@ def gradient_mask(
     return norm((eps - z - predict(masked, t)) * mask)
 
 
-def optimise_noise(
-    predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int = 100, iterations: int = 5
-) -> Tensor:
+def optimise_noise(predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int = 100) -> Tensor:
     """Move one item's noisy latent ``[1, ...]`` until its noise is predicted best (CDI, arXiv 2411.12858).
 
     The published code optimises all items of a batch jointly, so that scores depend on batch mates, and adds noise once
-    more at the end; here neither happens. L-BFGS-B from scipy, at most ``iterations``.
+    more at the end; here neither happens. L-BFGS-B from scipy, at most ``ITERATIONS``.
 
     Returns
     -------
@@ -132,5 +131,5 @@ def optimise_noise(
             (gradient,) = torch.autograd.grad(value, moved)
         return float(value.detach()), gradient.flatten().double().cpu().numpy()
 
-    result = minimize(loss, np.zeros(z_t.numel()), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
+    result = minimize(loss, np.zeros(z_t.numel()), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     return torch.tensor([[float(result.fun), float(np.linalg.norm(result.x))]], dtype=torch.float64)

@@ -286,9 +286,9 @@ class TokenSignals:
         found: NDArray[np.float64] = self.cache[key]
         return found
 
-    def surprise(self, stream: str = "conditional") -> NDArray[np.float64]:
-        """Return minus the mean log-probability of each frame over codebooks, nats ``[T]``; NaN where none is valid."""
-        logp = self.streams[stream].logp.astype(np.float64)
+    def surprise(self) -> NDArray[np.float64]:
+        """Return each frame's mean surprise over codebooks given the caption, nats ``[T]``; NaN where none is valid."""
+        logp = self.streams["conditional"].logp.astype(np.float64)
         seen = np.isfinite(logp)
         total = np.where(seen, logp, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         return np.where(seen.any(axis=0), -total, np.nan)

@@ -59,10 +59,11 @@ def conformal_p(score: float, references: npt.ArrayLike) -> float:
     return float((1 + np.sum(reference >= score)) / (len(reference) + 1))
 
 
-def rank_artist(
-    scores: pd.DataFrame, features: Names | None = None, *, tracks_per_artist: int | None = None, seed: int = 0
-) -> RankResult:
-    """Rank the suspect artist among the held-out artists of a score table.
+def rank_artist(scores: pd.DataFrame, features: Names | None = None, *, seed: int = 0) -> RankResult:
+    """Rank the suspect artist among the held-out artists of a score table, on equally many tracks each, drawn by lot.
+
+    These are as many as the suspect artist has, but no more than nine references in ten can deliver; artists with fewer
+    are left out and counted.
 
     Parameters
     ----------
@@ -70,16 +71,13 @@ def rank_artist(
         Tidy score table; all suspect rows belong to one artist, held-out rows to K others.
     features : str or sequence of str, optional
         As in :func:`earwitness.stats.infer`.
-    tracks_per_artist : int, optional
-        Tracks drawn by lot per artist. Default: as many as the suspect artist has, but no more than nine references
-        in ten can deliver; artists with fewer are left out and counted.
     seed : int
         Fixes the segments and tracks drawn.
 
     Raises
     ------
     InputError
-        More than one suspect artist, the suspect among the references, fewer than two references, too few tracks.
+        More than one suspect artist, the suspect among the references, fewer than two references.
     """
     prepared = prepare(scores, "track_id", features, seed=seed, blind=[])
     total = prepared.features.mean(axis=1)
@@ -95,10 +93,7 @@ def rank_artist(
     order = np.random.default_rng((seed, 3)).permutation(len(total))
     tracks = pd.Series(total[order]).groupby(prepared.artists[order], sort=True)
     available = tracks.size()
-    own = int(available[artist])
-    t = tracks_per_artist or min(own, int(np.quantile(available.drop(artist), 0.1, method="lower")))
-    if own < t:
-        raise InputError(f"artist {artist!r} has {own} tracks that can be scored, fewer than tracks_per_artist = {t}")
+    t = min(int(available[artist]), int(np.quantile(available.drop(artist), 0.1, method="lower")))
     means = tracks.apply(lambda group: group.iloc[:t].mean())[available >= t]
     references = means.drop(artist)
     if len(references) < 2:

@@ -57,8 +57,6 @@ class InferenceResult:
         First clause of the gate; None without usable blind features.
     residual_p : float or None
         Second clause of the gate.
-    null_rate : Interval or None
-        Measured rate of rejections at ``alpha`` on null audits like this one; None until calibrated.
     smallest_detectable_auc : float or None
         With 80 % power at this size and level (of several audits decided together: at the level that is left to each).
     parameters : dict
@@ -85,7 +83,6 @@ class InferenceResult:
     excluded: dict[str, int]
     blind: BlindResult | None
     residual_p: float | None
-    null_rate: Interval | None
     smallest_detectable_auc: float | None
     parameters: dict[str, Any] = field(default_factory=dict)
     unseen_shift: float | None = None
@@ -122,7 +119,6 @@ def infer(
     pairs: str | None = None,
     control_scores: pd.DataFrame | None = None,
     control_saw: Saw | None = None,
-    null_rate: Interval | None = None,
 ) -> InferenceResult:
     """Dataset inference: test, gate, effect and verdict.
 
@@ -159,8 +155,6 @@ def infer(
     control_saw : str
         What the control model was trained on; required with ``control_scores`` and refused unless ``"neither"``,
         because a control that saw the held-out units turns the sign of the difference.
-    null_rate : Interval, optional
-        Measured rate of false rejections on audits like this one, to be shown with the result.
 
     Raises
     ------
@@ -254,7 +248,6 @@ def infer(
         excluded=prepared.excluded,
         blind=gate,
         residual_p=found.residual_p,
-        null_rate=null_rate,
         smallest_detectable_auc=found.detectable_auc,
         parameters={
             "alpha": alpha,

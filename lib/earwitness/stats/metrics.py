@@ -25,6 +25,7 @@ from earwitness.stats.units import UnitTable, matching, unit_table
 
 FloatArray = npt.NDArray[np.float64]
 
+CONFIDENCE = 0.95
 LOW_FPR, HIGH_FPR = 0.01, 0.10
 # A false-positive rate of 1 % cannot be set, nor checked, on fewer independent non-members than this.
 MIN_UNITS_FOR_LOW_FPR = 1000
@@ -65,7 +66,7 @@ def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray,
     return above, below
 
 
-def auc(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+def auc(positive: npt.ArrayLike, reference: npt.ArrayLike) -> Interval:
     """Area under the ROC curve, ties counting one half, with DeLong's interval on the logit scale.
 
     ``positive`` and ``reference`` hold one finite score per independent unit, at least two on each side. At an AUC of
@@ -75,7 +76,7 @@ def auc(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float 
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     above, below = placements(pos, ref)
     variance = above.var(ddof=1) / len(pos) + below.var(ddof=1) / len(ref)
-    return _logit_interval(float(above.mean()), float(variance), min(len(pos), len(ref)), confidence)
+    return _logit_interval(float(above.mean()), float(variance), min(len(pos), len(ref)))
 
 
 def auc_within(
@@ -83,8 +84,6 @@ def auc_within(
     reference: npt.ArrayLike,
     positive_group: npt.ArrayLike,
     reference_group: npt.ArrayLike,
-    *,
-    confidence: float = 0.95,
 ) -> tuple[Interval, int]:
     """AUC over pairs of the same artist only: how often a member beats a non-member *of its own artist*.
 
@@ -111,10 +110,10 @@ def auc_within(
         pairs, n_min, artists = pairs + weight, n_min + min(len(mine), len(others)), artists + 1
     if not artists:
         return Interval(np.nan, np.nan, np.nan), 0
-    return _logit_interval(total / pairs, variance / pairs**2, n_min, confidence), artists
+    return _logit_interval(total / pairs, variance / pairs**2, n_min), artists
 
 
-def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
     """Standardised mean difference, Hedges' correction, normal interval; NaN when both samples are constant."""
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     if pos.std() == 0 and ref.std() == 0:
@@ -124,11 +123,11 @@ def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: f
     return Interval(float(g), float(g - half), float(g + half))
 
 
-def rate(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
+def rate(hits: int, n: int) -> Interval:
     """Share of hits with Clopper and Pearson's exact interval."""
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)
-    limits = binomtest(hits, n).proportion_ci(confidence, method="exact")
+    limits = binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
     return Interval(hits / n, float(limits.low), float(limits.high))
 
 
@@ -137,7 +136,6 @@ def tpr_at_fpr(
     reference: npt.ArrayLike,
     *,
     target: float | None = None,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> OperatingPoint:
     """True-positive rate at a false-positive rate, with the threshold fixed on one half of the non-members.
@@ -177,8 +175,8 @@ def tpr_at_fpr(
     return OperatingPoint(
         target=target,
         threshold=threshold,
-        tpr=rate(int(np.sum(pos > threshold)), len(pos), confidence=confidence),
-        fpr=rate(int(np.sum(fresh > threshold)), len(fresh), confidence=confidence),
+        tpr=rate(int(np.sum(pos > threshold)), len(pos)),
+        fpr=rate(int(np.sum(fresh > threshold)), len(fresh)),
     )
 
 
@@ -187,10 +185,11 @@ def compare(
     unit: str = "track_id",
     *,
     attacks: str | Sequence[str] | None = None,
-    segments_per_unit: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The membership table: one row per attack, all on the same units and segments.
+
+    Each unit counts with as many segments as nine units in ten can deliver.
 
     Parameters
     ----------
@@ -198,8 +197,6 @@ def compare(
         Tidy score table and the column naming its independent unit (see :func:`earwitness.stats.units.unit_table`).
     attacks : str or sequence of str, optional
         Ids or globs; default all, blind baselines included.
-    segments_per_unit : int, optional
-        Segments per unit; default the largest number that nine units in ten can deliver.
     seed : int
         Fixes the segments drawn and the calibration half.
 
@@ -213,7 +210,7 @@ def compare(
         choosing the best row of this table on the data that made it is optimistic (see
         :func:`earwitness.stats.multiple_testing.max_t`).
     """
-    table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
+    table = unit_table(scores, unit, seed=seed)
     chosen = table.attacks if attacks is None else matching(table.attacks, attacks)
     return pd.DataFrame([_row(table, attack, seed) for attack in chosen])
 
@@ -244,11 +241,11 @@ def _spread(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _logit_interval(value: float, variance: float, n: int, confidence: float) -> Interval:
+def _logit_interval(value: float, variance: float, n: int) -> Interval:
     if variance <= 0 or value in (0.0, 1.0):
-        limits = rate(round(value * n), n, confidence=confidence)
+        limits = rate(round(value * n), n)
         return Interval(value, min(limits.low, value), max(limits.high, value))
-    half = norm.isf((1 - confidence) / 2) * np.sqrt(variance) / (value * (1 - value))
+    half = norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(variance) / (value * (1 - value))
     return Interval(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 

@@ -1,11 +1,8 @@
 """Many questions at once: several artists, several models, several attacks.
 
-Holm (family-wise error, any dependence), Benjamini-Hochberg (false discovery rate; independence or positive
-dependence), Benjamini-Yekutieli (any dependence) from statsmodels; e-BH (Wang and Ramdas 2022) for e-values, any
-dependence; max-T (Westfall and Young 1993) for the best of several attacks, which repeats the choice under every
-relabelling.
+Holm (family-wise error, any dependence) from statsmodels; e-BH (Wang and Ramdas 2022) for e-values, any dependence;
+max-T (Westfall and Young 1993) for the best of several attacks, which repeats the choice under every relabelling.
 
-Artists that share one held-out set have positively correlated p-values, for which BH holds (Bates et al. 2023).
 Book page: *Dataset inference*.
 """
 
@@ -13,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,23 +28,19 @@ from earwitness.types import BLIND_PREFIX
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_STATSMODELS = {"holm": "holm", "bh": "fdr_bh", "by": "fdr_by"}
 
-
-def adjust(p_values: npt.ArrayLike, method: Literal["holm", "bh", "by"] = "holm") -> FloatArray:
-    """Adjusted p-values, shape [m], in the order given; reject those at most alpha.
+def adjust(p_values: npt.ArrayLike) -> FloatArray:
+    """P-values after Holm's correction, shape [m], in the order given; reject those at most alpha.
 
     Raises
     ------
     InputError
-        A p-value outside [0, 1], or an unknown method.
+        A p-value outside [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
-    if method not in _STATSMODELS:
-        raise InputError(f"unknown method {method!r}; expected one of {', '.join(_STATSMODELS)}")
     if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
         raise InputError(f"expected a list of p-values in [0, 1], got {p_values!r}")
-    return np.asarray(multipletests(p, method=_STATSMODELS[method])[1], dtype=np.float64)
+    return np.asarray(multipletests(p, method="holm")[1], dtype=np.float64)
 
 
 def e_bh(e_values: npt.ArrayLike, alpha: float = ALPHA) -> BoolArray:

@@ -32,7 +32,7 @@ Recipe = Callable[..., FloatArray]
 
 # --- audits by lot ----------------------------------------------------------------------------------------------------
 
-BAND = 0.999
+BAND = 0.999  # joint coverage over all cells of a table of levels (Bonferroni)
 LEVELS = (0.05, 0.01)
 ATTAINS = " attains at "  # between a test's name and a level: the column that holds ``Outcome.attainable``
 SEGMENTS_AS_UNITS = "segments as units"  # not offered: run to show what counting segments would do
@@ -115,9 +115,7 @@ def null_audits(
     return pd.concat(parts, ignore_index=True)
 
 
-def level_table(
-    audits: dict[str, pd.DataFrame], alphas: Sequence[float] = LEVELS, *, band: float = BAND
-) -> pd.DataFrame:
+def level_table(audits: dict[str, pd.DataFrame], alphas: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Rates of rejection against a binomial band that holds for all cells together.
 
     The band's upper edge is that of the nominal level, its lower edge that of the level which the audits could attain
@@ -127,8 +125,6 @@ def level_table(
     ----------
     audits : dict of str to pandas.DataFrame
         Scenario name -> table of :func:`null_audits`.
-    band : float
-        Joint coverage over all cells of the table (Bonferroni).
 
     Returns
     -------
@@ -149,7 +145,7 @@ def level_table(
                     attainable = table.get(f"{test}{ATTAINS}{a:g}", pd.Series([a])).mean()
                     cells.append((scenario, test, a, len(table), int((table[test] <= a).sum()), attainable))
     frame = pd.DataFrame(cells, columns=["scenario", "test", "alpha", "n_audits", "rejected", "attainable"])
-    tail = (1 - band) / 2 / len(frame)
+    tail = (1 - BAND) / 2 / len(frame)
     frame["rate"] = frame["rejected"] / frame["n_audits"]
     frame["band_low"] = binom.ppf(tail, frame["n_audits"], frame["attainable"]) / frame["n_audits"]
     frame["band_high"] = binom.isf(tail, frame["n_audits"], frame["alpha"]) / frame["n_audits"]
@@ -287,6 +283,7 @@ def _detectable(n_suspect: float, n_held_out: float, df: int, alpha: float) -> f
 
 _LARGEST = 4.0  # standard deviations
 _PRECISION = 0.05
+_BATCH = 20  # audits drawn at once; each batch has its own seed
 
 
 def shift_curve(
@@ -382,11 +379,9 @@ def smallest_gate_shift(
     *,
     n_audits: int = 400,
     n_permutations: int = 199,
-    target: float = POWER,
     seed: int = 0,
-    batch: int = 20,
 ) -> float:
-    """Smallest shift of one blind feature, in standard deviations, that closes the gate with probability ``target``.
+    """Smallest shift of one blind feature, in standard deviations, that closes the gate with 80 % power.
 
     The test is the first clause of the rule as it stands: the learned direction and the one foreseen from the attack
     scores, within artists where the pool has several.
@@ -405,7 +400,7 @@ def smallest_gate_shift(
     positive = np.arange(n_suspect + n_held_out) < n_suspect
     rng = np.random.default_rng((seed, 6))
     audits = []
-    for drawn in draw_audits(pool, Scenario("gate", n_suspect, n_held_out), n_audits, rng, batch):
+    for drawn in draw_audits(pool, Scenario("gate", n_suspect, n_held_out), n_audits, rng, _BATCH):
         strata = pool.strata(drawn)
         which = rng.integers(pool.blind.shape[-1], size=(len(drawn), 1, 1))
         child = int(rng.integers(2**31))
@@ -424,11 +419,11 @@ def smallest_gate_shift(
         return float((np.concatenate(p_values) <= GATE_P).mean())
 
     low, high = 0.0, _LARGEST
-    if seen(high) < target:
+    if seen(high) < POWER:
         return float("inf")
     while high - low > _PRECISION:
         middle = (low + high) / 2
-        low, high = (low, middle) if seen(middle) >= target else (middle, high)
+        low, high = (low, middle) if seen(middle) >= POWER else (middle, high)
     return high
 
 

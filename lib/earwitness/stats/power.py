@@ -56,18 +56,18 @@ def power(auc: float, n_suspect: float, n_held_out: float, *, alpha: float = ALP
 
 
 def smallest_detectable_auc(
-    n_suspect: float, n_held_out: float, *, alpha: float = ALPHA, target: float = POWER, df: float | None = None
+    n_suspect: float, n_held_out: float, *, alpha: float = ALPHA, df: float | None = None
 ) -> float:
-    """Smallest AUC that the primary test sees with probability ``target``; 1 when none below 1 - 1e-9 is.
+    """Smallest AUC that the primary test sees with 80 % power; 1 when none below 1 - 1e-9 is.
 
     ``df`` as in :func:`power`.
     """
     highest = float(auc_to_d(1 - 1e-9))
     if min(n_suspect, n_held_out) < 2 or _degrees(n_suspect, n_held_out, df) < 1:
         return 1.0
-    if _power(highest, n_suspect, n_held_out, alpha, df) < target:
+    if _power(highest, n_suspect, n_held_out, alpha, df) < POWER:
         return 1.0
-    return float(d_to_auc(brentq(lambda d: _power(d, n_suspect, n_held_out, alpha, df) - target, 0.0, highest)))
+    return float(d_to_auc(brentq(lambda d: _power(d, n_suspect, n_held_out, alpha, df) - POWER, 0.0, highest)))
 
 
 def units_needed(

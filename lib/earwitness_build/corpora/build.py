@@ -37,9 +37,7 @@ COPIES = "copies"
 MEANING = "copies of recordings: of those within one split all but the first, of those in several splits all"
 
 
-def set_apart(
-    rows: pd.DataFrame, root: Path, workers: int = 2, *, scores: bool = False
-) -> tuple[pd.DataFrame, list[str]]:
+def set_apart(rows: pd.DataFrame, root: Path, *, scores: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows with copies moved to the split ``copies``, and sentences that say how many there were.
 
     Parameters
@@ -48,8 +46,6 @@ def set_apart(
         One row per recording: ``track_id, path, split, work``.
     root : Path
         What the paths are relative to.
-    workers : int
-        Files decoded at a time, each in a process of its own.
     scores : bool
         The files are MIDI files: copies share notes, in any key and tempo, instead of sound.
     """
@@ -57,7 +53,7 @@ def set_apart(
         Track(name, root / path, split)
         for name, path, split in zip(rows["track_id"], rows["path"], rows["split"], strict=True)
     ]
-    told = decode_pool.inspect([track.path for track in tracks], NOTES if scores else SPEC, workers=workers)
+    told = decode_pool.inspect([track.path for track in tracks], NOTES if scores else SPEC)
     prints = {track.track_id: answer["words"] for track, answer in zip(tracks, told, strict=True) if "words" in answer}
     split, work = rows["split"].tolist(), rows["work"].tolist()
     within = between = 0

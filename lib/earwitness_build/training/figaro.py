@@ -64,15 +64,13 @@ class FigaroTwin:
 TWINS = (FigaroTwin("figaro-a", "a", FigaroRecipe(seed=1)), FigaroTwin("figaro-b", "b", FigaroRecipe(seed=2)))
 
 
-def train_twins(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
+def train_twins(only: str | None = None) -> list[Path]:
     """Train the shipped symbolic models and save them as ``weights/<name>``.
 
     Parameters
     ----------
     only : str, optional
         Train this model alone.
-    weights : Path
-        Where to save; by default within the package.
 
     Raises
     ------
@@ -82,8 +80,8 @@ def train_twins(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
     from joblib import Parallel, cpu_count, delayed
 
     chosen, root = pick(TWINS, only), corpus.ensure_corpus()
-    Parallel(n_jobs=min(2, cpu_count()))(delayed(train_twin)(t, root, weights / t.name) for t in chosen)
-    return [weights / t.name for t in chosen]
+    Parallel(n_jobs=min(2, cpu_count()))(delayed(train_twin)(t, root, WEIGHTS / t.name) for t in chosen)
+    return [WEIGHTS / t.name for t in chosen]
 
 
 def build_network(recipe: FigaroRecipe) -> FigaroNetwork:

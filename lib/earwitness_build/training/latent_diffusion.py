@@ -324,15 +324,13 @@ TWINS = (LatentTwin("audioldm-a", "a", LdmRecipe(seed=1)), LatentTwin("audioldm-
 FRONT = FrontRecipe()
 
 
-def train_twins(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
+def train_twins(only: str | None = None) -> list[Path]:
     """Train the shipped diffusion models and save them as ``weights/<name>`` in diffusers' AudioLDM format.
 
     Parameters
     ----------
     only : str, optional
         Train this model alone, around the autoencoder and vocoder that twin a's folder already holds.
-    weights : Path
-        Where to save; by default within the package.
 
     Raises
     ------
@@ -349,10 +347,10 @@ def train_twins(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
             jobs = [delayed(_train_part)(make, audio, front / name) for name, make in PARTS.items()]
             Parallel(n_jobs=min(2, cpu_count()))(jobs)
         else:
-            front = weights / TWINS[0].name
-        jobs = [delayed(train_twin)(t, front, root, weights / t.name) for t in chosen]
+            front = WEIGHTS / TWINS[0].name
+        jobs = [delayed(train_twin)(t, front, root, WEIGHTS / t.name) for t in chosen]
         Parallel(n_jobs=min(2, cpu_count()))(jobs)
-    return [weights / t.name for t in chosen]
+    return [WEIGHTS / t.name for t in chosen]
 
 
 PARTS: dict[str, Callable[..., Any]] = {"vae": train_autoencoder, "vocoder": train_vocoder}

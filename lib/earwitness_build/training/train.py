@@ -103,15 +103,13 @@ def placeless(folder: Path) -> None:
         path.write_text(re.sub(r' *"_name_or_path": "[^"]*",\n', "", path.read_text()))
 
 
-def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
+def train_all(only: str | None = None) -> list[Path]:
     """Train the shipped models and save them as ``weights/<name>``.
 
     Parameters
     ----------
     only : str, optional
         Train this model alone, around the codec that twin a's folder already holds.
-    weights : Path
-        Where to save; by default within the package.
 
     Raises
     ------
@@ -129,10 +127,10 @@ def train_all(only: str | None = None, weights: Path = WEIGHTS) -> list[Path]:
             heard = _fit_front(front)
             jobs.append(delayed(_finish_codec)(front, whole, *heard))
         else:
-            _shipped_codec(weights / TARGETS[0].name).save_pretrained(front)
+            _shipped_codec(WEIGHTS / TARGETS[0].name).save_pretrained(front)
         jobs += [delayed(train_target)(t, front, root, Path(scratch) / t.name) for t in chosen]
         Parallel(n_jobs=min(len(jobs), cpu_count()))(jobs)  # one thread each
-        return [_assemble(Path(scratch) / t.name, whole if only is None else front, weights / t.name) for t in chosen]
+        return [_assemble(Path(scratch) / t.name, whole if only is None else front, WEIGHTS / t.name) for t in chosen]
 
 
 def _load_codec(folder: Path) -> EncodecModel:

@@ -27,13 +27,13 @@ def taken_apart(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label=words[0], stream=words[1], codebook=words[2].astype(object).fillna(POOLED))
 
 
-def cells(scores: pd.DataFrame, *, unit: str = "track_id", n_permutations: int = 1999, seed: int = 0) -> pd.DataFrame:
+def cells(scores: pd.DataFrame, *, n_permutations: int = 1999, seed: int = 0) -> pd.DataFrame:
     """Return ``ew.compare`` of a score table, taken apart, with p-values that allow for having looked at every cell.
 
     ``p_adjusted`` is ``max_t``'s: how often the *best* of all cells reaches as much when the roles are dealt anew.
     """
-    table = compare(scores, unit, seed=seed)
-    adjusted = max_t(unit_table(scores, unit, seed=seed), n_permutations=n_permutations, seed=seed)
+    table = compare(scores, seed=seed)
+    adjusted = max_t(unit_table(scores, seed=seed), n_permutations=n_permutations, seed=seed)
     return taken_apart(table).merge(adjusted[["attack", "p_adjusted"]], on="attack", how="left")
 
 
@@ -42,7 +42,6 @@ def beyond(
     attacks: str | Sequence[str],
     baseline: str | Sequence[str],
     *,
-    unit: str = "track_id",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return the scores of some attacks with what a baseline already says regressed out.
@@ -58,7 +57,7 @@ def beyond(
         A tidy score table, as ``ew.score`` returns it.
     attacks, baseline : str or sequence of str
         Ids or globs.
-    unit, seed
+    seed : int
         As in ``ew.compare``.
 
     Returns
@@ -72,7 +71,7 @@ def beyond(
     InputError
         As ``unit_table``; also a name that fits no attack.
     """
-    table = unit_table(scores, unit, seed=seed)
+    table = unit_table(scores, seed=seed)
     wanted, known = matching(table.attacks, attacks), matching(table.attacks, baseline)
     values, said = table.columns(wanted), table.columns(known)
     said = said[:, np.isfinite(said).all(axis=0)]
@@ -101,7 +100,6 @@ def gains(
     baseline: str | Sequence[str],
     *,
     beside: Sequence[str],
-    unit: str = "track_id",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Say what costly attacks find alone, and what of it a baseline has not said already (see ``beyond``).
@@ -116,7 +114,7 @@ def gains(
         Ids or globs.
     beside : sequence of str
         Ids of baseline attacks that are put beside them, of which nothing should be left.
-    unit, seed
+    seed : int
         As in ``ew.compare``.
 
     Returns
@@ -126,8 +124,8 @@ def gains(
         of what is left: ``beyond, beyond_low, beyond_high``.
     """
     known = {s.id: s for s in resolve([*beside, *costly], passes=PASSES) if s.codebook is None}
-    table = compare(scores, unit, attacks=[*known], seed=seed)
-    left = compare(beyond(scores, [*known], baseline, unit=unit, seed=seed), seed=seed)
+    table = compare(scores, attacks=[*known], seed=seed)
+    left = compare(beyond(scores, [*known], baseline, seed=seed), seed=seed)
     left = left[["attack", "auc_within", "auc_within_low", "auc_within_high"]]
     left.columns = ["attack", "beyond", "beyond_low", "beyond_high"]
     return (

@@ -30,7 +30,6 @@ def group_worth(
     scores: pd.DataFrame,
     groups: Mapping[str, Sequence[str]],
     *,
-    unit: str = "track_id",
     n_artists: int = 4,
     n_audits: int = 300,
     n_permutations: int = 499,
@@ -45,8 +44,6 @@ def group_worth(
         Tidy score table of members and non-members of the same artists.
     groups : mapping
         Group -> attack ids or globs.
-    unit : str
-        Column that names the statistical unit.
     n_artists : int
         Artists in one audit; each gives equally many members and non-members.
     n_audits, n_permutations : int
@@ -67,7 +64,7 @@ def group_worth(
     """
     if len(groups) < 2:
         raise InputError(f"this compares groups of features; expected at least 2, got {len(groups)}")
-    table = unit_table(scores, unit, seed=seed)
+    table = unit_table(scores, seed=seed)
     chosen = {name: matching(table.attacks, list(wanted)) for name, wanted in groups.items()}
     every = list(dict.fromkeys(attack for attacks in chosen.values() for attack in attacks))
     for name, attacks in chosen.items():

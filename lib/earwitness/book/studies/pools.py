@@ -50,12 +50,11 @@ def pool(
     scores: pd.DataFrame,
     features: Names | None = None,
     *,
-    unit: str = "track_id",
     side: Side = "both",
     control_scores: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Pool:
-    """Return the units of a score table as raw means of attack scores and blind features.
+    """Return the tracks of a score table as raw means, over equally many segments, of attack scores and blind features.
 
     Parameters
     ----------
@@ -63,8 +62,6 @@ def pool(
         Tidy score table with both roles.
     features : str or sequence of str, optional
         Attack ids or globs; by default the frozen list.
-    unit : str
-        Column that names the statistical unit; its segments are averaged, equally many for each.
     side : str
         Whose units: members and suspects, non-members and held-out, or all.
     control_scores : pandas.DataFrame, optional
@@ -75,7 +72,7 @@ def pool(
     InputError
         As :func:`earwitness.stats.units.unit_table`; or features that some unit has no score for.
     """
-    table = unit_table(scores, unit, seed=seed)
+    table = unit_table(scores, seed=seed)
     own = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
     chosen = default_features(own) if features is None else matching(own, features)
     keep = _side(table, side)
@@ -87,11 +84,11 @@ def pool(
     blind = table.columns(known)[keep]
     control = None
     if control_scores is not None:
-        other = unit_table(control_scores, unit, segments_per_unit=table.segments_per_unit, seed=seed)
+        other = unit_table(control_scores, segments_per_unit=table.segments_per_unit, seed=seed)
         if list(other.units) != list(table.units):
             raise InputError("the control scores hold other units than the scores; score the same units on both models")
         control = other.columns(chosen)[keep]
-    segments = _segments(scores, unit, table.units[keep], chosen, table.segments_per_unit)
+    segments = _segments(scores, table.units[keep], chosen, table.segments_per_unit)
     return Pool(attacks, blind_columns(blind, known)[0], table.artists[keep], control, segments)
 
 
@@ -120,11 +117,11 @@ def lengthened(material: Pool, n_segments: int, *, seed: int = 0) -> Pool:
 
 
 def _segments(
-    scores: pd.DataFrame, unit: str, units: npt.NDArray[np.object_], chosen: Sequence[str], m: int
+    scores: pd.DataFrame, units: npt.NDArray[np.object_], chosen: Sequence[str], m: int
 ) -> npt.NDArray[np.float64]:
     """Scores of the first m segments of each unit, [n, m, p]."""
-    own = scores[scores["attack"].isin(chosen) & scores[unit].isin(units)]
-    wide = own.pivot_table(index=[unit, "segment_id"], columns="attack", values="score")[list(chosen)]
+    own = scores[scores["attack"].isin(chosen) & scores["track_id"].isin(units)]
+    wide = own.pivot_table(index=["track_id", "segment_id"], columns="attack", values="score")[list(chosen)]
     first = wide.groupby(level=0, sort=False).head(m)
     return first.to_numpy().reshape(len(units), m, len(chosen))  # both are sorted by unit
 
@@ -133,7 +130,6 @@ def causes(
     scores: pd.DataFrame,
     features: Names | None = None,
     *,
-    unit: str = "track_id",
     side: Side = "both",
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -146,10 +142,10 @@ def causes(
         average) and ``hidden`` (how member-like the unit is among its artist's once blind features are regressed out:
         by construction a shift that neither the artist nor any blind feature shows).
     """
-    material = pool(scores, features, unit=unit, side=side, seed=seed)
+    material = pool(scores, features, side=side, seed=seed)
     strata = strata_of(material.artists)
     total = pd.Series(rank_standardise(material.attacks).mean(axis=1))
-    table = unit_table(scores, unit, seed=seed)
+    table = unit_table(scores, seed=seed)
     lossy = table.columns(["blind/format_mp3", "blind/format_ogg"]).sum(axis=1)[_side(table, side)]
     within = rank_standardise(material.attacks, strata)
     hidden = residualise(within, rank_standardise(material.blind, strata), strata).mean(axis=1)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError
+from earwitness.stats.metrics import CONFIDENCE
 from earwitness.stats.null_audits import Pool, Recipe
 from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import primary_test, rank_standardise
@@ -25,6 +26,7 @@ from earwitness.util import counted
 FloatArray = npt.NDArray[np.float64]
 
 OURS = "Earwitness"
+_BATCH = 100  # audits drawn at once; each batch has its own seed
 
 
 def ours(
@@ -33,7 +35,6 @@ def ours(
     *,
     seed: int = 0,
     strata: npt.NDArray[np.int64] | None = None,
-    n_permutations: int = 999,
 ) -> FloatArray:
     """Run the primary test with a peer's signature: raw [..., n, p] and [..., k, p] to p-values [...].
 
@@ -42,7 +43,7 @@ def ours(
     positive = np.arange(suspect.shape[-2] + held_out.shape[-2]) < suspect.shape[-2]
     features = np.concatenate((suspect, held_out), axis=-2)
     ranked = rank_standardise(features, strata)
-    return primary_test(ranked, positive, strata=strata, n_permutations=n_permutations, seed=seed).p_value
+    return primary_test(ranked, positive, strata=strata, n_permutations=999, seed=seed).p_value
 
 
 RECIPES: dict[str, Recipe] = {OURS: ours, **PEERS}
@@ -57,7 +58,6 @@ def audit_p_values(
     recipes: dict[str, Recipe] = RECIPES,
     n_audits: int = 500,
     seed: int = 0,
-    batch: int = 100,
 ) -> pd.DataFrame:
     """Run every recipe on audits with members and on null audits, both drawn by lot.
 
@@ -92,9 +92,9 @@ def audit_p_values(
                 f"{2 * each[0]} non-members each, got {len(artists)}"
             )
         strata = np.tile(np.repeat(np.arange(n_artists), each), 2)
-        for start in range(0, n_audits, batch):
+        for start in range(0, n_audits, _BATCH):
             chosen, split = [], []
-            for _ in range(min(batch, n_audits - start)):
+            for _ in range(min(_BATCH, n_audits - start)):
                 drawn = rng.permutation(artists)[:n_artists]
                 chosen.append(_draw(members, drawn, each, rng)[0])
                 split.append(_draw(nonmembers, drawn, each, rng, sides=2))
@@ -155,7 +155,6 @@ def tracks_needed(
     alpha: float = ALPHA,
     target: float = POWER,
     n_resamples: int = 500,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Units per side for ``target`` power at equal measured level, and ours over each recipe's, with intervals.
@@ -178,7 +177,7 @@ def tracks_needed(
         sizes = np.sort(table["n"].unique()).astype(np.float64)
         units[str(recipe)] = np.array([_crossing(sizes, curve, target) for curve in np.transpose(curves)])
     largest = float(p_values["n"].max())
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     rows = []
     for name, needed in units.items():
         row: dict[str, object] = {"recipe": name}
