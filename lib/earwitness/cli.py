@@ -111,16 +111,16 @@ def plan(
     """Say what scoring would take, and whether the result could be tested, or fix an audit before it is scored."""
     from rich.console import Console
 
-    from earwitness import audit as auditing
-    from earwitness.audit import cost
-    from earwitness.audit.cost import forecast, tracks_with_roles
+    from earwitness.audit.cost import forecast, forecasts, tracks_with_roles
     from earwitness.audit.display import show_forecasts
+    from earwitness.audit.procedure import freeze as fix
+    from earwitness.audit.request import Request
 
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
     auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
     if split and (manifest is None or any(auditing_only)):
         raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
-    request = auditing.Request(
+    request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
     )  # fmt: skip
@@ -128,11 +128,11 @@ def plan(
         found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
     else:
         if freeze is not None:
-            fixed = auditing.freeze(request, freeze, download=allow_download)
+            fixed = fix(request, freeze, download=allow_download)
             sides = f"{fixed.suspects} against {fixed.held_out} recordings"
             _say(f"{freeze}: {sides}, seed {fixed.seed}, plan {fixed.digest()}")
             return
-        found = cost.forecasts(request, attacks or "audit", **how)
+        found = forecasts(request, attacks or "audit", **how)
     if json_output:
         listed = [one.to_dict() for one in found]
         typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
@@ -202,14 +202,15 @@ def audit(
     allow_download: Download = False,
 ) -> None:
     """Audit recordings: evidence, no evidence or not testable, and a report that shows why. Exits 0 for all three."""
-    from earwitness import audit as auditing
+    from earwitness.audit.procedure import run
+    from earwitness.audit.request import Request
 
-    request = auditing.Request(
+    request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         frozen=frozen, seed=seed, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
-    report = auditing.run(request, out, say=_say, download=allow_download)
+    report = run(request, out, say=_say, download=allow_download)
     _say(f"{report.verdict}: {report.answer}")
     for mend in report.testable.mends:
         _say(f"to make it testable: {mend}")
@@ -228,10 +229,8 @@ def verify(
 ) -> None:
     """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
     from earwitness.audit.verify import verify as check_report
-    from earwitness.data.folders import scan
 
-    entries = [entry for folder in recordings or [] for entry in scan(folder)]
-    found = check_report(report, [entry.path for entry in entries if entry.kind == "recording" and not entry.reason])
+    found = check_report(report, recordings or [])
     for line in found.lines:
         _say(line)
     raise typer.Exit(0 if found.consistent else 1)

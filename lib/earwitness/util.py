@@ -3,14 +3,21 @@
 File names, captions and tags are whatever somebody typed, or crafted: line breaks that forge a line of output, escape
 sequences, marks that turn the reading direction, cells that a spreadsheet runs as a formula. HTML and notebooks have
 their own escaping. The book page *Threat model* says what is defended here.
+
+What a room offers is imported when it is asked for (``lazily``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,3 +137,34 @@ def span(seconds: float) -> str:
         return f"{minutes} min"
     hours = minutes // 60
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def lazily(room: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a room's ``__getattr__`` and ``__dir__``: a module or a name of it is imported when it is first asked for.
+
+    Parameters
+    ----------
+    room : str
+        The package, ``__name__`` in its ``__init__.py``.
+    names : mapping
+        Name -> module of the room that defines it. Every module of the room can be asked for by its own name besides.
+
+    Examples
+    --------
+    >>> from earwitness import stats
+    >>> stats.strata_of.__module__
+    'earwitness.stats.permutation_test'
+    """
+
+    def get(name: str) -> Any:
+        if name in names:
+            return getattr(import_module(f"{room}.{names[name]}"), name)
+        if not name.startswith("_") and find_spec(f"{room}.{name}") is not None:
+            return import_module(f"{room}.{name}")
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
+
+    def listed() -> list[str]:
+        own = vars(sys.modules[room])
+        return sorted({*names, *own.get("__all__", ()), *(module.name for module in iter_modules(own["__path__"]))})
+
+    return get, listed

@@ -22,8 +22,8 @@ from earwitness.audit import plan as frozen
 from earwitness.audit import report as folder
 from earwitness.audit import request as captions
 from earwitness.audit.anonymise import Redactor, manifest_hash, number, seed_of
+from earwitness.audit.procedure import _made, prepare
 from earwitness.audit.report import Report, schema_text
-from earwitness.audit.run import _made, prepare
 from earwitness.audit.verify import verify
 from earwitness.data import decode_pool
 from earwitness.errors import InputError, ModelError, StoppedError
@@ -902,7 +902,7 @@ def test_a_report_among_the_recordings_is_refused(request_of, tmp_path, side, mo
     for name in ("suspects", "held_out", "reference_artists"):
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / side)
-    run = sys.modules["earwitness.audit.run"]
+    run = sys.modules["earwitness.audit.procedure"]
     monkeypatch.setattr(run, "prepare", lambda *_, **__: pytest.fail("recordings were opened"))
     request = request_of(**{name: tmp_path / name for name in ("suspects", "held_out", "reference_artists")})
     for out in (tmp_path / side / "rep", tmp_path / side, tmp_path / "link" / "a" / "rep"):

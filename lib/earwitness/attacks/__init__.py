@@ -1,5 +1,12 @@
 """Attacks: short pure functions on stored signals, a registry that knows them, and ``score``, which runs them.
 
+May import ``signals`` and the rooms before it; an attack itself reads signals and nothing else: no model, no file.
+
+In order: ``registry`` (the decorator and the catalogue), ``token``, ``camia`` and ``token_costly``, ``diffusion``,
+``blind``. What an attack needs stands in ``signals.evaluations``.
+
+Names that matter: ``score`` (on the public face), ``attack`` (the decorator), ``catalogue``, ``audit_attacks``.
+
 The book pages *Methods: token attacks* and *Attack catalogue* explain each one.
 """
 
@@ -12,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import blind, camia, diffusion, token, token_costly  # noqa: F401  # noqa: F401  # noqa: F401 (they fill the registry)
+from earwitness.attacks import blind, camia, diffusion, token, token_costly  # noqa: F401 (they fill the registry)
 from earwitness.attacks.registry import REGISTRY, Attack, attack, bind, catalogue
 from earwitness.attacks.token import token_frequencies
 from earwitness.errors import InputError, nearest
 from earwitness.signals.evaluations import ALL_PASSES as PASSES
-from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, cost, resolve
+from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, audit_attacks, cost, resolve
 from earwitness.types import WINDOW
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "AttackSpec",
     "Needs",
     "attack",
+    "audit_attacks",
     "bind",
     "catalogue",
     "cost",

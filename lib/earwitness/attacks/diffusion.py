@@ -11,14 +11,17 @@ evaluations a segment and runs only when named. See the book page *Methods: diff
 from __future__ import annotations
 
 from math import log, nan
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earwitness.attacks.registry import attack
 from earwitness.attacks.token import mean
-from earwitness.signals.diffusion import DenoisingSignals
 from earwitness.signals.evaluations import GRID, ORIGIN
 from earwitness.signals.perturbations import SLOWER
+
+if TYPE_CHECKING:
+    from earwitness.signals.diffusion import DenoisingSignals
 
 CDI = "Dubiński et al., arXiv 2411.12858 (CDI)"
 TIMES = tuple({"t": t} for t in GRID)

@@ -8,12 +8,15 @@ Book pages: *Audit your own*, *Where honest held-out recordings come from*.
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePath
+from typing import Any
 from unicodedata import normalize
 
 from earwitness.data.csv_table import read_table
@@ -297,6 +300,65 @@ class Request:
         flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}
         words += [flag for flag, on in flags.items() if on]
         return " ".join(shlex.quote(word) for word in [*words, "--out", "report"])
+
+
+VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
+MODELS = ("model", "other_models", "control_model")
+NAMED = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?")  # a pocket or hub name
+
+
+def from_environment(redact: bool, **given: str | Sequence[str]) -> dict[str, Any]:
+    """Return a notebook's parameters with ``$NAME`` replaced by what that variable of the environment holds.
+
+    A notebook keeps its parameters. So that a redacted one keeps no path, none may stand in them: each must be the name
+    of a variable, or, for a model, a pocket or hub name.
+
+    Parameters
+    ----------
+    redact : bool
+        Whether literal paths are refused.
+    **given : str or sequence of str
+        Those that name files, folders and models; ``model``, ``other_models`` and ``control_model`` are models.
+
+    Raises
+    ------
+    InputError
+        With ``redact``: a literal path, or a variable that is not set. The message holds no value.
+
+    Examples
+    --------
+    >>> from_environment(False, suspects="released", model="pocket/musicgen-b")
+    {'suspects': 'released', 'model': 'pocket/musicgen-b'}
+    >>> from_environment(True, suspects="released")
+    Traceback (most recent call last):
+    ...
+    earwitness.errors.InputError: redact: expected the name of a variable in 'suspects', got a path that the notebook \
+would keep; export SUSPECTS=... in the shell, pass -p suspects '$SUSPECTS', and delete the notebook of this run
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        texts = [value] if isinstance(value, str) else list(value)
+        if redact:
+            for text in filter(None, texts):
+                _refuse_kept(name, text)
+        filled = [os.path.expandvars(text) for text in texts]
+        found[name] = filled[0] if isinstance(value, str) else filled
+    return found
+
+
+def _refuse_kept(name: str, text: str) -> None:
+    """Refuse a parameter of a redacted notebook that is a path, or a variable that is not set."""
+    if VARIABLE.fullmatch(text):
+        if text.strip("${}") not in os.environ:
+            raise InputError(f"redact: {name!r} names a variable that is not set; export it before the notebook runs")
+        return
+    if name in MODELS and NAMED.fullmatch(text) and not Path(text).exists():
+        return
+    instead = name.upper()
+    raise InputError(
+        f"redact: expected the name of a variable in {name!r}, got a path that the notebook would keep; export "
+        f"{instead}=... in the shell, pass -p {name} '${instead}', and delete the notebook of this run"
+    )
 
 
 def shown(model: str) -> str:

@@ -25,6 +25,7 @@ from earwitness.audit.examples import EACH
 from earwitness.audit.references import SUSPECTS, rank
 from earwitness.audit.report import Report, Result
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
+from earwitness.data.folders import scan
 from earwitness.errors import EarwitnessError
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import ModelInfo
@@ -55,23 +56,29 @@ class Verification:
     lines: tuple[str, ...]
 
 
-def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification:
+def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> Verification:
     """Compare a report with its own files.
 
     Parameters
     ----------
-    report_folder : Path
+    report_folder : str or Path
         What ``earwitness audit`` wrote.
-    recordings : iterable of Path
-        Recordings whose hashes are compared as well, whatever their names.
+    recordings : iterable of str or Path
+        Recordings, or folders of them, whose hashes are compared as well, whatever their names.
+
+    Returns
+    -------
+    Verification
+        ``consistent``, and ``lines``: a line per question.
 
     Raises
     ------
     InputError
         No report, or a record that cannot be read.
     """
+    report_folder = Path(report_folder).expanduser()
     report, files = folder.read(report_folder)
-    problems = [*_hashes(report, files), *_recordings(report, recordings)]
+    problems = [*_hashes(report, files), *_recordings(report, _listed_in(recordings))]
     problems += _tried(_identity(report), "the parts of the record cannot be compared")
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
         problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
@@ -92,6 +99,15 @@ def verify(report_folder: Path, recordings: Iterable[Path] = ()) -> Verification
     if problems and made_by != VERSION:
         tail = (f"made by version {made_by}, checked by {VERSION}: page and tables may differ", *tail)
     return Verification(not problems, (head, *problems, *tail))
+
+
+def _listed_in(recordings: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield recordings, those of folders one by one."""
+    for place in map(Path, recordings):
+        if place.is_file():
+            yield place
+        else:
+            yield from (one.path for one in scan(place) if one.kind == "recording" and not one.reason)
 
 
 def _tried(found: Iterator[str], failure: str) -> Iterator[str]:

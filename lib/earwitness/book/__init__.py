@@ -1,6 +1,18 @@
-"""The book: runs its pages and draws what they show. The only room that knows notebooks.
+"""Runs and draws the pages of the book: the only room that knows notebooks.
 
-``experiments`` is the registry, ``pages`` runs one page, ``tables`` and ``html`` are what a template calls,
-``catalogues`` lists corpora and experiments, ``studies`` holds the measurements that only pages show. It may import
-every room; only the command line imports it.
+May import every other room, and ``earwitness_build`` for the catalogue of corpora.
+
+``experiments`` (the registry, ``notebooks/experiments.yml``), ``pages`` (runs a template and publishes it), ``html``
+(claims, tables, players, footers), ``tables`` (written to and read from ``results/tables/``), ``catalogues`` (what
+corpora and full-scale experiments there are), ``studies`` (what single pages compute).
+
+Names that matter, as notebooks use them: ``book.html.table``, ``book.tables.write``, ``book.studies``,
+``book.project_root``.
 """
+
+from __future__ import annotations
+
+from earwitness.util import lazily, project_root, results_dir
+
+__all__ = ["project_root", "results_dir"]
+__getattr__, __dir__ = lazily(__name__, {})

@@ -1,1 +1,27 @@
-"""data"""
+"""From files to tracks and segments: manifests, folders, sound under limits, copies.
+
+May import ``symbolic`` (a folder may hold MIDI files), and ``errors``, ``util`` and ``types``.
+
+In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to ``Track``, roles relative to a model),
+``folders`` (two folders instead of a manifest), ``audio`` (a file to sound, level, segments), ``decode_pool`` (strange
+files decoded in processes that may fall), ``fingerprint`` (copies of one recording).
+
+Names that matter: ``read_manifest`` and ``read_folders`` (on the public face), ``read_splits``, ``draw`` (tracks by
+lot), ``gather``.
+"""
+
+from __future__ import annotations
+
+from earwitness.util import lazily
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "draw": "manifest",
+        "gather": "folders",
+        "named": "manifest",
+        "read_folders": "folders",
+        "read_manifest": "manifest",
+        "read_splits": "manifest",
+    },
+)

@@ -1,5 +1,9 @@
 """Table in, figure out: one look for every figure of the book, and no statistic computed here.
 
+May import ``errors``, ``util`` and ``types``, and no other room: whoever draws hands over a table.
+
+Names that matter are those of ``__all__``; ``style`` holds what they share.
+
 A figure is drawn with matplotlib and shown as inline SVG. Colours carry CSS variables (``var(--ew-member, #0067a5)``),
 so that a page follows the reader's light or dark theme, while a figure on its own keeps readable defaults. Hues are
 colour-blind safe, after Okabe and Ito; shape or position always says the same as colour. Tables are data frames as
@@ -14,7 +18,7 @@ from earwitness.figures.heatmap import heat
 from earwitness.figures.interactive import Dial, dial
 from earwitness.figures.piano_roll import roll
 from earwitness.figures.recordings import heard, two_sides
-from earwitness.figures.spectrogram import spectrogram
+from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
 __all__ = [

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 
-from earwitness.figures.spectrogram import draw_spectrogram
+from earwitness.figures.sound import draw_spectrogram
 from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
 
 _LOOKS = (("suspect", "member", "o"), ("held_out", "reference", "D"))

@@ -1,4 +1,9 @@
-"""``load_model(name)``: a pocket name, a hub name or a local folder, whatever the family.
+"""Models: ``load_model(name)`` takes a pocket name, a hub name or a local folder, whatever the family.
+
+May import ``data``, ``symbolic`` and ``pocket`` (for its weights), and ``errors``, ``util`` and ``types``.
+
+Names that matter: ``load_model`` (on the public face), ``describe``, ``locate``; ``base.TokenModel`` and
+``base.DenoisingModel`` say what a family must offer.
 
 ``describe`` reads a model's identity from its files without building a network; ``load_model`` loads it. One file per
 family; ``FAMILIES`` maps the ``model_type`` of a ``config.json``, or the ``lm_model`` of an audiocraft checkpoint, to

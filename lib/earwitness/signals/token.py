@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from earwitness.errors import InputError, ModelError
 
@@ -53,6 +52,8 @@ def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tenso
         Logits that are not finite at a valid position.
     """
     given = {s: x for s, x in (("conditional", logits), ("null", null_logits)) if x is not None}
+    import torch
+
     codes, mask = codes.long(), mask.bool()
     _check(given, codes, mask)
     if not bool((mask == mask[:1]).all()):  # never among segments of one length
@@ -113,6 +114,8 @@ def _blocks(logits: Tensor) -> tuple[list[slice], list[slice]]:
 
 def _statistics(logits: Tensor, target: Tensor) -> Tensor:
     """Return the ``FIELDS`` of float32 logits ``[..., V]`` for targets ``[...]``, stacked in front."""
+    import torch
+
     logp, p = torch.log_softmax(logits, -1), torch.softmax(logits, -1)
     buffer = p * logp  # and used again below: fresh memory costs more than the arithmetic
     mean = buffer.sum(-1, keepdim=True)
@@ -151,12 +154,14 @@ def _cosine_spread(pooled: Tensor) -> Tensor:
     unit = pooled.double().unflatten(2, (SDM_SHUFFLES, pooled.shape[2] // SDM_SHUFFLES))
     count = unit.shape[3]
     unit = unit / unit.norm(dim=-1, keepdim=True)  # 0 / 0 is NaN: no direction, nothing to say
-    similarity = (unit.sum(3).square().sum(-1) - count) / (count * (count - 1) or torch.nan)
+    similarity = (unit.sum(3).square().sum(-1) - count) / (count * (count - 1) or nan)
     return (1 - similarity).mean(-1)
 
 
 def _unpack(parts: dict[str, Tensor], spread: dict[str, Tensor], codes: Tensor, mask: Tensor) -> list[TokenSignals]:
     """Blank what is masked, bring everything to the CPU and cut the batch into items."""
+    import torch
+
     for s, part in parts.items():
         if not bool(torch.isfinite(part[:3]).logical_or_(~mask).all()):
             raise ModelError(f"{s} logits are not finite at valid positions; load the model with dtype float32")

@@ -10,7 +10,8 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,6 +228,26 @@ def _refuse_straddling(intake: Intake, request: Request) -> None:
             f"{len(intake.straddling)} works have takes on both sides (first: {intake.straddling[0]!r}); compare takes "
             "with --pairs work, or leave the works out on one side"
         )
+
+
+@contextmanager
+def unnamed(redact: bool) -> Iterator[None]:
+    """With ``redact``, replace an error by one without names: a notebook would keep the reason, which names files.
+
+    Raises
+    ------
+    InputError
+        Instead of any error, with ``redact`` only.
+    """
+    try:
+        yield
+    except Exception:
+        if not redact:
+            raise
+        raise InputError(
+            "the audit stopped; the reason may name files, and this notebook would keep it: run earwitness audit with "
+            "the same options in a terminal to read it"
+        ) from None
 
 
 def freeze(request: Request, path: Path, *, download: bool = False) -> Plan:
