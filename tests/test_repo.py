@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -22,6 +24,9 @@ import earwitness
 Check = Callable[[Path], list[str]]
 
 ATTACK_LINES, CODE_CELLS = 30, 12
+ROOMS = {
+    *("pocket", "symbolic", "data", "models", "signals", "attacks", "stats", "figures", "audit", "book"),
+}
 LARGEST = 5 * 2**20
 TOP = {
     *(".ci", ".dockerignore", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff"),
@@ -88,6 +93,18 @@ def attack_problems(path: Path) -> list[str]:
     return problems
 
 
+def deep(source: str) -> list[str]:
+    """What a cell imports of ours that is neither the face nor a whole room."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [one.name for one in node.names if re.match(r"earwitness[._]", one.name)]
+        elif isinstance(node, ast.ImportFrom) and re.match(r"earwitness(?:[._]|$)", node.module or ""):
+            names = [f"{node.module}.{one.name}" for one in node.names]
+            found += [name for name in names if name.removeprefix("earwitness.") not in ROOMS]
+    return found
+
+
 def notebook_problems(path: Path) -> list[str]:
     """Hold a template to its contract: no logic, few cells, one cell of parameters, no outputs."""
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -101,6 +118,7 @@ def notebook_problems(path: Path) -> list[str]:
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         if any(isinstance(node, kinds) for node in ast.walk(ast.parse(source))):
             problems.append(f"cell {number} defines a function or a class; it belongs in lib/")
+        problems += [f"cell {number} imports {name}; import earwitness as ew, or whole rooms" for name in deep(source)]
     return [f"{path.name}: {problem}" for problem in problems]
 
 
@@ -172,6 +190,25 @@ def test_workflows_are_pinned_and_ask_for_little(root: Path) -> None:
     assert publish["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
     assert [name for name, job in publish["jobs"].items() if "permissions" in job] == ["deploy"]
     assert "concurrency" in publish
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_importing_a_room_loads_no_model_library_and_says_what_it_is_for(root: Path, room: str) -> None:
+    code = f"import sys, earwitness.{room}; print(sorted({{'torch', 'transformers', 'diffusers'}} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+    said = ast.get_docstring(ast.parse((root / "lib" / "earwitness" / room / "__init__.py").read_text())) or ""
+    assert "\n\nMay import " in said
+    assert "\nNames that matter" in said
+
+
+def test_every_name_that_a_room_offers_is_there() -> None:
+    for room in sorted(ROOMS):
+        module = importlib.import_module(f"earwitness.{room}")
+        modules = {found.name for found in pkgutil.iter_modules(module.__path__)}
+        offered = set(dir(module)) - {"__main__"}
+        assert all(hasattr(module, name) for name in offered), room
+        assert all(isinstance(getattr(module, name), type(sys)) for name in offered & modules), room
 
 
 def test_importing_earwitness_loads_no_model_library(root: Path) -> None:
@@ -261,7 +298,13 @@ def flow(event: str = "push", action: str = PINNED, keep: str = "false", run: st
         (text_problems, "a.md", "files under results/, python/home/page, see /etc/hosts, docs on home/work balance\n"),
         (file_problems, "a.py", "x = 1\n"),
         (attack_problems, "a.py", "@attack()\ndef f(x):\n" + '    """' + "\n\n" * 20 + '"""\n' + "    x += 1\n" * 29),
-        (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("%matplotlib inline\nx = 1"))),
+        (
+            notebook_problems,
+            "a.ipynb",
+            notebook(
+                PARAMETERS, cell("%matplotlib inline\nimport earwitness as ew\nfrom earwitness import audit, stats")
+            ),
+        ),
         (workflow_problems, "a.yml", flow()),
     ],
 )
@@ -288,6 +331,15 @@ def test_the_checks_let_good_files_pass(tmp_path: Path, check: Check, name: str,
         (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("f = lambda x: x")), "cell 2 defines"),
         (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("x", count=3)), "cell 2 has outputs"),
         (notebook_problems, "a.ipynb", notebook(PARAMETERS, *[cell("x")] * CODE_CELLS), "13 code cells"),
+        (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("from earwitness.book import html")), "book.html;"),
+        (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("import earwitness.stats as s")), "earwitness.stats;"),
+        (notebook_problems, "a.ipynb", notebook(PARAMETERS, cell("from earwitness import util")), "earwitness.util;"),
+        (
+            notebook_problems,
+            "a.ipynb",
+            notebook(PARAMETERS, cell("from earwitness_build import corpora")),
+            "_build.corpora",
+        ),
         (workflow_problems, "a.yml", flow(event="[pull_request_target]"), "strangers' code"),
         (workflow_problems, "a.yml", flow().replace("contents: read", "contents: write"), "permissions at the top"),
         (workflow_problems, "a.yml", flow(action="actions/checkout@v4"), "not pinned"),

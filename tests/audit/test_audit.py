@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -1150,3 +1151,99 @@ def test_the_tables_of_a_report(report):
     assert not any(str(name).startswith(("=", "+", "@")) for name in found["recordings"]["name"])
     assert next(iter(found["checks"]["cause"])).startswith("nothing")
     assert len(found["checks"]) == 1 + len(folder.read(report)[0].results[0].shifts.rows)
+
+
+# ---- a redacted notebook keeps no path
+
+
+def test_a_notebook_may_take_its_paths_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("WOMBATS", str(tmp_path))
+    given = {
+        "suspects": "$WOMBATS/a",
+        "held_out": "${WOMBATS}",
+        "captions": "",
+        "other_models": ["$WOMBATS", "no$such"],
+    }
+    found = audit.from_environment(False, **given)
+    assert found == {
+        "suspects": f"{tmp_path}/a",
+        "held_out": str(tmp_path),
+        "captions": "",
+        "other_models": [str(tmp_path), "no$such"],
+    }
+    names = {"suspects": "$WOMBATS", "model": "pocket/musicgen-b", "other_models": ["gpt2", "${WOMBATS}"], "out": ""}
+    assert audit.from_environment(True, **names)["other_models"] == ["gpt2", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("suspects", "zebra"),
+        ("suspects", "$WOMBATS/zebra"),
+        ("manifest", "data_manifests/zebra.csv"),
+        ("out", "/zebra"),
+        ("model", "./zebra"),
+        ("model", "a/zebra/model"),
+        ("model", "zebra"),
+        ("other_models", ["gpt2", "/zebra/model"]),
+    ],
+)
+def test_a_redacted_notebook_refuses_a_literal_path(monkeypatch, tmp_path, name, value):
+    monkeypatch.setenv("WOMBATS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zebra").mkdir()
+    with pytest.raises(InputError, match=rf"'{name}', got a path that the notebook would keep; export") as caught:
+        audit.from_environment(True, **{name: value})
+    assert "zebra" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_redacted_notebook_needs_its_variables(monkeypatch):
+    monkeypatch.delenv("WOMBATS", raising=False)
+    with pytest.raises(InputError, match="redact: 'suspects' names a variable that is not set; export it"):
+        audit.from_environment(True, suspects="$WOMBATS")
+
+
+def test_an_error_of_a_redacted_notebook_names_nothing():
+    with pytest.raises(InputError, match="run earwitness audit with the same options in a terminal") as caught:  # noqa: SIM117
+        with audit.unnamed(True):
+            raise OSError(2, "no such file", "zebra.wav")
+    assert caught.value.__suppress_context__
+    with pytest.raises(OSError, match="zebra"), audit.unnamed(False):
+        raise OSError(2, "no such file", "zebra.wav")
+
+
+@pytest.mark.slow
+def test_a_redacted_notebook_keeps_no_path(home, tmp_path):
+    """Everything but papermill's own two: the template, and the file that the user asks for."""
+    secret = tmp_path / "zebra-archive"
+    shutil.copytree(home / "suspect", secret / "zebra-released")
+    shutil.copytree(home / "held_out", secret / "zebra-unreleased")
+    shutil.copytree(home / "model", secret / "zebra-models" / "model")
+    variables = {
+        "SUSPECTS": secret / "zebra-released",
+        "HELD_OUT": secret / "zebra-unreleased",
+        "MODEL": secret / "zebra-models" / "model",
+        "OUT": secret / "zebra-report",
+    }
+    names = {"suspects": "$SUSPECTS", "held_out": "$HELD_OUT", "model": "$MODEL", "out": "$OUT"}
+    root = Path(__file__).resolve().parents[2]
+    options = [part for name, value in names.items() for part in ("-p", name, value)]
+    command = [Path(sys.executable).with_name("papermill"), root / "notebooks" / "artist_audit.ipynb", "out.ipynb"]
+    command += [*options, "-p", "deals", "20", "-p", "redact", "True"]
+    (tmp_path / "cwd").mkdir()
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    run = {"cwd": tmp_path / "cwd", "env": environment, "capture_output": True, "text": True, "check": False}
+    answer = subprocess.run(list(map(str, command)), **run)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert (secret / "zebra-report" / "report.html").is_file()
+    kept = (tmp_path / "cwd" / "out.ipynb").read_text()
+    kept = kept.replace(str(root / "notebooks" / "artist_audit.ipynb"), "")
+    left = re.findall(r".{0,60}(?:zebra|wombat|onerror|HYPERLINK).{0,60}|.{0,60}" + re.escape(str(tmp_path)), kept)
+    assert not left
+    assert "$SUSPECTS" in kept
+    shutil.rmtree(secret / "zebra-unreleased")
+    answer = subprocess.run(list(map(str, command)), **run)
+    assert answer.returncode != 0
+    assert "zebra" not in (tmp_path / "cwd" / "out.ipynb").read_text()
+    assert "the audit stopped; the reason may name files" in (tmp_path / "cwd" / "out.ipynb").read_text()
