@@ -85,9 +85,15 @@ def read(path: Path) -> Plan:
     except OSError as error:
         reason = str(error.strerror).lower()
         raise InputError(f"{path.name}: expected a frozen plan, {reason}; write one with plan --freeze") from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not UTF-8"
-        raise InputError(f"{path.name}: not a frozen plan ({what}); write one with plan --freeze") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: not a frozen plan (not UTF-8); write one with plan --freeze") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{path.name}: {where}: {first['msg']}; not a frozen plan, or another version of Earwitness wrote it and "
+            "is the one to run it; write one for this version with plan --freeze"
+        ) from None
 
 
 def check(frozen: Plan, now: Plan) -> None:

@@ -399,7 +399,8 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{folder.name}/{RECORD}: {where}: {first['msg']}; it was changed or is of another version"
+            f"{folder.name}/{RECORD}: {where}: {first['msg']}; it was changed, or another version of Earwitness wrote "
+            "it and is the one to verify it"
         ) from None
     files = {}
     for name in report.repeat.files:
