@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tests.score_changes import CHANGES, fingerprint, thinned
 
-from earwitness.data import fingerprint as dedup
-from earwitness.data.fingerprint import candidates
+from earwitness.data.fingerprint import candidates, duplicates
 from earwitness.pocket.corpus import plan
 from earwitness.pocket.midi import midi_bytes
 from earwitness.types import Track
@@ -22,7 +21,7 @@ from earwitness.types import Track
 
 def pairs(prints):
     """Return the pairs that are found."""
-    found = dedup.duplicates([Track(name, Path(name), "suspect") for name in prints], prints, scores=True)
+    found = duplicates([Track(name, Path(name), "suspect") for name in prints], prints, scores=True)
     return set(zip(found["track_id"], found["other_id"], strict=True))
 
 

@@ -19,16 +19,31 @@ import pytest
 
 from earwitness import audit
 from earwitness.audit import Request, checks, cost, html, references, scoring, wording
-from earwitness.audit import plan as frozen
-from earwitness.audit import report as folder
-from earwitness.audit import request as captions
 from earwitness.audit.anonymise import Redactor, manifest_hash, number, seed_of
+from earwitness.audit.plan import check as check_plan
+from earwitness.audit.plan import check_logs, earlier_runs, record_run
+from earwitness.audit.plan import read as read_plan
 from earwitness.audit.procedure import _made, prepare
-from earwitness.audit.report import Report, schema_text
+from earwitness.audit.report import (
+    BROWSERS,
+    KEYS,
+    PAGE,
+    PRINT,
+    RECORD,
+    Report,
+    check_place,
+    print_pdf,
+    read_scores,
+    schema_text,
+    scores_bytes,
+    sha256,
+)
+from earwitness.audit.report import read as read_report
+from earwitness.audit.request import coverage, with_captions
 from earwitness.audit.verify import verify
 from earwitness.data import decode_pool
 from earwitness.errors import InputError, ModelError, StoppedError
-from earwitness.signals import extraction as engine
+from earwitness.signals import extraction
 from earwitness.stats.features import DEFAULT_FEATURES
 from earwitness.stats.multiple_testing import adjust
 from earwitness.stats.power import smallest_detectable_auc
@@ -109,17 +124,17 @@ def contents(out):
 
 
 def test_the_report_is_whole(report):
-    found, files = folder.read(report)
+    found, files = read_report(report)
     assert found.verdict in {"evidence", "no evidence", "not testable"}
     assert found.results[0].p_value is not None
     assert found.suspects.tracks == found.held_out.tracks == SIDE
-    assert set(files) == set(found.repeat.files) == set(contents(report)) - {folder.RECORD, folder.PAGE}
+    assert set(files) == set(found.repeat.files) == set(contents(report)) - {RECORD, PAGE}
     assert found.results[0].level.deals == 20
     assert {row.hidden for row in found.results[0].shifts.rows} == {True, False}
     assert all(row.scores[0] is not None for row in found.recordings)
     assert found.repeat.seed == seed_of(found.repeat.manifest_hash)
     for text in (found.answer, "It does not cover a real difference between the two sets", found.repeat.manifest_hash):
-        assert text in (report / folder.PAGE).read_text()
+        assert text in (report / PAGE).read_text()
 
 
 def test_equal_inputs_give_equal_bytes_but_for_one_line(report, request_of, tmp_path):
@@ -130,11 +145,11 @@ def test_equal_inputs_give_equal_bytes_but_for_one_line(report, request_of, tmp_
         pairs = zip(first[name].splitlines(), second[name].splitlines(), strict=True)
         different = [(a, b) for a, b in pairs if a != b]
         assert all(b"ade" in a and b"UTC" in a for a, b in different), name
-        assert len(different) == (name in {folder.RECORD, folder.PAGE}), name
+        assert len(different) == (name in {RECORD, PAGE}), name
 
 
 def test_the_page_is_self_contained_and_forbids_the_rest(report):
-    text = (report / folder.PAGE).read_text()
+    text = (report / PAGE).read_text()
     assert re.search(r'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;;', text)
     assert "script" not in re.sub(r"description|transcript", "", text)
     assert re.findall(r"(?:https?:)?//(?!www\.w3\.org)[\w.]+\.\w+", text) == []
@@ -142,7 +157,7 @@ def test_the_page_is_self_contained_and_forbids_the_rest(report):
 
 
 def test_hostile_names_are_inert(report):
-    text = (report / folder.PAGE).read_text()
+    text = (report / PAGE).read_text()
     assert "<img" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "{{ 7 * 7 }}" in text
@@ -180,7 +195,7 @@ def test_a_redacted_report_names_nothing_and_says_the_same(report, home, request
     sides = {row.number: row.role for row in found.recordings}
     assert {sides[item.number] for item in found.pictures} == {"suspect"}
     assert all(item.audio for item in found.pictures)
-    assert "data:audio/mpeg;base64," in (out / folder.PAGE).read_text()
+    assert "data:audio/mpeg;base64," in (out / PAGE).read_text()
     assert verify(out).consistent
 
 
@@ -190,7 +205,7 @@ def test_names_and_order_do_not_change_the_numbers(report, home, request_of, tmp
         for i, path in enumerate(sorted((home / role).iterdir(), reverse=True)):
             shutil.copy(path, tmp_path / role / f"{i}.wav")
     found = audit.run(request_of(suspects=tmp_path / "suspect", held_out=tmp_path / "held_out"), tmp_path / "out")
-    before = folder.read(report)[0]
+    before = read_report(report)[0]
     assert found.results == before.results
     assert [row.scores for row in found.recordings] == [row.scores for row in before.recordings]
 
@@ -208,7 +223,7 @@ def test_too_few_recordings_end_politely_and_no_model_is_run(home, request_of, t
     assert found.verdict == "not testable"
     assert "too few" in found.testable.reasons[0]
     assert "at least 9" in found.testable.mends[0]
-    assert "Add recordings" in (tmp_path / "out" / folder.PAGE).read_text()
+    assert "Add recordings" in (tmp_path / "out" / PAGE).read_text()
     assert verify(tmp_path / "out").consistent
 
 
@@ -255,7 +270,7 @@ def test_what_only_the_scores_show_comes_with_what_would_help(home, request_of, 
     found = audit.run(request_of(models=models, deals=1), tmp_path / "out")
     assert found.testable.answer
     assert [mend in text for text in found.testable.mends] == [True]
-    assert found.testable.mends[0] in (tmp_path / "out" / folder.PAGE).read_text()
+    assert found.testable.mends[0] in (tmp_path / "out" / PAGE).read_text()
     assert verify(tmp_path / "out").consistent
 
 
@@ -269,7 +284,7 @@ def test_several_models_share_one_level(home, request_of, tmp_path):
     alone = smallest_detectable_auc(SIDE, SIDE)
     assert found.testable.smallest_detectable_auc == found.results[0].smallest_detectable_auc > alone
     assert len(found.recordings[0].scores) == 2
-    assert "Holm" in (tmp_path / "out" / folder.PAGE).read_text()
+    assert "Holm" in (tmp_path / "out" / PAGE).read_text()
     assert verify(tmp_path / "out").consistent
 
 
@@ -337,7 +352,7 @@ def test_a_frozen_plan_is_checked_and_runs_are_counted(home, request_of, tmp_pat
     found = audit.run(request_of(frozen=plan, held_out=few), tmp_path / "a")
     assert found.frozen.checked
     assert "first run on record" in found.made
-    assert "was checked against it before anything was scored" in (tmp_path / "a" / folder.PAGE).read_text()
+    assert "was checked against it before anything was scored" in (tmp_path / "a" / PAGE).read_text()
     next(few.iterdir()).unlink()
     with pytest.raises(InputError, match="not the audit that was frozen .* the recordings or their sides"):
         audit.run(request_of(frozen=plan, held_out=few), tmp_path / "b")
@@ -356,10 +371,10 @@ def test_only_other_plans_count_as_other_runs(home, request_of, tmp_path):
     other = plan.model_copy(update={"seed": 1})
     logs = [tmp_path / "runs.jsonl"]
     for one in (plan, plan, other, plan):
-        frozen.record_run(one, ["a" * 64], "no evidence", logs)
-    earlier = frozen.earlier_runs(["a" * 64, "b" * 64], logs)
+        record_run(one, ["a" * 64], "no evidence", logs)
+    earlier = earlier_runs(["a" * 64, "b" * 64], logs)
     assert [entry["plan"] for entry in earlier] == [plan.digest(), other.digest()]
-    assert frozen.earlier_runs(["b" * 64], logs) == []
+    assert earlier_runs(["b" * 64], logs) == []
     assert _made(earlier, plan, 1).endswith(
         "the first run on record with these recordings, repeated; 1 with another plan since"
     )
@@ -395,12 +410,12 @@ def test_suspects_are_ranked_among_reference_artists(home, request_of, others, t
     left = {row.name: row.reason for row in found.exclusions}
     assert "not readable" in left["dingo/broken.wav"]
     assert "stands on one of the sides" in left["dingo/copy.wav"]
-    text = (out / folder.PAGE).read_text()
+    text = (out / PAGE).read_text()
     assert "among 4 reference artists" in text
     assert "&lt;b&gt;ocelot/0.wav" in text
     assert "<b>ocelot" not in text
     assert verify(out).consistent
-    slow = folder.read_scores((out / "scores-1-references.csv").read_bytes())
+    slow = read_scores((out / "scores-1-references.csv").read_bytes())
     assert set(slow["artist"]) == {references.SUSPECTS, "B01", "B02", "B03", "B04"}
     (again,) = audit.run(request_of(), tmp_path / "without").results
     assert result.model_copy(update={"rank": None, "rank_scores": ""}) == again, "references decide nothing"
@@ -461,7 +476,7 @@ def test_a_report_half_written_is_refused_and_written_again(report, request_of, 
         patch.setattr(Path, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
             audit.run(request_of(), out)
-    assert not (out / folder.RECORD).exists()
+    assert not (out / RECORD).exists()
     with pytest.raises(InputError, match="was interrupted while it wrote this; run the same command again"):
         verify(out)
     audit.run(request_of(), out)
@@ -512,9 +527,9 @@ def test_a_stopped_audit_leaves_no_report_and_goes_on(home, number, tmp_path, mo
     stored = len(list((tmp_path / "results").rglob("part-*.parquet")))
     assert 0 < stored < 2 * SIDE / 4
     scored = []
-    real = engine.score_part
+    real = extraction.score_part
     monkeypatch.setattr("earwitness.signals.store.PART_TRACKS", 4)
-    monkeypatch.setattr(engine, "score_part", lambda *given: (scored.append(len(given[1])), real(*given))[1])
+    monkeypatch.setattr(extraction, "score_part", lambda *given: (scored.append(len(given[1])), real(*given))[1])
     request = Request(models=(str(home / "model"),), suspects=home / "suspect", held_out=home / "held_out", deals=20)
     found = audit.run(request, out)
     assert len(scored) == -(-2 * SIDE // 4) - stored, "finished parts are not scored again"
@@ -530,7 +545,7 @@ def test_nobody_sees_an_answer_that_is_not_on_record(request_of, tmp_path, monke
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "write", stop)
+    monkeypatch.setattr(sys.modules["earwitness.audit.run"], "write_report", stop)
     with pytest.raises(KeyboardInterrupt):
         audit.run(request_of(), tmp_path / "out", say=said.append)
     (log,) = (tmp_path / "results" / "audits").iterdir()
@@ -589,7 +604,7 @@ def test_what_is_not_ours_in_the_folder_stays(report, request_of, tmp_path):
 def test_a_file_called_report_makes_no_report(tmp_path):
     (tmp_path / "report.json").write_text('{"mine": true}')
     with pytest.raises(InputError, match="not empty and no report of this version; choose a new folder"):
-        folder.check_place(tmp_path)
+        check_place(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text()) == {"mine": True}
 
 
@@ -605,24 +620,24 @@ def test_a_recording_that_changes_after_it_was_examined_stops_the_audit(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, folder.BROWSERS)), reason="no Chromium here")
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium here")
 def test_the_page_is_printed(request_of, tmp_path):
     audit.run(request_of(pdf=True), tmp_path / "out")
-    assert (tmp_path / "out" / folder.PRINT).read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "out" / PRINT).read_bytes().startswith(b"%PDF")
     assert verify(tmp_path / "out").consistent
     audit.run(request_of(), tmp_path / "out")
-    assert not (tmp_path / "out" / folder.PRINT).exists(), "a print of another report"
+    assert not (tmp_path / "out" / PRINT).exists(), "a print of another report"
 
 
 def test_without_a_browser_the_report_stands_and_says_how(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "which", lambda name: None)
-    assert "open report.html and print it" in folder.print_pdf(report)
+    monkeypatch.setattr("earwitness.audit.report.which", lambda name: None)
+    assert "open report.html and print it" in print_pdf(report)
     script = tmp_path / "chromium"
     script.write_text("#!/bin/sh\nexit 1\n")
     script.chmod(0o755)
-    monkeypatch.setattr(folder, "which", lambda name: str(script))
-    assert folder.print_pdf(report) == "no PDF: Chromium failed; print report.html"
-    assert not (report / folder.PRINT).exists()
+    monkeypatch.setattr("earwitness.audit.report.which", lambda name: str(script))
+    assert print_pdf(report) == "no PDF: Chromium failed; print report.html"
+    assert not (report / PRINT).exists()
 
 
 @pytest.mark.parametrize(
@@ -639,24 +654,24 @@ def test_whatever_was_frozen_may_not_change(home, request_of, tmp_path, change, 
     if "models" in change:
         change = {"models": (str(home / "other"),)}
     with pytest.raises(InputError, match=named):
-        frozen.check(before, prepare(request_of(**change)).plan)
+        check_plan(before, prepare(request_of(**change)).plan)
 
 
 def test_a_file_that_is_no_plan(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InputError, match="not a frozen plan"):
-        frozen.read(tmp_path / "x.json")
+        read_plan(tmp_path / "x.json")
     with pytest.raises(InputError, match="no such file"):
-        frozen.read(tmp_path / "y.json")
+        read_plan(tmp_path / "y.json")
 
 
 # ---- verify
 
 
 def edit(out, change):
-    data = json.loads((out / folder.RECORD).read_text())
+    data = json.loads((out / RECORD).read_text())
     change(data)
-    (out / folder.RECORD).write_text(json.dumps(data, indent=1) + "\n")
+    (out / RECORD).write_text(json.dumps(data, indent=1) + "\n")
 
 
 def set_in(key, value):
@@ -683,7 +698,7 @@ def score_changed(out):
 
 def score_changed_and_hashed(out):
     score_changed(out)
-    sealed = folder.sha256((out / "scores-1.csv").read_bytes())
+    sealed = sha256((out / "scores-1.csv").read_bytes())
     edit(out, lambda data: data["repeat"]["files"].update({"scores-1.csv": sealed}))
 
 
@@ -721,11 +736,9 @@ def verdict_changed(out):
         (lambda out: edit(out, set_in("features", ["loss/null"])), "features"),
         (lambda out: edit(out, lambda d: d.update(made="yesterday")), r"report\.html: is not what the record gives"),
         (lambda out: (out / "scores-1.csv").unlink(), "is missing"),
-        (lambda out: (out / folder.PAGE).unlink(), r"report\.html: is missing"),
+        (lambda out: (out / PAGE).unlink(), r"report\.html: is missing"),
         (
-            lambda out: (out / folder.PAGE).write_text(
-                (out / folder.PAGE).read_text().replace("no evidence", "evidence")
-            ),
+            lambda out: (out / PAGE).write_text((out / PAGE).read_text().replace("no evidence", "evidence")),
             r"report\.html: is not what the record gives",
         ),
     ],
@@ -764,7 +777,7 @@ def test_verify_refuses_what_is_no_report(report, tmp_path):
 def forged(out, change):
     """Change the record, then make answer, hashes and page follow, as a forger would."""
     edit(out, change)
-    data = json.loads((out / folder.RECORD).read_text())
+    data = json.loads((out / RECORD).read_text())
     results = Report.model_validate(data).results
     named = {name for result in results for name in (result.scores, result.control_scores, result.rank_scores)}
     edit(out, lambda d: d.update(verdict=wording.overall(results), answer=wording.answer(results)))
@@ -772,7 +785,7 @@ def forged(out, change):
         if path.name not in named:
             path.unlink()
             edit(out, lambda d, name=path.name: d["repeat"]["files"].pop(name, None))
-    (out / folder.PAGE).write_bytes(html.page(*folder.read(out)).encode())
+    (out / PAGE).write_bytes(html.page(*read_report(out)).encode())
 
 
 EVIDENCE = {"verdict": "evidence", "reasons": [], "p_value": 0.0001, "p_holm": None}
@@ -909,7 +922,7 @@ def test_a_report_among_the_recordings_is_refused(request_of, tmp_path, side, mo
     for out in (tmp_path / side / "rep", tmp_path / side, tmp_path / "link" / "a" / "rep"):
         with pytest.raises(InputError, match=f"^{out.name}: lies in {side}, .* choose a folder outside"):
             audit.run(request, out)
-    folder.check_place(tmp_path / f"{side}-report", [tmp_path / side])
+    check_place(tmp_path / f"{side}-report", [tmp_path / side])
 
 
 def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
@@ -924,7 +937,7 @@ def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
     assert found.results[0].design == "paired levels"
     assert found.results[0].level is found.results[0].shifts is None  # both are of single recordings
     assert verify(tmp_path / "out").consistent
-    page = (tmp_path / "out" / folder.PAGE).read_text()
+    page = (tmp_path / "out" / PAGE).read_text()
     for text in ("hidden difference needed", "This was not measured", "may mistake for training", "its own twin"):
         assert text in page
     assert any("is asked once they are scored" in line for line in told)
@@ -932,7 +945,7 @@ def test_takes_on_both_sides_need_pairs(home, request_of, tmp_path):
 
 
 def test_before_a_run_only_what_was_asked_is_said(report):
-    found = folder.read(report)[0].testable
+    found = read_report(report)[0].testable
     assert "do not clearly tell the two sides apart" in wording.before(found, paired=False)
     unasked = wording.before(found.model_copy(update={"blind_p": None}), paired=False)
     assert "is asked once they are scored" in unasked
@@ -940,7 +953,7 @@ def test_before_a_run_only_what_was_asked_is_said(report):
 
 
 def test_no_hidden_difference_is_said_to_be_none(report):
-    found, files = folder.read(report)
+    found, files = read_report(report)
     result = found.results[0].model_copy(update={"unseen_sd": 0.0})
     page = html.page(found.model_copy(update={"results": [result]}), files)
     assert "<th>hidden difference needed</th><td>0</td>" in page
@@ -972,7 +985,7 @@ def test_captions_of_folders(home, request_of, tmp_path):
     assert plan.texts_hash != prepare(request_of()).plan.texts_hash
     assert captions_of(request_of, table) == {"suspect/wombat-0-0.wav": CAPTION}
     found = audit.gather_tracks(request_of(captions=table)).tracks
-    assert captions.coverage(found) == f"captions for 1 of {SIDE} suspects, 0 of {SIDE} held-out"
+    assert coverage(found) == f"captions for 1 of {SIDE} suspects, 0 of {SIDE} held-out"
 
 
 @pytest.mark.parametrize(
@@ -1001,22 +1014,22 @@ def test_what_a_row_of_captions_may_call_a_recording(tmp_path):
         "./sub/b.wav": 2, "./s/a.wav": 0,
     }.items():  # fmt: skip
         table.write_text(f"path,caption\n{name},x\n")
-        found = [track.caption for track in captions.with_captions(tracks, table)]
+        found = [track.caption for track in with_captions(tracks, table)]
         expected = ["", "", "", "", "from before"]
         assert found == [*expected[:index], "x", *expected[index + 1 :]], name
     table.write_text("path,caption\na.wav,x\n")
     with pytest.raises(
         InputError, match=r"line 2: 'a.wav' fits 2 recordings .suspect/a.wav, held_out/a.wav.; write the"
     ):
-        captions.with_captions(tracks, table)
+        with_captions(tracks, table)
     deeper = [*tracks, Track("held_out/sub/e\u0301.wav", tmp_path / "h" / "sub" / "e\u0301.wav", "held_out")]
     table.write_text("path,caption\n\u00e9.wav,x\n")
     with pytest.raises(InputError, match=r"fits 2 recordings .suspect/e.*, held_out/sub/e.*; write the folder before"):
-        captions.with_captions(deeper, table)
+        with_captions(deeper, table)
     table.write_text("path,caption\ny/1,x\n")
-    assert captions.with_captions([Track("x/y/1", tmp_path / "1.wav", "suspect")], table)[0].caption == "x"
+    assert with_captions([Track("x/y/1", tmp_path / "1.wav", "suspect")], table)[0].caption == "x"
     table.write_text("path,caption\ngone.wav,x\n")
-    assert captions.with_captions(tracks, table, ["suspect/gone.wav"]) == tracks
+    assert with_captions(tracks, table, ["suspect/gone.wav"]) == tracks
 
 
 def test_a_hub_model_that_is_not_here_says_what_it_takes():
@@ -1070,8 +1083,8 @@ def test_scores_read_back_exactly():
             for i in range(5) for a in ("zz", "x")
         ]
     )  # fmt: skip
-    back = folder.read_scores(folder.scores_bytes(table))
-    joined = table.merge(back, on=[*folder.KEYS, "attack"])
+    back = read_scores(scores_bytes(table))
+    joined = table.merge(back, on=[*KEYS, "attack"])
     assert len(joined) == len(table)
     assert joined["score_x"].equals(joined["score_y"])
     assert list(dict.fromkeys(back["attack"])) == ["zz", "x"]
@@ -1086,8 +1099,8 @@ def test_the_place_of_a_window_is_kept_with_the_scores_of_a_report():
         )
         for i in range(4)
     )  # fmt: skip
-    back = folder.read_scores(folder.scores_bytes(table))
-    joined = table.merge(back, on=[*folder.KEYS, "attack", "window"])
+    back = read_scores(scores_bytes(table))
+    joined = table.merge(back, on=[*KEYS, "attack", "window"])
     assert (joined["score_x"] == joined["score_y"]).tolist() == [True] * 12
     assert unit_table(back, segments_per_unit=2).means.ravel() == pytest.approx([0.05] * 4)
 
@@ -1114,7 +1127,7 @@ def test_the_redactor_leaves_other_words_alone(home, request_of):
 
 
 def test_a_report_of_another_version_is_refused(report):
-    data = json.loads((report / folder.RECORD).read_text()) | {"schema_version": 2}
+    data = json.loads((report / RECORD).read_text()) | {"schema_version": 2}
     with pytest.raises(ValueError, match="schema_version"):
         Report.model_validate(data)
 
@@ -1122,7 +1135,7 @@ def test_a_report_of_another_version_is_refused(report):
 def test_the_log_survives_a_line_cut_short(tmp_path):
     log = tmp_path / "runs.jsonl"
     log.write_bytes(b'{"id": "1", "suspects": ["aa"]}\n{"id": "2", "susp\n[]\n\xff{\n{"id": "3", "suspects": ["bb"]}\n')
-    assert [entry["id"] for entry in frozen.earlier_runs(["aa"], [log, tmp_path / "none"])] == ["1"]
+    assert [entry["id"] for entry in earlier_runs(["aa"], [log, tmp_path / "none"])] == ["1"]
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["in the results", "beside the plan"])
@@ -1134,8 +1147,8 @@ def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of
     log.mkdir(parents=True)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^runs.jsonl: .* cannot be written .not a directory"):
-        frozen.check_logs([tmp_path / "file" / "runs.jsonl"])
-    frozen.check_logs([tmp_path / "new" / "runs.jsonl"])
+        check_logs([tmp_path / "file" / "runs.jsonl"])
+    check_logs([tmp_path / "new" / "runs.jsonl"])
     assert not (tmp_path / "new").exists(), "a run that is stopped leaves nothing behind"
     with pytest.raises(InputError, match=f"^{log.name}: this record of runs cannot be written .is a directory"):
         audit.run(request_of(frozen=tmp_path / "plan.json"), tmp_path / "out")
@@ -1145,12 +1158,12 @@ def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of
 def test_the_tables_of_a_report(report):
     from earwitness.book import tables
 
-    found = tables.frames(folder.read(report)[0])
+    found = tables.frames(read_report(report)[0])
     assert list(found["verdicts"]["model"]) == ["model"]
     assert len(found["recordings"]) == 2 * SIDE
     assert not any(str(name).startswith(("=", "+", "@")) for name in found["recordings"]["name"])
     assert next(iter(found["checks"]["cause"])).startswith("nothing")
-    assert len(found["checks"]) == 1 + len(folder.read(report)[0].results[0].shifts.rows)
+    assert len(found["checks"]) == 1 + len(read_report(report)[0].results[0].shifts.rows)
 
 
 # ---- a redacted notebook keeps no path

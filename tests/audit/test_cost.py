@@ -11,12 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from earwitness.audit import Request, cost, gather_tracks, references
-from earwitness.audit import cost as planning
-from earwitness.audit import cost as probe
 from earwitness.audit.cost import evaluations, forecast, refusals, tracks_with_roles
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
-from earwitness.signals import evaluations as plan
+from earwitness.signals.evaluations import LOSS_REPEATS, ORIGIN
 from earwitness.signals.extraction import collect
 from earwitness.signals.store import seconds_of
 from earwitness.stats.features import DEFAULT_FEATURES
@@ -47,7 +45,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_forecast_agrees_with_the_run(folder: str, audio: list[Track], results: Path) -> None:
     found = forecast(folder, audio)
     assert found.probe is not None
-    assert found.probe.segments == probe.PROBE_SEGMENTS
+    assert found.probe.segments == cost.PROBE_SEGMENTS
     assert found.hours is not None
     assert not results.exists()
     signals = collect(folder, audio)
@@ -116,13 +114,13 @@ def test_tracks_count_within_their_artists() -> None:
     assert "at least 19 of each" in refusals(uneven)[0]
     guests = [replace(track, artist="guest") for track in _sides(5, 0)]
     own = [replace(track, artist="own") for track in _sides(12, 12)]
-    seen = planning.reach_of([*own, *guests], 0.01)
+    seen = cost.reach_of([*own, *guests], 0.01)
     assert (seen.n_suspect, seen.n_held_out) == (12, 12)
-    assert seen == planning.reach_of(_sides(12, 12), 0.01)
+    assert seen == cost.reach_of(_sides(12, 12), 0.01)
 
 
 def test_shared_evaluations_are_counted_once(folder: str) -> None:
-    info = planning.describe(folder)
+    info = cost.describe(folder)
     own, shared = evaluations("all", info)
     assert set(own.values()) == {2}
     assert shared == 2
@@ -135,11 +133,11 @@ def test_shared_evaluations_are_counted_once(folder: str) -> None:
 
 
 def test_an_audit_asks_for_its_features_alone(folder: str) -> None:
-    info = planning.describe(folder)
+    info = cost.describe(folder)
     assert evaluations("audit", info) == evaluations(DEFAULT_FEATURES["token"], info)
     diffusion = replace(info, family="diffusion", conditions=("text", "null"))
     own, shared = evaluations("audit", diffusion)
-    assert own == {"denoising_loss": plan.LOSS_REPEATS, "sima": len(plan.ORIGIN)}
+    assert own == {"denoising_loss": LOSS_REPEATS, "sima": len(ORIGIN)}
     assert shared == cost.calls(diffusion) == sum(own.values())
 
 
@@ -195,7 +193,7 @@ def test_the_command_prints_a_table_or_json(
     assert (found["tracks"], found["segments_missing"], found["probe"]) == (4, 10, None)
     assert found["refusals"]
     asked = []
-    monkeypatch.setattr(planning, "evaluations", lambda attacks, info: asked.append(attacks) or ({}, 0))
+    monkeypatch.setattr(cost, "evaluations", lambda attacks, info: asked.append(attacks) or ({}, 0))
     for track in audio:
         (tmp_path / track.role).mkdir(exist_ok=True)
         shutil.copy(track.path, tmp_path / track.role)
@@ -240,7 +238,7 @@ def test_every_model_of_an_audit_is_counted_with_its_control_and_its_references(
     assert [one["control"] for one in found] == [False, False, True]
     # Four recordings; three of references and the captioned suspect once more without its caption.
     assert [(one["tracks"], one["references"]) for one in found] == [(8, 4), (8, 4), (4, 0)]
-    shared = evaluations("audit", planning.describe(folder))[1]
+    shared = evaluations("audit", cost.describe(folder))[1]
     assert [one["evaluations_shared"] for one in found] == [shared] * 3
     refused = ["nothing says that" in " ".join(one["refusals"]) for one in found]
     assert refused == [False, False, True]
@@ -261,9 +259,7 @@ def test_the_forecast_of_an_audit_is_what_its_scoring_stores(
     stored = [collect(name, tracks, "audit").index for name in (folder, others[1])]
     assert control.segments_missing == len(stored[1])
     suspects = [track for track in tracks if track.role == "suspect"]
-    references.scored(
-        folder, planning.describe(folder), suspects, references.listed(tmp_path / "references", []).tracks
-    )
+    references.scored(folder, cost.describe(folder), suspects, references.listed(tmp_path / "references", []).tracks)
     again = cost.forecasts(request, probe=False)
     assert [(one.tracks_stored, one.tracks_missing) for one in again] == [(own.tracks, 0), (control.tracks, 0)]
 

@@ -19,9 +19,8 @@ from earwitness.audit import intake
 from earwitness.audit.display import enough, show_check
 from earwitness.audit.intake import examine
 from earwitness.book import html, tables
-from earwitness.data import audio as demux
 from earwitness.data import decode_pool, folders
-from earwitness.data.audio import decode, probe
+from earwitness.data.audio import decode, decode_with_av, probe
 from earwitness.data.folders import gather
 from earwitness.errors import AudioError, ManifestError
 from earwitness.signals.blind import file_features
@@ -100,7 +99,7 @@ def test_containers_decode_to_what_was_written(name: str, codec: str, layout: st
 def test_limits_hold_for_containers(limits: dict[str, int], message: str, tmp_path: Path) -> None:
     path = container(tmp_path / "x.m4a", tune(3.0, 1))
     with pytest.raises(AudioError, match=message):
-        demux.decode_with_av(path, **({"max_channels": 2, "max_rate": 48_000, "max_seconds": 60.0} | limits))
+        decode_with_av(path, **({"max_channels": 2, "max_rate": 48_000, "max_seconds": 60.0} | limits))
 
 
 def _files(**columns: list[object]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from papermill.cli import _resolve_type
 
 from earwitness import attacks
 from earwitness.book import experiments
-from earwitness.book import html as present
+from earwitness.book.html import badge, saved
 from earwitness.util import results_dir
 from tests.conftest import in_the_book
 
@@ -121,7 +121,7 @@ def test_only_tables_of_the_books_own_pages_are_published(tmp_path, monkeypatch)
     assert listed.to_dict("records") == [
         {"page": "mia-token", "table": "numbers", "rows": 2, "source": "results/tables/mia-token/numbers.csv"}
     ]
-    assert 'href="../tables/mia-token/numbers.csv"' in present.saved(listed["source"][0]).html
+    assert 'href="../tables/mia-token/numbers.csv"' in saved(listed["source"][0]).html
 
 
 def test_pages_of_a_tier_only(tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ def test_links_lead_somewhere(book):
 def test_a_result_page_wears_its_badge_and_was_really_executed(page, name):
     entry = experiments.load_registry().page(name)
     if entry.badge != "none":
-        assert present.badge(entry.badge).split(" title")[0] in page(f"pages/{name}")
+        assert badge(entry.badge).split(" title")[0] in page(f"pages/{name}")
     status = json.loads((results_dir() / "pages" / f"{name}.status.json").read_text())
     assert status["state"] == "ok"
     node = nbformat.read(BOOK / "pages" / f"{name}.ipynb", as_version=4)

@@ -10,8 +10,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earwitness.data import audio as windows
-from earwitness.data.audio import LEVEL_DBFS, AudioSpec, condition, cut, level_dbfs, load, prepare
+from earwitness.data.audio import LEVEL_DBFS, AudioSpec, condition, cut, level_dbfs, load, prepare, segments
 from earwitness.errors import AudioError
 from tests.tiny import RATE, recording, tune
 
@@ -53,9 +52,7 @@ def test_stereo_models_hear_two_channels_and_mono_ones_the_mean_or_the_first(tmp
     assert np.corrcoef(one, left + right)[0, 1] > 0.999
     first = AudioSpec(RATE, 1, 0.64, first_channel=True)
     assert np.corrcoef(load(tmp_path / "a.wav", first)[0], left)[0, 1] > 0.999
-    for whole, streamed in zip(
-        prepare(tmp_path / "a.wav", first), windows.segments(tmp_path / "a.wav", first), strict=True
-    ):
+    for whole, streamed in zip(prepare(tmp_path / "a.wav", first), segments(tmp_path / "a.wav", first), strict=True):
         np.testing.assert_allclose(streamed.audio, whole.audio, atol=1e-5)
     assert first.key() != SPEC.key()
     assert "first_channel" not in SPEC.key()

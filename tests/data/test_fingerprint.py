@@ -12,9 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earwitness.book.studies import fingerprint_recall
-from earwitness.data import fingerprint as dedup
-from earwitness.data import fingerprint as wordindex
-from earwitness.data.fingerprint import HOP, RATE, WINDOW, fingerprint, words
+from earwitness.data.fingerprint import (
+    COMMON,
+    HOP,
+    KEPT,
+    MIN_HITS,
+    OFFSETS,
+    RATE,
+    WINDOW,
+    _chosen,
+    candidates,
+    duplicates,
+    fingerprint,
+    groups,
+    words,
+)
 from earwitness.pocket import render
 from earwitness.pocket.corpus import plan
 from earwitness.types import Track
@@ -32,7 +44,7 @@ def music() -> dict[str, np.ndarray]:
 
 def _pairs(prints: dict[str, np.ndarray]) -> set[tuple[str, str]]:
     tracks = [Track(name, Path(name), "suspect") for name in prints]
-    found = dedup.duplicates(tracks, prints)
+    found = duplicates(tracks, prints)
     return set(zip(found["track_id"], found["other_id"], strict=True))
 
 
@@ -67,7 +79,7 @@ def test_the_offset_says_where_the_copy_begins(music: dict[str, np.ndarray]) -> 
     audio = next(iter(music.values()))
     tracks = [Track(n, Path(n), role) for n, role in (("whole", "suspect"), ("part", "held_out"))]
     prints = {"whole": words(_at_8k(audio)), "part": words(_at_8k(audio)[HOP * 100 :])}
-    (row,) = dedup.duplicates(tracks, prints).to_dict("records")
+    (row,) = duplicates(tracks, prints).to_dict("records")
     assert row["offset_s"] == pytest.approx(100 * HOP / RATE)
     assert (row["role"], row["other_role"]) == ("suspect", "held_out")
     assert row["similarity"] == pytest.approx(1, abs=0.01)
@@ -91,23 +103,23 @@ def test_candidates_are_those_of_comparing_all_with_all(music: dict[str, np.ndar
         for j in range(i + 1, len(held)):
             for a, x in enumerate(held[i].tolist()):
                 for b, y in enumerate(held[j].tolist()):
-                    if x == y and x and count[x] <= wordindex.COMMON:
+                    if x == y and x and count[x] <= COMMON:
                         slow[i, j, a - b] = slow.get((i, j, a - b), 0) + 1
-    fast = [tuple(row) for row in wordindex.candidates(held).tolist()]
+    fast = [tuple(row) for row in candidates(held).tolist()]
     assert len(fast) == len(set(fast))
-    assert all(slow[key] >= wordindex.MIN_HITS for key in fast)
+    assert all(slow[key] >= MIN_HITS for key in fast)
     for pair in {key[:2] for key in slow}:
-        hits = sorted((n for key, n in slow.items() if key[:2] == pair and n >= wordindex.MIN_HITS), reverse=True)
-        assert sorted((slow[key] for key in fast if key[:2] == pair), reverse=True) == hits[: wordindex.OFFSETS]
+        hits = sorted((n for key, n in slow.items() if key[:2] == pair and n >= MIN_HITS), reverse=True)
+        assert sorted((slow[key] for key in fast if key[:2] == pair), reverse=True) == hits[:OFFSETS]
 
 
 def test_sorting_part_by_part_changes_nothing(music: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     held = [words(_at_8k(audio)) for audio in music.values()]
     held += [print_[7:] for print_ in held]
-    whole = wordindex.candidates(held)
+    whole = candidates(held)
     assert len(whole) >= len(held) // 2
-    monkeypatch.setattr(wordindex, "PART", 500)
-    assert (wordindex.candidates(held) == whole).all()
+    monkeypatch.setattr("earwitness.data.fingerprint.PART", 500)
+    assert (candidates(held) == whole).all()
 
 
 def test_long_recordings_are_found_by_few_of_their_words() -> None:
@@ -116,17 +128,17 @@ def test_long_recordings_are_found_by_few_of_their_words() -> None:
     long = [rng.integers(1, 2**32, 12_000, dtype=np.uint32) for _ in range(20)]
     copies = [np.where(rng.random(len(w)) < 0.2, w, w ^ (np.uint32(1) << rng.integers(0, 32, len(w), dtype=np.uint32)))
               [4_000:] for w in long]  # fmt: skip
-    found = wordindex.candidates([*long, *copies])
+    found = candidates([*long, *copies])
     assert {(a, b, o) for a, b, o in found.tolist()} == {(i, 20 + i, 4_000) for i in range(20)}
-    kept = [len(wordindex._chosen([w])[0]) for w in long]
-    assert set(kept) == {wordindex.KEPT}
+    kept = [len(_chosen([w])[0]) for w in long]
+    assert set(kept) == {KEPT}
 
 
 def test_copies_of_copies_are_one_group() -> None:
     tracks = [Track(name, Path(name), "") for name in "abcdef"]
     pairs = pd.DataFrame([("a", "c"), ("c", "e"), ("b", "f")], columns=["track_id", "other_id"])
-    assert sorted(dedup.groups(tracks, pairs)) == [[0, 2, 4], [1, 5]]
-    assert dedup.groups(tracks, pairs[:0]) == []
+    assert sorted(groups(tracks, pairs)) == [[0, 2, 4], [1, 5]]
+    assert groups(tracks, pairs[:0]) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -140,7 +152,7 @@ def test_gain_changes_no_word(gain: float, seed: int) -> None:
 def test_what_is_too_short_or_silent_has_no_words() -> None:
     assert len(words(np.zeros(WINDOW, np.float32))) == 0
     assert not words(np.zeros(RATE * 2, np.float32)).any()
-    assert dedup.duplicates([], {}).empty
+    assert duplicates([], {}).empty
     silent = {name: words(np.zeros(RATE * 2, np.float32)) for name in "ab"}
     assert _pairs(silent) == set()
 

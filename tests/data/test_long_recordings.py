@@ -13,8 +13,6 @@ import scipy
 import soundfile as sf
 
 from earwitness.data import audio, decode_pool
-from earwitness.data import audio as demux
-from earwitness.data import audio as windows
 from earwitness.data.audio import AudioSpec
 from earwitness.errors import AudioError
 from tests.tiny import container, recording, tune
@@ -22,8 +20,8 @@ from tests.tiny import container, recording, tune
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE_SECONDS", 2.0)
-    monkeypatch.setattr(windows, "WINDOW_SECONDS", 1.0)
+    monkeypatch.setattr(audio, "WHOLE_SECONDS", 2.0)
+    monkeypatch.setattr(audio, "WINDOW_SECONDS", 1.0)
 
 
 def _stereo(path: Path, seconds: float, rate: int, offset: float = 0.01) -> Path:
@@ -43,7 +41,7 @@ def testblocks_joined_are_the_whole_to_the_bit(tmp_path: Path, rate: int, channe
     mixed = audio._remix(decoded, spec)
     common = np.gcd(rate, 16_000)
     whole = mixed if rate == 16_000 else scipy.signal.resample_poly(mixed, 16_000 // common, rate // common, axis=1)
-    np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), whole)
+    np.testing.assert_array_equal(np.concatenate(list(audio.blocks(path, spec)), axis=1), whole)
 
 
 def _coded(path: Path, seconds: float, channels: int, codec: str = "aac", rate: int = 44_100) -> Path:
@@ -59,7 +57,7 @@ def test_containers_read_bit_by_bit_are_the_whole_to_the_bit(tmp_path: Path, cod
     whole, rate = audio.decode(path)
     assert (len(whole), rate) == (channels, 44_100)
     for sizes in ([1], [1000, 1, 0, 1024, 70_000], [10**6]):
-        with windows.opened(path) as file:
+        with audio.opened(path) as file:
             pieces = [file.read(sizes[0])]
             while len(pieces[-1]) or not sizes[len(pieces) % len(sizes) - 1]:
                 assert file.tell() == sum(map(len, pieces))
@@ -69,13 +67,13 @@ def test_containers_read_bit_by_bit_are_the_whole_to_the_bit(tmp_path: Path, cod
         mixed = audio._remix(whole, spec)
         if spec.sample_rate != rate:
             mixed = scipy.signal.resample_poly(mixed, 160, 441, axis=1)
-        np.testing.assert_array_equal(np.concatenate(list(windows.blocks(path, spec)), axis=1), mixed)
+        np.testing.assert_array_equal(np.concatenate(list(audio.blocks(path, spec)), axis=1), mixed)
 
 
 def test_limits_hold_while_a_container_is_read(tmp_path: Path) -> None:
     """Bare AAC has no header that could promise a length."""
     path = _coded(tmp_path / "a.aac", 5.0, 1)
-    with demux.open_with_av(path, **audio.LIMITS | {"max_seconds": 3.0}) as file:
+    with audio.open_with_av(path, **audio.LIMITS | {"max_seconds": 3.0}) as file:
         assert file.frames == 0
         assert len(file.read(2 * file.samplerate)) == 2 * file.samplerate
         with pytest.raises(AudioError, match=r"a\.aac: longer than 0 h; split it"):
@@ -96,17 +94,17 @@ def test_bare_aac_is_as_long_as_it_decodes_to(tmp_path: Path, seconds: float) ->
 def test_a_long_container_is_never_decoded_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _coded(tmp_path / f"a.{kind}", 9.3, 2)
     spec = AudioSpec(16_000, 1, 0.7)
-    assert windows.is_long(path)
-    monkeypatch.setattr(windows, "WHOLE_SECONDS", 600.0)
+    assert audio.is_long(path)
+    monkeypatch.setattr(audio, "WHOLE_SECONDS", 600.0)
     whole = decode_pool.look(path, spec)
-    monkeypatch.setattr(windows, "WHOLE_SECONDS", 2.0)
-    monkeypatch.setattr(demux, "decode", lambda *_, **__: pytest.fail("decoded whole"))
-    sizes, read = [], demux.Reader.read
-    monkeypatch.setattr(demux.Reader, "read", lambda *a, **how: sizes.append(len(block := read(*a, **how))) or block)
-    assert len(list(windows.segments(path, spec))) == 13
+    monkeypatch.setattr(audio, "WHOLE_SECONDS", 2.0)
+    monkeypatch.setattr(audio, "decode", lambda *_, **__: pytest.fail("decoded whole"))
+    sizes, read = [], audio.Reader.read
+    monkeypatch.setattr(audio.Reader, "read", lambda *a, **how: sizes.append(len(block := read(*a, **how))) or block)
+    assert len(list(audio.segments(path, spec))) == 13
     assert max(sizes) == 44_100  # a window of WINDOW_SECONDS
     monkeypatch.undo()
-    monkeypatch.setattr(windows, "WHOLE_SECONDS", 2.0)
+    monkeypatch.setattr(audio, "WHOLE_SECONDS", 2.0)
     long = decode_pool.look(path, spec)
     assert (long["reason"], long["segments"], long["words"]) == ("", 13, whole["words"])
     assert (long["level_dbfs"], long["bandwidth_hz"]) == pytest.approx((whole["level_dbfs"], whole["bandwidth_hz"]))
@@ -115,9 +113,9 @@ def test_a_long_container_is_never_decoded_whole(tmp_path: Path, kind: str, monk
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "m4a", "aac"])
 def test_segments_are_those_of_the_whole_at_the_same_places(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"long.{kind}"
-    _coded(path, 9.3, 2) if demux.handles(path) else recording(path, 9.3, rate=44_100, channels=2)
+    _coded(path, 9.3, 2) if audio.handles(path) else recording(path, 9.3, rate=44_100, channels=2)
     spec = AudioSpec(16_000, 1, 0.7, seed=3)
-    found = list(windows.segments(path, spec))
+    found = list(audio.segments(path, spec))
     whole = audio.load(path, spec)
     assert len(found) == 13
     for segment in found:
@@ -133,13 +131,13 @@ def test_a_recording_is_cut_alike_every_time_and_by_its_content(tmp_path: Path) 
     path = _stereo(tmp_path / "a.wav", 6, 16_000)
     spec = AudioSpec(16_000, 1, 0.5)
     first, second = (
-        [(s.segment_id, s.start_s) for s in windows.segments(p, spec)]
+        [(s.segment_id, s.start_s) for s in audio.segments(p, spec)]
         for p in (path, Path(shutil.copy(path, tmp_path / "b.wav")))
     )
     assert first == second
-    other = windows.segments(_stereo(tmp_path / "c.wav", 6, 16_000, offset=0.02), spec)
+    other = audio.segments(_stereo(tmp_path / "c.wav", 6, 16_000, offset=0.02), spec)
     assert {s.segment_id for s in other}.isdisjoint(name for name, _ in first)
-    few = list(windows.segments(path, AudioSpec(16_000, 1, 0.5, max_segments=3)))
+    few = list(audio.segments(path, AudioSpec(16_000, 1, 0.5, max_segments=3)))
     assert len(few) == 3
     assert few == sorted(few, key=lambda s: s.start_s)
 
@@ -147,7 +145,7 @@ def test_a_recording_is_cut_alike_every_time_and_by_its_content(tmp_path: Path) 
 def test_short_recordings_are_prepared_as_ever(tmp_path: Path) -> None:
     path = recording(tmp_path / "short.flac", 1.9)
     spec = AudioSpec(16_000, 1, 0.5)
-    for a, b in zip(windows.segments(path, spec), audio.prepare(path, spec), strict=True):
+    for a, b in zip(audio.segments(path, spec), audio.prepare(path, spec), strict=True):
         assert (a.segment_id, a.start_s) == (b.segment_id, b.start_s)
         np.testing.assert_array_equal(a.audio, b.audio)
 
@@ -162,14 +160,14 @@ def test_long_recordings_are_refused_for_the_same_reasons(tmp_path: Path) -> Non
         path = tmp_path / f"{reason[:6]}.wav"
         sf.write(path, samples, 16_000, subtype="FLOAT")
         with pytest.raises(AudioError, match=f"{path.name}: .*{reason}"):
-            list(windows.segments(path, spec))
+            list(audio.segments(path, spec))
     path = recording(tmp_path / "cut.wav", 6)
     path.write_bytes(path.read_bytes()[:-50_000])
     with pytest.raises(AudioError, match=r"cut.wav: header promises .*cut short"):
-        list(windows.segments(path, spec))
+        list(audio.segments(path, spec))
     path = recording(tmp_path / "other.flac", 3)
     with pytest.raises(AudioError, match="other.flac: 3.00 s is shorter than the model's segment of 5.00 s"):
-        list(windows.segments(path, AudioSpec(16_000, 1, 5.0)))
+        list(audio.segments(path, AudioSpec(16_000, 1, 5.0)))
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(20, 8_000), (1, 400_000)])
@@ -181,7 +179,7 @@ def test_channels_and_rates_are_limited_in_long_recordings_too(
     sf.write(path, np.tile(tune(seconds * rate / 16_000)[:, None], channels), rate)
     reason = f"{channels} channels at {rate} Hz is beyond the limits"
     with pytest.raises(AudioError, match=f"a.wav: {reason}"):
-        list(windows.segments(path, spec))
+        list(audio.segments(path, spec))
     assert decode_pool.look(path, spec)["reason"].startswith(reason)
 
 
@@ -190,20 +188,20 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = tmp_path / f"a.{kind}", AudioSpec(16_000, 1, 0.5)
-    _coded(path, 5.0, 1) if demux.handles(path) else recording(path, 5.0)
+    _coded(path, 5.0, 1) if audio.handles(path) else recording(path, 5.0)
     monkeypatch.setattr(audio, "MAX_SECONDS", 4.0)
     monkeypatch.setitem(audio.LIMITS, "max_seconds", 4.0)
-    for reader in (demux.Reader, sf.SoundFile):
+    for reader in (audio.Reader, sf.SoundFile):
         monkeypatch.setattr(reader, "read", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(AudioError, match=rf"a\.{kind}: longer than 0 h; split it"):
-        list(windows.segments(path, spec))
+        list(audio.segments(path, spec))
     assert decode_pool.look(path, spec)["reason"].startswith("longer than")
 
 
 def test_silent_stretches_drop_out(tmp_path: Path) -> None:
     samples = np.concatenate([tune(2), np.zeros(16_000 * 2, np.float32), tune(2)])
     sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
-    found = list(windows.segments(tmp_path / "a.wav", AudioSpec(16_000, 1, 0.5)))
+    found = list(audio.segments(tmp_path / "a.wav", AudioSpec(16_000, 1, 0.5)))
     assert 7 <= len(found) <= 9
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from earwitness import figures
 from earwitness.audit import provenance
-from earwitness.book import html as present
-from earwitness.book import tables
+from earwitness.book import html, tables
 from earwitness.errors import InputError
 from earwitness.figures.style import COLOURS
 from earwitness.stats.metrics import compare
@@ -134,10 +133,10 @@ def test_a_spectrogram_shows_the_tone_where_it_is():
 class Cells(HTMLParser):
     """Collect table cells, and refuse tags that do not close."""
 
-    def __init__(self, html):
+    def __init__(self, shown):
         super().__init__()
         self.cells, self.open = [], []
-        self.feed(html)
+        self.feed(shown)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
@@ -155,19 +154,17 @@ class Cells(HTMLParser):
 
 def test_a_table_shows_intervals_and_escapes_what_it_is_given():
     table = attacks(("<b>x</b>", 0.6), ("y", NAN)).assign(blind=[True, False])
-    html = present.table(
-        table, {"attack": "attack", "auc": "AUC"}, source="results/tables/x/mia.csv", mark="blind"
-    ).html
-    assert Cells(html).cells == ["attack", "AUC", "<b>x</b>", "0.60 [0.55, 0.65]", "y", "cannot say"]
-    assert html.count("<tr class=ew-apart>") == 1
-    assert 'download="mia.csv"' in html
+    shown = html.table(table, {"attack": "attack", "auc": "AUC"}, source="results/tables/x/mia.csv", mark="blind").html
+    assert Cells(shown).cells == ["attack", "AUC", "<b>x</b>", "0.60 [0.55, 0.65]", "y", "cannot say"]
+    assert shown.count("<tr class=ew-apart>") == 1
+    assert 'download="mia.csv"' in shown
     with pytest.raises(InputError, match="no column 'acu'; did you mean 'auc'"):
-        present.table(table, {"acu": "AUC"})
+        html.table(table, {"acu": "AUC"})
     words = table.assign(attack=["not testable", "x" * 80])
-    html = present.table(words, {"attack": "a", "auc": "b"}, formats={"attack": present.verdict}).html
-    assert html.count("ew-long") == 2, "marked by the length of its text, not of its markup"
-    assert "ew-long" not in present.table(words.head(1), {"attack": "a"}, formats={"attack": present.verdict}).html
-    assert "Nothing" in present.table(table.head(0), {"attack": "attack"}).html
+    shown = html.table(words, {"attack": "a", "auc": "b"}, formats={"attack": html.verdict}).html
+    assert shown.count("ew-long") == 2, "marked by the length of its text, not of its markup"
+    assert "ew-long" not in html.table(words.head(1), {"attack": "a"}, formats={"attack": html.verdict}).html
+    assert "Nothing" in html.table(table.head(0), {"attack": "attack"}).html
 
 
 @pytest.mark.parametrize(
@@ -182,7 +179,7 @@ def test_a_ranking_speaks_of_artists_only_where_tracks_name_them(artists, over, 
     scores = score_table(30, 25, artists=max(1, artists), roles=("member", "nonmember"))
     row = compare(scores if artists else scores.assign(artist=""), attacks="x0").iloc[0]
     assert row["n_artists"] == artists
-    told = present.ranking(row, "x0")
+    told = html.ranking(row, "x0")
     assert over in told
     assert than in told
     value = row["auc_within"] if artists else row["auc"]
@@ -190,22 +187,22 @@ def test_a_ranking_speaks_of_artists_only_where_tracks_name_them(artists, over, 
 
 
 def test_an_unknown_badge_is_refused():
-    assert "ew-badge-pocket" in present.claim("Found.", "pocket").html
+    assert "ew-badge-pocket" in html.claim("Found.", "pocket").html
     with pytest.raises(InputError, match="expected pocket, tiny, real, got 'pockets'; did you mean 'pocket'"):
-        present.badge("pockets")
+        html.badge("pockets")
 
 
 def test_the_line_to_redo_a_page_is_quoted_for_a_shell():
-    html = present.redo("mia_token", {"model": "a folder/it's", "shown": ["a", 'b"']}).html
-    assert "papermill notebooks/mia_token.ipynb out.ipynb" in html
-    assert "-p model &#x27;a folder/it&#x27;&quot;&#x27;&quot;&#x27;s&#x27;" in html
-    assert r"-y &#x27;shown: [&quot;a&quot;, &quot;b\&quot;&quot;]&#x27;" in html
+    shown = html.redo("mia_token", {"model": "a folder/it's", "shown": ["a", 'b"']}).html
+    assert "papermill notebooks/mia_token.ipynb out.ipynb" in shown
+    assert "-p model &#x27;a folder/it&#x27;&quot;&#x27;&quot;&#x27;s&#x27;" in shown
+    assert r"-y &#x27;shown: [&quot;a&quot;, &quot;b\&quot;&quot;]&#x27;" in shown
 
 
 def test_a_player_holds_the_sound_itself():
-    html = present.player(np.zeros(16_000, dtype=np.float32), 16_000, 'A "quiet" one', "note").html
-    assert re.search(r'<audio controls preload="metadata" src="data:audio/mpeg;base64,[A-Za-z0-9+/=]{200,}"', html)
-    assert "A &quot;quiet&quot; one" in html
+    shown = html.player(np.zeros(16_000, dtype=np.float32), 16_000, 'A "quiet" one', "note").html
+    assert re.search(r'<audio controls preload="metadata" src="data:audio/mpeg;base64,[A-Za-z0-9+/=]{200,}"', shown)
+    assert "A &quot;quiet&quot; one" in shown
 
 
 # ---- tables
@@ -256,9 +253,9 @@ def test_a_stamp_says_what_produced_a_page_and_only_time_changes():
     assert first["models"] == {"m": "ab" * 8}
     assert re.fullmatch("[0-9a-f]{16}", first["manifests"]["pocket.csv"])
     assert {k: v for k, v in first.items() if k != "date"} == {k: v for k, v in second.items() if k != "date"}
-    html = present.footer(first).html
-    assert Cells(html).cells
-    assert "seed <code>0</code>" in html
+    shown = html.footer(first).html
+    assert Cells(shown).cells
+    assert "seed <code>0</code>" in shown
 
 
 def test_elsewhere_a_stamp_names_the_code_that_runs_and_never_another_repository(tmp_path, monkeypatch, root):
@@ -285,9 +282,9 @@ def test_the_catalogue_shows_each_attack_with_its_formula():
     from earwitness.attacks import catalogue
 
     every = catalogue()
-    html = present.catalogue(every).html
-    assert html.count("<dt>") == html.count(r"\[") == len(every)
-    assert "arXiv 2310.16789" in html
+    shown = html.catalogue(every).html
+    assert shown.count("<dt>") == shown.count(r"\[") == len(every)
+    assert "arXiv 2310.16789" in shown
 
 
 def grid():
@@ -342,7 +339,5 @@ def test_losses_are_arranged_by_timestep():
 
 
 def test_no_number_is_shown_as_less_than_nothing() -> None:
-    shown = present.table(
-        pd.DataFrame({"x": [-0.001, -0.01], "n": [-1, 2000]}), {"x": "x", "n": "n"}, formats={"n": ","}
-    )
+    shown = html.table(pd.DataFrame({"x": [-0.001, -0.01], "n": [-1, 2000]}), {"x": "x", "n": "n"}, formats={"n": ","})
     assert re.findall(r"<td[^>]*>([^<]*)</td>", shown.html) == ["0.00", "-1", "-0.01", "2,000"]

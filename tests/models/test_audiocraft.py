@@ -24,7 +24,7 @@ from earwitness.models import describe, revision
 from earwitness.models.base import TokenModel
 from earwitness.models.cards import read_cards
 from earwitness.models.magnet import PASSES, hidden
-from earwitness.signals import token_costly as passes
+from earwitness.signals import token_costly
 from earwitness.signals.token import extract
 from earwitness.types import Track
 from tests.tiny import RATE, recording, tune
@@ -144,7 +144,7 @@ def test_every_family_goes_through_the_engine(
 def test_gradients_reach_what_was_trained(models: dict[str, TokenModel], name: str) -> None:
     model: Any = models[name]
     audio, captions = _audio(2), ["sad rock", "happy jazz"]
-    (first, second) = passes.extend(model, audio, captions, extract(model, audio, captions), ["gradient"])
+    (first, second) = token_costly.extend(model, audio, captions, extract(model, audio, captions), ["gradient"])
     norms = np.stack([first.extras["gradient/norms"], second.extras["gradient/norms"]])
     assert np.isfinite(norms).all()
     assert norms.min() > 0
@@ -201,7 +201,7 @@ def test_the_half_after_a_prefix_is_compared_with_the_half_really_alone(models: 
     made: list[int] = []
     hook = magnet.lm.register_forward_hook(lambda network, given, output: made.append(len(output)))
     with torch.inference_mode():
-        (found,) = passes.extend(
+        (found,) = token_costly.extend(
             magnet, audio, captions, kept, ["prefix_nonmember"], prefixes={"nonmember": codes[0].flip(-1)}
         )
         hook.remove()

@@ -15,7 +15,6 @@ import torch
 import earwitness as ew
 from earwitness.errors import ModelError
 from earwitness.signals import extraction
-from earwitness.signals import extraction as run
 from earwitness.types import Track
 from tests.tiny import musicgen, recording
 
@@ -174,14 +173,14 @@ def test_parts_record_their_batches_and_equal_sizes_give_equal_bits(folder, trac
 
 def test_memory_that_runs_out_in_the_middle_costs_nothing_but_time(folder, tracks, tmp_path, monkeypatch):
     whole, _ = scored(folder, tracks, tmp_path / "whole", monkeypatch)
-    real = run.token.extract
+    real = extraction.token.extract
 
     def extract(model, audio, captions):
         if len(audio) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, audio, captions)
 
-    monkeypatch.setattr(run.token, "extract", extract)
+    monkeypatch.setattr(extraction.token, "extract", extract)
     halved, sizes = scored(folder, tracks, tmp_path / "halved", monkeypatch)
     assert set(sizes) == {2}
     pd.testing.assert_frame_equal(whole, halved, atol=1e-4, rtol=0)

@@ -14,9 +14,17 @@ import pytest
 import earwitness as ew
 from earwitness.attacks.diffusion import clid
 from earwitness.errors import InputError, ModelError
-from earwitness.signals import evaluations as planning
 from earwitness.signals.diffusion import OTHER_CAPTIONS, DenoisingSignals, common_noise, extract, reduced
-from earwitness.signals.evaluations import PROBES, Evaluation, nfe, passes_asked, plan_evaluations, possible, standard
+from earwitness.signals.evaluations import (
+    PASSES,
+    PROBES,
+    Evaluation,
+    nfe,
+    passes_asked,
+    plan_evaluations,
+    possible,
+    standard,
+)
 from earwitness.signals.perturbations import NAMES, SLOWER, perturb, slower, tilted
 from earwitness.types import Track
 from tests.tiny import RATE, recording, tune
@@ -458,4 +466,4 @@ def test_evaluations_sort_and_hash() -> None:
         sorted({Evaluation("null", "clean", 0, 0), Evaluation("conditional", "clean", 0, 0)})[0].condition
         == "conditional"
     )
-    assert planning.PASSES["secmi/null"] == 12
+    assert PASSES["secmi/null"] == 12

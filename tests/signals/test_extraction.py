@@ -16,12 +16,10 @@ import pytest
 import earwitness as ew
 from earwitness.audit import cost
 from earwitness.errors import AudioError, InputError, ModelError, StoppedError
-from earwitness.signals import extraction as engine
-from earwitness.signals import store as storage
-from earwitness.signals import stream
+from earwitness.signals import extraction, stream, token
 from earwitness.signals.extraction import Signals, collect, describe_stored, summary
 from earwitness.signals.progress import Progress
-from earwitness.signals.store import parse_shard
+from earwitness.signals.store import Store, parse_shard
 from earwitness.types import Track
 from earwitness.util import file_hash
 from tests.tiny import musicgen, recording
@@ -79,7 +77,7 @@ def test_signals_survive_storage_to_the_bit(folder: str, audio: list[Track]) -> 
 
 def test_a_second_call_runs_nothing(folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
     first = collect(folder, audio)
-    monkeypatch.setattr(engine, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(extraction, "load_model", lambda *_, **__: pytest.fail("the model was loaded again"))
     second = collect(folder, audio)
     assert second.provenance["tracks_scored_now"] == 0
     pd.testing.assert_frame_equal(_table(first), _table(second))
@@ -114,7 +112,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
 ) -> None:
     whole = _table(collect(folder, audio))
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "again"))
-    real, calls = engine.score_part, []
+    real, calls = extraction.score_part, []
 
     def dies(*args):
         calls.append(1)
@@ -122,7 +120,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(engine, "score_part", dies)
+    monkeypatch.setattr(extraction, "score_part", dies)
     with pytest.raises(KeyboardInterrupt):
         collect(folder, audio)
     assert not list((tmp_path / "again").rglob("*.tmp"))
@@ -149,7 +147,7 @@ CHANGES: dict[str, Callable[[Track, str, pytest.MonkeyPatch], tuple[Track, dict]
     "content": lambda t, f, m: (replace(t, path=recording(t.path.with_name("changed.wav"), 2, seed=99)), {}),
     "seed": lambda t, f, m: (t, {"seed": 1}),
     "segments": lambda t, f, m: (t, {"max_segments": 1}),
-    "extractor": lambda t, f, m: (m.setattr(storage.token, "VERSION", 999), (t, {}))[1],
+    "extractor": lambda t, f, m: (m.setattr(token, "VERSION", 999), (t, {}))[1],
     "weights": lambda t, f, m: ((Path(f) / "added.json").write_text("{}"), (t, {}))[1],
 }
 
@@ -168,13 +166,13 @@ def test_a_model_whose_files_change_in_mid_run_is_refused(
     folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = str(shutil.copytree(folder, tmp_path / "tiny"))
-    real = engine.load_model
+    real = extraction.load_model
 
     def late(name: str, **options):
         (Path(copy) / "added.json").write_text("{}")
         return real(name, **options)
 
-    monkeypatch.setattr(engine, "load_model", late)
+    monkeypatch.setattr(extraction, "load_model", late)
     with pytest.raises(ModelError, match="changed while scoring; run the same command again"):
         collect(copy, audio[:1])
 
@@ -183,13 +181,13 @@ def test_a_reference_whose_files_change_in_mid_run_is_refused(
     folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = musicgen(tmp_path / "reference", seed=7)
-    real = engine.load_model
+    real = extraction.load_model
 
     def late(name: str, **options):
         (reference / "added.json").write_text("{}")
         return real(name, **options)
 
-    monkeypatch.setattr(engine, "load_model", late)
+    monkeypatch.setattr(extraction, "load_model", late)
     with pytest.raises(ModelError, match="reference: its files changed while scoring; run the same command again"):
         collect(folder, audio[:1], "reference", reference=str(reference))
 
@@ -199,9 +197,9 @@ def test_what_another_process_could_not_score_gets_a_part_of_its_own(
 ) -> None:
     """Both saw an empty store; the first could not decode one recording, the second, who waited for it, can."""
     info = ew.load_model(folder).info
-    spec, further = engine.spec_of(info), engine.Further((), None, {})
-    store = storage.Store(info, spec)
-    keyed, _ = engine.key_tracks(audio)
+    spec, further = extraction.spec_of(info), extraction.Further((), None, {})
+    store = Store(info, spec)
+    keyed, _ = extraction.key_tracks(audio)
     real, late = stream.segments, keyed[0][1].path
 
     def flaky(path: Path, *rest):
@@ -210,11 +208,11 @@ def test_what_another_process_could_not_score_gets_a_part_of_its_own(
         return real(path, *rest)
 
     with Progress("test", len(audio), show=False) as bar:
-        first, second = (engine._Work(folder, info, spec, further, store) for _ in range(2))
+        first, second = (extraction._Work(folder, info, spec, further, store) for _ in range(2))
         monkeypatch.setattr(stream, "segments", flaky)
-        first.run(engine.parts_of(keyed), 0, bar)
+        first.run(extraction.parts_of(keyed), 0, bar)
         monkeypatch.setattr(stream, "segments", real)
-        second.run(engine.parts_of(keyed), 0, bar)
+        second.run(extraction.parts_of(keyed), 0, bar)
     assert (first.scored, second.scored) == (len(audio) - 1, 1)
     assert set(store.index()["track_key"]) == {key for key, _ in keyed}
 
@@ -264,16 +262,16 @@ def test_signals_that_vanish_meanwhile_stop_the_run(
     gone: int, folder: str, audio: list[Track], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = summary(collect(folder, audio))
-    real, calls = storage.Store.index, []
+    real, calls = Store.index, []
 
-    def index(self: storage.Store, *keys: object) -> pd.DataFrame:
+    def index(self: Store, *keys: object) -> pd.DataFrame:
         calls.append(1)
         if len(calls) == 2:  # after scoring: as somebody who deletes it in another terminal
             for path in sorted(self.folder.glob("part-*.parquet"))[:gone]:
                 path.unlink()
         return real(self, *keys)
 
-    monkeypatch.setattr(storage.Store, "index", index)
+    monkeypatch.setattr(Store, "index", index)
     with pytest.raises(StoppedError, match=rf"signals of {2 * gone} of 6 tracks .* the same command goes on from here"):
         collect(folder, audio)
     assert summary(collect(folder, audio)) == whole
@@ -331,7 +329,7 @@ def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
     same = ew.score(plain, "loss").pivot_table(index="segment_id", columns="attack", values="score")
     pd.testing.assert_frame_equal(scores[same.columns], same)
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "load_model", lambda *_, **__: pytest.fail("a model was loaded for what is stored"))
+        patched.setattr(extraction, "load_model", lambda *_, **__: pytest.fail("a model was loaded for what is stored"))
         again = collect(folder, audio[:2], wanted, reference=reference, prefixes=prefixes)
     assert again.provenance["tracks_scored_now"] == 0
     with pytest.raises(InputError, match="'reference' needs reference="):

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from earwitness import cli
 from earwitness.data.manifest import read_manifest
 from earwitness.errors import ModelError, StoppedError
-from earwitness.signals import extraction as engine
+from earwitness.signals import extraction
 from earwitness.signals.extraction import Signals, collect
 from tests.tiny import musicgen, recording
 
@@ -139,7 +139,9 @@ def test_killed_at_any_moment_the_next_run_ends_bit_identical(
     left = json.loads(run.stdout)
     assert len(left) == kills
     assert len(set(left)) >= 3, f"the kills were to fall before, between and after parts: {left}"
-    monkeypatch.setattr(engine, "load_model", lambda *_, **__: pytest.fail("something is missing after the second run"))
+    monkeypatch.setattr(
+        extraction, "load_model", lambda *_, **__: pytest.fail("something is missing after a second run")
+    )
     for number in range(kills):
         monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / str(number)))
         signals = _collect(corpus)
@@ -176,7 +178,7 @@ def test_killed_while_a_part_is_written(moment: str, results: Path) -> None:
     assert run.returncode == -signal.SIGKILL, run.stderr
     from tests.signals.test_store import INFO, SPEC, rows
 
-    store = engine.Store(INFO, SPEC)
+    store = extraction.Store(INFO, SPEC)
     assert len(store.index()) == (6 if moment == "after it is renamed" else 2)
     store.write(rows())
     assert len(store.index()) == 6
@@ -290,7 +292,7 @@ def test_a_part_that_another_process_wrote_meanwhile_is_not_scored_again(
     corpus: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other process is played by a second call in the middle of the first; the unreadable track is still named."""
-    real, calls = engine.score_part, []
+    real, calls = extraction.score_part, []
 
     def interposed(*arguments: object) -> list[dict[str, object]]:
         calls.append(1)
@@ -298,7 +300,7 @@ def test_a_part_that_another_process_wrote_meanwhile_is_not_scored_again(
             _collect(corpus)
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "score_part", interposed)
+    monkeypatch.setattr(extraction, "score_part", interposed)
     signals = _collect(corpus)
     assert signals.provenance["tracks_scored_now"] <= 2
     assert _content(signals) == whole
@@ -313,24 +315,24 @@ def test_a_model_removed_in_mid_run(
 ) -> None:
     folder = shutil.copytree(corpus / "model", tmp_path / "model")
     tracks = read_manifest(corpus / "m.csv")
-    real = engine.load_model
+    real = extraction.load_model
 
     def gone(name: str, **options: object) -> object:
         shutil.rmtree(folder)
         return real(name, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "load_model", gone)
+        patch.setattr(extraction, "load_model", gone)
         with pytest.raises(ModelError, match="neither a pocket model, a folder nor a hub name"):
             collect(str(folder), tracks)
     shutil.copytree(corpus / "model", folder)
-    score = engine.score_part
+    score = extraction.score_part
 
     def later(*arguments: object) -> list[dict[str, object]]:
         shutil.rmtree(folder, ignore_errors=True)
         return score(*arguments)
 
-    monkeypatch.setattr(engine, "score_part", later)
+    monkeypatch.setattr(extraction, "score_part", later)
     assert _content(collect(str(folder), tracks)) == whole, "a loaded model does not need its files any more"
 
 
@@ -339,14 +341,14 @@ def test_a_manifest_that_changes_while_it_is_scored(
 ) -> None:
     manifest = corpus / "changing.csv"
     manifest.write_text("path,role\n0.wav,suspect\n")
-    real = engine.collect
+    real = extraction.collect
 
     def meanwhile(*arguments: object, **options: object) -> Signals:
         signals = real(*arguments, **options)
         manifest.write_text("path,role\n0.wav,suspect\n1.flac,suspect\n")
         return signals
 
-    monkeypatch.setattr(engine, "collect", meanwhile)
+    monkeypatch.setattr(extraction, "collect", meanwhile)
     arguments = ["score", f"--model={corpus / 'model'}", f"--manifest={manifest}", f"--done={tmp_path / 'done.json'}"]
     run = CliRunner().invoke(cli.app, arguments)
     assert isinstance(run.exception, StoppedError)
@@ -372,7 +374,7 @@ def test_results_on_another_file_system(corpus: Path, whole: dict[str, bytes], t
 def test_a_device_that_fails_stops_the_run_and_keeps_what_is_stored(
     corpus: Path, whole: dict[str, bytes], results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = engine.score_part, []
+    real, calls = extraction.score_part, []
 
     def broken(model: object, *arguments: object) -> list[dict[str, object]]:
         calls.append(1)
@@ -381,7 +383,7 @@ def test_a_device_that_fails_stops_the_run_and_keeps_what_is_stored(
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
         return real(model, *arguments)
 
-    monkeypatch.setattr(engine, "score_part", broken)
+    monkeypatch.setattr(extraction, "score_part", broken)
     with pytest.raises(StoppedError, match=r"cuda:0 failed \(CUDA error: an illegal .*\); finished parts are stored"):
         _collect(corpus)
     assert len(list(results.rglob("part-*.parquet"))) == 2
@@ -394,7 +396,7 @@ def test_an_error_of_our_own_on_a_processor_is_not_hidden(corpus: Path, monkeypa
     def wrong(*_: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(engine, "score_part", wrong)
+    monkeypatch.setattr(extraction, "score_part", wrong)
     with pytest.raises(RuntimeError, match="shapes differ"):
         _collect(corpus)
 

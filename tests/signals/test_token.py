@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from earwitness import attacks
 from earwitness.errors import InputError, ModelError
 from earwitness.signals import token
-from earwitness.signals import token as reduction
 from earwitness.signals.token import FIELDS, STREAMS, TokenSignals, reduce_batch
 
 CONTEXT = {"frequencies": np.full((3, 7), 1 / 7)}
@@ -80,7 +79,7 @@ def test_reduction_equals_its_slow_twin(seed, books, frames, entries, scale):
 def slow_sdm(logits, size, count):
     """Mean pairwise cosine distance of chunk means of one codebook's ``[T][V]`` logits, averaged over the shuffles."""
     found = []
-    for shuffle in range(reduction.SDM_SHUFFLES):
+    for shuffle in range(token.SDM_SHUFFLES):
         order = np.random.default_rng(shuffle).permutation(len(logits)).tolist()
         chunks = [order[c * size : (c + 1) * size] for c in range(count)]
         means = [[math.fsum(logits[t][v] for t in c) / size for v in range(len(logits[0]))] for c in chunks]
@@ -129,7 +128,7 @@ def test_batch_size_and_order_change_nothing(monkeypatch):
     for place, b in enumerate(order):
         equal(whole[b], shuffled[place], 1e-6)
     for size in (1, 7, 50, 700, 2000):  # from one frame at a time to several items at once
-        monkeypatch.setattr(reduction, "BLOCK_ELEMENTS", {"cpu": size})
+        monkeypatch.setattr(token, "BLOCK_ELEMENTS", {"cpu": size})
         for one, other in zip(whole, reduce_batch(logits.clone(), null.clone(), codes, mask), strict=True):
             equal(one, other, 1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earwitness.data import fingerprint as dedup
+from earwitness.data.fingerprint import duplicates
 from earwitness.pocket.corpus import plan
 from earwitness.pocket.midi import midi_bytes
 from earwitness.symbolic.figaro_tokens import NOTE
@@ -32,7 +32,7 @@ def prints(files: dict[str, bytes]) -> dict[str, np.ndarray]:
 
 def _pairs(prints: dict[str, np.ndarray]) -> set[tuple[str, str]]:
     tracks = [Track(name, Path(name), "suspect") for name in prints]
-    found = dedup.duplicates(tracks, prints, scores=True)
+    found = duplicates(tracks, prints, scores=True)
     assert found["offset_s"].isna().all()
     return set(zip(found["track_id"], found["other_id"], strict=True))
 

@@ -28,14 +28,12 @@ from earwitness.audit.intake import Intake
 from earwitness.audit.references import listed, without_captions
 from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture
 from earwitness.data.audio import Spec, segments, spec_of
-from earwitness.data.audio import segments as windows_of
 from earwitness.data.decode_pool import MISTAKEN
 from earwitness.data.manifest import read_manifest, read_splits
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, ModelCard, identity, read_cards
-from earwitness.signals import evaluations as diffusion_plan
-from earwitness.signals.evaluations import cost, passes_asked, specs_asked
+from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
 from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, digest, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
@@ -265,9 +263,9 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = diffusion_plan.plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
+        own[name] = plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
     if diffusion:
-        return own, diffusion_plan.plan_evaluations(asked).nfe
+        return own, plan_evaluations(asked).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
     return own, network_calls({**standard, **further}, info)
@@ -410,7 +408,7 @@ def _segments_of(track: Track, seconds: float, spec: Spec) -> int:
     """Return how many whole segments fit, at most ``max_segments`` (0: all); the windows of a score are counted."""
     if isinstance(spec, SymbolicSpec):
         try:
-            return sum(1 for _ in windows_of(track.path, spec))
+            return sum(1 for _ in segments(track.path, spec))
         except AudioError:
             return 0
     count = max(1, int(seconds // spec.segment_seconds))  # one that is padded counts

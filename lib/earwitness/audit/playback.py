@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from earwitness.data import audio as windows
+from earwitness.data.audio import segments, spec_of
 from earwitness.pocket.render import PEAK, SAMPLE_RATE, drum_kit, tone
 from earwitness.pocket.style import BASSES, CHORDS, LEADS
 from earwitness.signals.extraction import Signals
@@ -80,14 +80,14 @@ def read(signals: Signals, tracks: Iterable[Track]) -> list[Played]:
     tracks : iterable of Track
         Which; one without stored windows is passed over.
     """
-    spec, found = windows.spec_of(signals.info), []
+    spec, found = spec_of(signals.info), []
     for track in tracks:
         stored = {
             row["segment_id"]: signal.surprise()
             for row, signal in signals.items("token")
             if row["track_id"] == track.track_id
         }
-        cuts = [cut for cut in windows.segments(track.path, spec) if cut.segment_id in stored] if stored else []
+        cuts = [cut for cut in segments(track.path, spec) if cut.segment_id in stored] if stored else []
         if cuts:
             notes = cuts[0].context.score.notes
             table = pd.DataFrame({name: notes[name] for name in ("start_s", "end_s", "pitch")})

@@ -18,17 +18,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from earwitness.audit import examples, html, pretest, references, report, scoring, wording
-from earwitness.audit import plan as freezing
-from earwitness.audit import report as folder
-from earwitness.audit import request as captions
+from earwitness.audit import examples, html, pretest, references, scoring, wording
 from earwitness.audit.anonymise import Numbered, Redactor, manifest_hash, number, seed_of, texts_hash
 from earwitness.audit.cost import estimate, present
 from earwitness.audit.intake import Intake, examine
-from earwitness.audit.plan import Plan
+from earwitness.audit.plan import Plan, check_logs, earlier_runs, record_run, run_log
+from earwitness.audit.plan import check as check_plan
+from earwitness.audit.plan import read as read_plan
+from earwitness.audit.plan import write as write_plan
 from earwitness.audit.provenance import code_state, hash_of, machine, versions
 from earwitness.audit.references import References
 from earwitness.audit.report import (
+    PRINT,
     Control,
     Exclusion,
     Frozen,
@@ -39,8 +40,12 @@ from earwitness.audit.report import (
     Result,
     Side,
     Testable,
+    check_place,
+    print_pdf,
+    sha256,
 )
-from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture, shown
+from earwitness.audit.report import write as write_report
+from earwitness.audit.request import Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
 from earwitness.models import describe
 from earwitness.stats.features import feature_hash, frozen_features
@@ -157,7 +162,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
         versions=versions(),
-        files={name: report.sha256(content) for name, content in sorted(files.items())},
+        files={name: sha256(content) for name, content in sorted(files.items())},
     )
 
 
@@ -185,7 +190,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     found = gather_tracks(request)
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
-        say(captions.coverage(found.tracks))
+        say(coverage(found.tracks))
     intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs)
     _refuse_straddling(intake, request)
     control = None
@@ -252,7 +257,7 @@ def unnamed(redact: bool) -> Iterator[None]:
 
 def freeze(request: Request, path: Path, *, download: bool = False) -> Plan:
     """Write the plan of an audit before anything is scored; see :mod:`earwitness.audit.plan`."""
-    return freezing.write(prepare(request, download=download).plan, path)
+    return write_plan(prepare(request, download=download).plan, path)
 
 
 def run(request: Request, out: Path, *, say: Say = lambda _: None, download: bool = False) -> Report:
@@ -282,11 +287,11 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     """
     started = time.monotonic()
     given = (request.suspects, request.held_out, request.reference_artists)
-    folder.check_place(out, [place for place in given if place is not None])
+    check_place(out, [place for place in given if place is not None])
     known = prepare(request, say, download=download)
     frozen = _frozen(request, known.plan)
-    logs = freezing.run_log(request.frozen)
-    freezing.check_logs(logs)
+    logs = run_log(request.frozen)
+    check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
     before = pretest.look(
         tracks,
@@ -302,7 +307,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     for problem in left:
         say(f"left out: {problem.name}: {problem.reason}")
     suspects = [track.sha256 for track in tracks if track.role == "suspect"]
-    earlier = freezing.earlier_runs(suspects, logs)
+    earlier = earlier_runs(suspects, logs)
     unanswered = [reason for result in results if result.verdict == "not testable" for reason in result.reasons]
     report = Report(
         made=_made(earlier, plan, time.monotonic() - started),
@@ -323,11 +328,11 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         repeat=how_to_repeat(known, files),
     )
     page = html.page(report, files)
-    freezing.record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
-    folder.write(report, files, page, out)
+    record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
+    write_report(report, files, page, out)
     if request.pdf:
-        problem_with_pdf = folder.print_pdf(out)
-        say(problem_with_pdf or f"{folder.PRINT} written")
+        problem_with_pdf = print_pdf(out)
+        say(problem_with_pdf or f"{PRINT} written")
     return report
 
 
@@ -395,9 +400,9 @@ def _frozen(request: Request, plan: Plan) -> Frozen:
     """Compare the plan with the frozen one, if there is one."""
     if request.frozen is None:
         return Frozen(checked=False)
-    before = freezing.read(request.frozen)
-    freezing.check(before, plan)
-    return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=folder.sha256(request.frozen.read_bytes()))
+    before = read_plan(request.frozen)
+    check_plan(before, plan)
+    return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=sha256(request.frozen.read_bytes()))
 
 
 def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -> str:

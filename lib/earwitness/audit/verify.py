@@ -19,11 +19,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from earwitness.audit import html, wording
-from earwitness.audit import report as folder
 from earwitness.audit.anonymise import manifest_hash, seed_of
 from earwitness.audit.examples import EACH
 from earwitness.audit.references import SUSPECTS, rank
-from earwitness.audit.report import Report, Result
+from earwitness.audit.report import PAGE, RECORD, Report, Result, read_scores, sha256
+from earwitness.audit.report import read as read_report
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
 from earwitness.data.folders import scan
 from earwitness.errors import EarwitnessError
@@ -77,13 +77,13 @@ def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> 
         No report, or a record that cannot be read.
     """
     report_folder = Path(report_folder).expanduser()
-    report, files = folder.read(report_folder)
+    report, files = read_report(report_folder)
     problems = [*_hashes(report, files), *_recordings(report, _listed_in(recordings))]
     problems += _tried(_identity(report), "the parts of the record cannot be compared")
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
         problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
         problems += _tried(_page(report, files, report_folder), "the page cannot be drawn from the record")
-    seal = folder.sha256((report_folder / folder.RECORD).read_bytes())
+    seal = sha256((report_folder / RECORD).read_bytes())
     head = (
         "consistent: hashes, statistics, words and page agree with the stored scores"
         if not problems
@@ -93,7 +93,7 @@ def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> 
         UNCHECKED,
         "this is consistency, not authenticity: a report can be made up whole",
         "compare the next line with a copy noted elsewhere, or run the audit again",
-        f"SHA-256 of {folder.RECORD}: {seal}",
+        f"SHA-256 of {RECORD}: {seal}",
     )
     made_by = report.repeat.versions.get("earwitness")
     if problems and made_by != VERSION:
@@ -131,7 +131,7 @@ def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{name}: belongs to {needed[name] or 'no'} results or pictures, expected one"
         elif name not in files:
             yield f"{name}: is missing"
-        elif folder.sha256(files[name]) != report.repeat.files[name]:
+        elif sha256(files[name]) != report.repeat.files[name]:
             yield f"{name}: was changed after the report was made"
 
 
@@ -223,7 +223,7 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
 def _listed(report: Report, result: Result, files: Mapping[str, bytes]) -> Iterator[str]:
     """Recordings as the stored scores describe them against the lists of the record."""
     for name in filter(None, (result.scores, result.control_scores)):
-        table = folder.read_scores(files[name])
+        table = read_scores(files[name])
         for column, field, what in LISTED:
             known = {row.number: getattr(row, field) for row in report.recordings}
             pairs = table[["track_id", column]].drop_duplicates().itertuples(index=False, name=None)
@@ -232,7 +232,7 @@ def _listed(report: Report, result: Result, files: Mapping[str, bytes]) -> Itera
     if result.rank_scores:
         others = {(row.number, row.artist) for row in report.references}
         ours = {(row.number, SUSPECTS) for row in report.recordings if row.role == "suspect"}
-        ranked = folder.read_scores(files[result.rank_scores])[["track_id", "artist"]]
+        ranked = read_scores(files[result.rank_scores])[["track_id", "artist"]]
         if others | ours != set(ranked.itertuples(index=False, name=None)):
             yield f"{result.model}: the recordings that were ranked differ from suspects and references in the record"
 
@@ -285,8 +285,8 @@ def _same(old: Any, new: Any) -> bool:
 
 def _page(report: Report, files: Mapping[str, bytes], report_folder: Path) -> Iterator[str]:
     """The page, drawn again from the record."""
-    path = report_folder / folder.PAGE
+    path = report_folder / PAGE
     if not path.is_file():
-        yield f"{folder.PAGE}: is missing"
+        yield f"{PAGE}: is missing"
     elif path.read_bytes() != html.page(report, files).encode():
-        yield f"{folder.PAGE}: is not what the record gives"
+        yield f"{PAGE}: is not what the record gives"

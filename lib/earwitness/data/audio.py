@@ -32,7 +32,7 @@ import scipy
 import soundfile as sf
 
 from earwitness.errors import AudioError
-from earwitness.symbolic import windows as symbolic
+from earwitness.symbolic import windows
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import SCORES, FileInfo, Segment
 
@@ -492,7 +492,7 @@ def segments(path: Path, spec: Spec) -> Iterator[Segment]:
     For a symbolic model they are the windows of a MIDI file.
     """
     if isinstance(spec, SymbolicSpec):
-        yield from symbolic.segments(path, spec)
+        yield from windows.segments(path, spec)
         return
     if not is_long(path):
         yield from prepare(path, spec)

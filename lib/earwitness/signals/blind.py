@@ -65,7 +65,7 @@ FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 @dataclass(frozen=True)
 class BlindSignals:
-    """Named features of one segment, keys from ``FEATURES``, or from ``signals.symbolic.FEATURES`` of a MIDI file's window.
+    """Named features of one segment, keys from ``FEATURES``; of a MIDI window from ``signals.symbolic.FEATURES``.
 
     What is unknown is NaN.
     """

@@ -41,7 +41,7 @@ def words(notes: npt.NDArray[np.void]) -> npt.NDArray[np.uint32]:
     Parameters
     ----------
     notes : ndarray
-        ``start_s``, ``pitch`` and ``program`` (128: drums), as ``notes_of`` and ``symbolic.figaro_tokens.NOTE`` have them.
+        ``start_s``, ``pitch`` and ``program`` (128: drums), as ``notes_of`` and ``figaro_tokens.NOTE`` have them.
     """
     pitched = notes[notes["program"] != DRUM]
     notes = pitched if len(pitched) >= FEWEST else notes
