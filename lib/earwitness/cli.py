@@ -14,6 +14,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -21,7 +22,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
-from earwitness.util import plain, reason_of
+from earwitness.util import plain, reason_of, write_whole
 
 ABOUT = "Did this audio model train on these recordings?"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
@@ -134,7 +135,7 @@ def plan(
             return
         found = forecasts(request, attacks or "audit", **how)
     if json_output:
-        listed = [one.to_dict() for one in found]
+        listed = [asdict(one) for one in found]
         typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
     else:
         show_forecasts(found, Console(highlight=False))
@@ -172,9 +173,7 @@ def score(
     if done:
         with explained(done.parent):
             done.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = done.with_name(f".{done.name}.part")
-            unfinished.write_text(json.dumps(report, indent=2) + "\n")
-            unfinished.replace(done)
+            write_whole(done, json.dumps(report, indent=2) + "\n")
     typer.echo(
         f"{report['tracks']} tracks, {report['segments']} segments under {report['model']}, shard {shard}: "
         f"{signals.provenance['tracks_scored_now']} scored now, {len(report['exclusions'])} excluded"
@@ -311,11 +310,6 @@ def heed() -> None:
             signal.signal(number, _raise)
 
 
-def settle() -> None:
-    """Say that the interruption has arrived."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def leave(code: int) -> NoReturn:
     """End the process once everything is closed, without taking large libraries apart first, which takes seconds."""
     sys.stdout.flush()
@@ -342,7 +336,7 @@ def main() -> None:
         try:
             app()
         except Interrupt:
-            settle()
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the interruption has arrived
             again = shlex.join(["earwitness", *sys.argv[1:]])
             raise StoppedError(f"interrupted; finished parts are stored, to go on: {again}") from None
     except EarwitnessError as error:

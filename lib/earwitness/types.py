@@ -13,9 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
 SIDES = {"suspect": ("suspect", "member"), "held_out": ("held_out", "nonmember")}  # side -> its roles
+SIDE_OF = {role: side for side, roles in SIDES.items() for role in roles}  # role -> its side in an audit
+ROLE_NAMES = {"suspect": "suspects", "held_out": "held-out", "member": "members", "nonmember": "non-members"}
+POSITIVE_ROLES, REFERENCE_ROLES = (roles[::-1] for roles in SIDES.values())
 REFERENCE = "reference"  # role of what is scored beside the two sides, for the rank among reference artists
-POSITIVE_ROLES = ("member", "suspect")
 BLIND_PREFIX = "blind/"  # ids of attacks that never touch the model
 WINDOW = "window"  # number of a segment within its piece: only in score tables of symbolic models
 SCORES = {".mid", ".midi", ".kar"}  # read by ``symbolic.midi``, for models of notes; .kar is MIDI with lyrics

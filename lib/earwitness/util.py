@@ -10,6 +10,7 @@ What a room offers is imported when it is asked for (``lazily``).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -78,9 +79,21 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
     **options
         Passed to ``DataFrame.to_csv``.
     """
-    part = path.with_name(f".{path.name}.part")
-    guarded(frame).to_csv(part, index=False, **options)  # type: ignore[call-overload]
-    part.replace(path)
+    write_whole(path, guarded(frame).to_csv(index=False, **options))  # type: ignore[call-overload]
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all, under a temporary name that is then renamed; its folder must exist."""
+    data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 # --- where things are kept --------------------------------------------------------------------------------------------
@@ -120,6 +133,16 @@ def inside(path: Path, root: Path) -> str:
 def reason_of(error: Exception) -> str:
     """Return an operating system's reason in lower case, without the path."""
     return str(getattr(error, "strerror", None) or error).lower()
+
+
+def sha256(content: bytes | str) -> str:
+    """Return the SHA-256 of some bytes, or of a text as UTF-8, in hexadecimal."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of something JSON can hold."""
+    return sha256(json.dumps(content, sort_keys=True))
 
 
 def file_hash(path: Path) -> str:

@@ -36,7 +36,6 @@ from earwitness.audit.report import (
     read_scores,
     schema_text,
     scores_bytes,
-    sha256,
 )
 from earwitness.audit.report import read as read_report
 from earwitness.audit.request import coverage, with_captions
@@ -49,6 +48,7 @@ from earwitness.stats.multiple_testing import adjust
 from earwitness.stats.power import smallest_detectable_auc
 from earwitness.stats.units import unit_table
 from earwitness.types import Track
+from earwitness.util import file_hash
 from tests.tiny import hearing, musicgen, recording
 
 SIDE = 11
@@ -698,7 +698,7 @@ def score_changed(out):
 
 def score_changed_and_hashed(out):
     score_changed(out)
-    sealed = sha256((out / "scores-1.csv").read_bytes())
+    sealed = file_hash(out / "scores-1.csv")
     edit(out, lambda data: data["repeat"]["files"].update({"scores-1.csv": sealed}))
 
 

@@ -123,7 +123,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(
     monkeypatch.setattr(extraction, "score_part", dies)
     with pytest.raises(KeyboardInterrupt):
         collect(folder, audio)
-    assert not list((tmp_path / "again").rglob("*.tmp"))
+    assert not list((tmp_path / "again").rglob("*.part"))
     resumed = collect(folder, audio)
     assert resumed.provenance["tracks_scored_now"] == 4
     pd.testing.assert_frame_equal(_table(resumed), whole)

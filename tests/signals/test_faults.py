@@ -152,11 +152,10 @@ def test_killed_at_any_moment_the_next_run_ends_bit_identical(
 MOMENTS = {
     "before the file": "Path.open = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)",
     "in the middle of it": (
-        "encode = storage.encode\n"
-        "def half(*a, **b):\n    data = encode(*a, **b)\n"
-        "    next(Path(sys.argv[1]).rglob('.part-*.tmp')).write_bytes(data[:len(data) // 2])\n"
+        "def half(*_):\n    unfinished = next(Path(sys.argv[1]).rglob('.part-*.part'))\n"
+        "    os.truncate(unfinished, unfinished.stat().st_size // 2)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "storage.encode = half"
+        "os.fsync = half"
     ),
     "before it is flushed": "os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
     "before it is renamed": "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
@@ -222,7 +221,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     line = shown.strip().splitlines()[-1]
     assert line.startswith("earwitness: interrupted; finished parts are stored, to go on: earwitness score --model=")
     assert "Traceback" not in shown
-    assert not list(results.rglob("*.tmp"))
+    assert not list(results.rglob("*.part"))
     assert 0 < len(list(results.rglob("part-*.parquet"))) < TRACKS
     again = _command(corpus)
     assert f"{TRACKS} tracks" in again.communicate(timeout=120)[0]

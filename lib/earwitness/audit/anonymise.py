@@ -8,8 +8,6 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +15,8 @@ from pathlib import Path
 
 from earwitness.data.manifest import ROLES
 from earwitness.errors import InputError
-from earwitness.types import Track
-from earwitness.util import file_hash, plain
-
-_RESPONSES = {"member": "suspect", "nonmember": "held_out"}
+from earwitness.types import SIDE_OF, Track
+from earwitness.util import digest, file_hash, plain, sha256
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def number(tracks: Sequence[Track], letters: str = "TA") -> Numbered:
                 sha256=content,
                 artist=artists.get(track.artist, ""),
                 work=works.get(track.work, ""),
-                role=_RESPONSES.get(track.role, track.role),
+                role=SIDE_OF.get(track.role, track.role),
             )
         )
     return Numbered(renamed, names, {key: name for name, key in artists.items()})
@@ -99,13 +95,12 @@ def _numbers(letter: str, names: Iterable[str]) -> dict[str, str]:
 def manifest_hash(recordings: Iterable[tuple[str, str]]) -> str:
     """Return the SHA-256 over (file hash, role) of all recordings, whatever their names and order."""
     lines = sorted(f"{content} {role}\n" for content, role in recordings)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return sha256("".join(lines))
 
 
 def texts_hash(tracks: Iterable[Track]) -> str:
     """Return the SHA-256 over what is known of the recordings besides their sound: captions, artists, works."""
-    rows = sorted([track.sha256, track.caption, track.artist, track.work] for track in tracks)
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return digest(sorted([track.sha256, track.caption, track.artist, track.work] for track in tracks))
 
 
 def seed_of(content: str) -> int:

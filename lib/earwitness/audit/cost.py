@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +35,11 @@ from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, ModelCard, identity, read_cards
 from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
 from earwitness.signals.extraction import Further, score_part
-from earwitness.signals.store import Store, digest, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
+from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
-from earwitness.util import project_root
+from earwitness.util import digest, project_root
 
 if TYPE_CHECKING:
     from earwitness.stats.power import Reach
@@ -250,10 +250,6 @@ class Forecast:
     refusals: list[str]
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain types, ready for ``json.dumps``."""
-        return asdict(self)
-
 
 def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
     """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
@@ -447,11 +443,6 @@ def download_gb(card: ModelCard) -> float:
     return parameters(card) * 4 / 1e9 + ENCODER_GB
 
 
-def calls(info: ModelInfo) -> int:
-    """Return the network calls that an audit makes a window."""
-    return evaluations("audit", info)[1]
-
-
 def hours(size: float, audio_seconds: float, calls: int, *, diffusion: bool, gflops: float = CPU_GFLOPS) -> float:
     """Return hours of so many network calls a window over so much audio, under a model of so many parameters."""
     tokens = audio_seconds * TOKENS_PER_SECOND * (LATENT_SHARE if diffusion else 1.0)
@@ -481,7 +472,9 @@ def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
         if card is None:
             unknown.append(info.name)
         else:
-            told += hours(parameters(card), seconds, calls(info), diffusion=info.family == "diffusion")
+            told += hours(
+                parameters(card), seconds, evaluations("audit", info)[1], diffusion=info.family == "diffusion"
+            )
     known = f"{words(told)} on two cores" if len(unknown) < len(infos) else "unknown: no card tells the model's size"
     return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {known}"
 
@@ -552,7 +545,15 @@ def present(name: str, *, download: bool) -> None:
             raise
         info, _ = identity(name, allow_download=False)
         slow, fast = (
-            words(hours(parameters(card), 240.0 * 40, calls(info), diffusion=info.family == "diffusion", gflops=speed))
+            words(
+                hours(
+                    parameters(card),
+                    240.0 * 40,
+                    evaluations("audit", info)[1],
+                    diffusion=info.family == "diffusion",
+                    gflops=speed,
+                )
+            )
             for speed in (CPU_GFLOPS, GPU_GFLOPS)
         )
         raise ModelError(

@@ -21,9 +21,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from earwitness.audit.cost import Forecast, reach_of, refusals
-from earwitness.audit.intake import SIDES, Intake
+from earwitness.audit.intake import Intake
 from earwitness.stats.power import reach
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
+from earwitness.types import ROLE_NAMES
 from earwitness.util import plain, span
 
 # --- what check prints ------------------------------------------------------------------------------------------------
@@ -79,7 +80,9 @@ def show_check(intake: Intake, console: Console) -> None:
     for role, kinds in intake.passed_over.items():
         if kinds:
             listed = ", ".join(f"{kind or 'no suffix'} {count}" for kind, count in kinds.items())
-            console.print(f"Passed over among {SIDES[role]}, no recordings by their names: {escape(plain(listed))}")
+            console.print(
+                f"Passed over among {ROLE_NAMES[role]}, no recordings by their names: {escape(plain(listed))}"
+            )
     for sentence in intake.imbalances:
         console.print(f"The sides differ in {escape(plain(sentence))}")
     console.print(escape(enough(intake)[1]))
@@ -90,12 +93,12 @@ def _overview(intake: Intake) -> Table:
     table = Table(box=box.SIMPLE)
     for heading in ("", "found", "usable", "length", "formats"):
         table.add_column(heading, justify="left" if heading in ("", "formats") else "right")
-    for role in [role for role in SIDES if (intake.files["role"] == role).any()]:
+    for role in [role for role in ROLE_NAMES if (intake.files["role"] == role).any()]:
         found = intake.files[intake.files["role"] == role]
         usable = found[found["reason"] == ""]
         formats = ", ".join(f"{kind} {count}" for kind, count in usable["format"].value_counts().items())
         minutes = f"{usable['duration_s'].sum() / 60:.1f} min"
-        table.add_row(SIDES[role], str(len(found)), str(len(usable)), minutes, escape(plain(formats)))
+        table.add_row(ROLE_NAMES[role], str(len(found)), str(len(usable)), minutes, escape(plain(formats)))
     return table
 
 

@@ -6,7 +6,7 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class AuditPlan:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the forecasts as plain types, ready for ``json.dumps``."""
-        return [found.to_dict() for found in self.forecasts]
+        return [asdict(found) for found in self.forecasts]
 
     def freeze(self, path: Name) -> Plan:
         """Fix this audit in a file before it is scored, as ``earwitness plan --freeze`` does.

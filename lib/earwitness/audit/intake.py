@@ -29,8 +29,8 @@ from earwitness.data.fingerprint import Words
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
-from earwitness.types import Track
-from earwitness.util import project_root, reason_of, write_csv
+from earwitness.types import ROLE_NAMES, Track
+from earwitness.util import project_root, reason_of, write_csv, write_whole
 
 # --- in what the sides differ -----------------------------------------------------------------------------------------
 
@@ -43,7 +43,6 @@ NUMBERS = {
     "year": ("release date", "{:.1f}"),
 }
 KINDS = {"format": "format", "codec": "codec", "sample_rate": "sample rate (Hz)", "channels": "channels"}
-SIDES = {"suspect": "suspects", "held_out": "held-out", "member": "members", "nonmember": "non-members"}
 
 
 def sentences(files: pd.DataFrame) -> tuple[str, ...]:
@@ -60,11 +59,11 @@ def sentences(files: pd.DataFrame) -> tuple[str, ...]:
         Empty if there are not two roles, or nothing differs (Mann-Whitney for numbers, Fisher's exact test for
         each kind, times the number of kinds).
     """
-    roles = [role for role in SIDES if (files["role"] == role).any()]
+    roles = [role for role in ROLE_NAMES if (files["role"] == role).any()]
     if len(roles) != 2:
         return ()
     sides = [files[files["role"] == role] for role in roles]
-    names = [SIDES[role] for role in roles]
+    names = [ROLE_NAMES[role] for role in roles]
     found = []
     for column, (title, unit) in NUMBERS.items():
         if column not in files:
@@ -296,7 +295,7 @@ def write_manifest(intake: Intake, path: Path, *, title: str) -> tuple[Path, Pat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_csv(pd.DataFrame(rows), path)
-        card.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_whole(card, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None
     return path, card

@@ -10,7 +10,6 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from earwitness.errors import InputError
-from earwitness.util import reason_of, results_dir
+from earwitness.util import digest, reason_of, results_dir, sha256
 
 
 class Plan(BaseModel):
@@ -53,8 +52,7 @@ class Plan(BaseModel):
 
     def digest(self) -> str:
         """Return the SHA-256 of everything but the date."""
-        content = self.model_dump(exclude={"frozen_at"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest(self.model_dump(exclude={"frozen_at"}))
 
 
 def write(plan: Plan, path: Path) -> Plan:
@@ -179,7 +177,7 @@ def record_run(plan: Plan, suspects: Iterable[str], verdict: str, logs: Iterable
     """Append a run to the logs; one that a log has already, with the same plan and answer, is not added to it."""
     now = datetime.now(UTC)
     entry = {
-        "id": hashlib.sha256(f"{now.isoformat()} {plan.digest()}".encode()).hexdigest()[:16],
+        "id": sha256(f"{now.isoformat()} {plan.digest()}")[:16],
         "date": now.strftime("%Y-%m-%d %H:%M UTC"),
         "plan": plan.digest(),
         "models": plan.models,

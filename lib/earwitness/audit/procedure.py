@@ -42,15 +42,14 @@ from earwitness.audit.report import (
     Testable,
     check_place,
     print_pdf,
-    sha256,
 )
 from earwitness.audit.report import write as write_report
 from earwitness.audit.request import Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
 from earwitness.models import describe
 from earwitness.stats.features import feature_hash, frozen_features
-from earwitness.types import ModelInfo
-from earwitness.util import VERSION, plain
+from earwitness.types import SIDES, ModelInfo
+from earwitness.util import VERSION, file_hash, plain, sha256
 
 # --- what was found, in the words and types of the report -------------------------------------------------------------
 
@@ -129,11 +128,7 @@ def list_references(known: Examined) -> list[Reference]:
 
 def summarise_side(known: Examined, role: str) -> Side:
     """Return what was compared on one side."""
-    tracks = [
-        track
-        for track in known.intake.tracks
-        if (track.role == "suspect" or track.role == "member") == (role == "suspect")
-    ]
+    tracks = [track for track in known.intake.tracks if track.role in SIDES[role]]
     formats = known.intake.files.set_index("track_id")["format"]
     counted = pd.Series([str(formats.get(track.track_id, "")) for track in tracks], dtype=str).value_counts()
     minutes = sum(track.duration_s for track in tracks) / 60
@@ -370,7 +365,11 @@ def _models(
             control_scores=f"scores-{i}-control.csv" if one.control else "",
         )
         say(f"{entry.model}: tested" + ("" if request.pairs else "; checking the procedure at this size"))
-        results.append(scoring.checked(entry, one, request, plan.seed))
+        results.append(
+            scoring.behaving(
+                entry, one.prepared, alpha=request.alpha, deals=request.deals, seed=plan.seed, pairs=request.pairs
+            )
+        )
         for track_id, reason in one.excluded.items():
             role = next(track.role for track in tracks if track.track_id == track_id)
             left.append(exclusion_of(known, track_id, role, f"under {entry.model}: {reason}"))
@@ -402,7 +401,7 @@ def _frozen(request: Request, plan: Plan) -> Frozen:
         return Frozen(checked=False)
     before = read_plan(request.frozen)
     check_plan(before, plan)
-    return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=sha256(request.frozen.read_bytes()))
+    return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=file_hash(request.frozen))
 
 
 def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -> str:

@@ -7,7 +7,6 @@ book page *How to read a page* explains each line.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -22,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from earwitness.types import ModelInfo
-from earwitness.util import STAMP, project_root, results_dir
+from earwitness.util import STAMP, file_hash, project_root, results_dir
 
 LIBRARIES = ("earwitness", "torch", "transformers", "numpy", "scipy", "pandas", "scikit-learn")
 UNKNOWN = "unknown"
@@ -55,7 +54,7 @@ def code_state() -> str:
 def hash_of(path: str | Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256, or ``"unknown"`` where there is no such file."""
     path = next((place for root in (project_root(), _checkout()) if (place := root / path).is_file()), Path(path))
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else UNKNOWN
+    return file_hash(path)[:16] if path.is_file() else UNKNOWN
 
 
 def _version(library: str) -> str:

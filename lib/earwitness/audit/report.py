@@ -14,7 +14,6 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 import glob
-import hashlib
 import io
 import json
 import os
@@ -31,10 +30,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earwitness.errors import InputError
+from earwitness.stats.verdict import Word
 from earwitness.types import WINDOW
+from earwitness.util import write_whole
 
 SCHEMA_VERSION: Literal[1] = 1
-Word = Literal["evidence", "no evidence", "not testable"]
 Number = float | None
 
 
@@ -291,11 +291,6 @@ def _keys(table: pd.DataFrame) -> list[str]:
     return [*KEYS, *([WINDOW] if WINDOW in table else [])]
 
 
-def sha256(content: bytes) -> str:
-    """Return the SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
     """Refuse a folder that holds something else than an earlier report, or lies where recordings are looked for.
 
@@ -326,8 +321,7 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
             "nothing of yours is written over"
         )
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
-        with tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())):
-            pass
+        tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())).close()
     except OSError as error:
         raise InputError(
             f"{out.name}: cannot be written to ({str(error.strerror).lower()}); choose another folder"
@@ -340,7 +334,8 @@ def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> N
     Each file is written whole or not at all, the record last. An interruption leaves a mark by which ``read`` refuses
     the folder and the next run may write it again.
     """
-    wanted = {**files, PAGE: page.encode(), RECORD: record(report)}
+    record = report.model_dump_json(indent=1) + "\n"
+    wanted = {**files, PAGE: page.encode(), RECORD: record.encode()}
     out.mkdir(parents=True, exist_ok=True)
     mark = out / UNFINISHED
     named = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
@@ -350,9 +345,7 @@ def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> N
     for name, content in wanted.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(path)
+        write_whole(path, content)
     for name in filter(_inside, ours):
         path = out / name
         for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -373,11 +366,6 @@ def _earlier(out: Path) -> Report | None:
 def _inside(name: str) -> bool:
     """Whether a name that a record gives lies in its folder."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts
-
-
-def record(report: Report) -> bytes:
-    """Return a report as the bytes of its JSON file."""
-    return (report.model_dump_json(indent=1) + "\n").encode()
 
 
 def read(folder: Path) -> tuple[Report, dict[str, bytes]]:

@@ -16,20 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args
 from unicodedata import normalize
 
 from earwitness.data.csv_table import read_table
 from earwitness.data.folders import Found, gather
 from earwitness.data.manifest import read_card
 from earwitness.errors import InputError, ManifestError, nearest
+from earwitness.stats.prepare import Saw
 from earwitness.stats.verdict import ALPHA
-from earwitness.types import ModelInfo, Track
+from earwitness.types import ROLE_NAMES, SIDE_OF, SIDES, ModelInfo, Track
 from earwitness.util import plain
 
 # --- captions ---------------------------------------------------------------------------------------------------------
 
-SIDES = {"suspect": "suspects", "held_out": "held-out"}
 Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
 
 
@@ -76,7 +76,7 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
 
 def coverage(tracks: Sequence[Track]) -> str:
     """Say how many recordings of each side have a caption: captions on one side only tell the sides apart."""
-    sides = {name: [track for track in tracks if track.role == role] for role, name in SIDES.items()}
+    sides = {ROLE_NAMES[role]: [track for track in tracks if track.role == role] for role in SIDES}
     counts = (f"{sum(bool(t.caption.strip()) for t in side)} of {len(side)} {name}" for name, side in sides.items())
     return f"captions for {', '.join(counts)}"
 
@@ -187,8 +187,7 @@ def refuse_ambiguous(tracks: Sequence[Track]) -> None:
 
 # --- the request ------------------------------------------------------------------------------------------------------
 
-AUDITED = {"member": "suspect", "nonmember": "held_out"}
-SAW = ("neither", "suspect", "held_out", "both", "unknown")
+SAW = get_args(Saw)
 
 
 @dataclass(frozen=True)
@@ -378,16 +377,12 @@ def gather_tracks(request: Request) -> Found:
         suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
         model=request.models[0],
     )  # fmt: skip
-    found = replace(found, tracks=tuple(_as_audit(track) for track in found.tracks))
+    # A corpus's members are taken for suspects and its non-members for held-out: will the audit find them?
+    found = replace(found, tracks=tuple(replace(t, role=SIDE_OF.get(t.role, t.role)) for t in found.tracks))
     if request.captions is None:
         return found
     refused = found.refused["track_id"].astype(str)
     return replace(found, tracks=tuple(with_captions(found.tracks, request.captions, refused)))
-
-
-def _as_audit(track: Track) -> Track:
-    """Take a corpus's members for suspects and its non-members for held-out: will the audit find them?"""
-    return replace(track, role=AUDITED.get(track.role, track.role))
 
 
 def refuse_mixture(infos: Sequence[ModelInfo], control: ModelInfo | None) -> None:
@@ -430,8 +425,9 @@ def control_known(request: Request, tracks: Sequence[Track]) -> str:
     card = read_card(request.manifest) if request.manifest is not None else None
     target = card.targets.get(name) if card else None
     if target is not None:
-        seen = {split for role in ("member", "suspect") for split in target.get(role, [])}
-        clean = {split for role in ("nonmember", "held_out") for split in target.get(role, [])}
+        seen, clean = (
+            {split for role in target if role in roles for split in target[role]} for roles in SIDES.values()
+        )
         sides = sorted({track.role for track in tracks if track.split in seen})
         if sides:
             raise InputError(

@@ -15,6 +15,7 @@ from earwitness.attacks import score
 from earwitness.audit import checks
 from earwitness.audit.report import Control, Estimate, Result, Testable, read_scores, scores_bytes
 from earwitness.audit.request import Request, shown
+from earwitness.models import describe
 from earwitness.signals.evaluations import audit_attacks
 from earwitness.signals.extraction import Signals, collect
 from earwitness.stats import InferenceResult, infer
@@ -71,7 +72,8 @@ def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: R
     content = scores_bytes(scores)
     control = b""
     if request.control_model:
-        control = scores_bytes(scores_of(request.control_model, _describe(request.control_model), tracks)[1])
+        beside = describe(request.control_model, allow_download=False)
+        control = scores_bytes(scores_of(request.control_model, beside, tracks)[1])
     result, prepared = decide(
         content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs
     )
@@ -84,12 +86,6 @@ def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: R
         signals=signals,
         excluded={row["track_id"]: row["reason"] for row in signals.exclusions.to_dict("records")},
     )
-
-
-def _describe(model: str) -> ModelInfo:
-    from earwitness.models import describe
-
-    return describe(model, allow_download=False)
 
 
 def totals(prepared: Prepared) -> dict[str, float]:
@@ -171,11 +167,6 @@ def untested(
         smallest_detectable_auc=testable.smallest_detectable_auc, excluded={}, labellings=None, exact=None,
         design="not run", features=features, features_hash=feature_hash(features), scores="", control=control,
     )  # fmt: skip
-
-
-def checked(result: Result, scored: Scored, request: Request, seed: int) -> Result:
-    """Add how the procedure behaves at this size, where there was a test."""
-    return behaving(result, scored.prepared, alpha=request.alpha, deals=request.deals, seed=seed, pairs=request.pairs)
 
 
 def behaving(result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None) -> Result:

@@ -22,14 +22,14 @@ from earwitness.audit import html, wording
 from earwitness.audit.anonymise import manifest_hash, seed_of
 from earwitness.audit.examples import EACH
 from earwitness.audit.references import SUSPECTS, rank
-from earwitness.audit.report import PAGE, RECORD, Report, Result, read_scores, sha256
+from earwitness.audit.report import PAGE, RECORD, Report, Result, read_scores
 from earwitness.audit.report import read as read_report
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
 from earwitness.data.folders import scan
 from earwitness.errors import EarwitnessError
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import ModelInfo
-from earwitness.util import VERSION, file_hash
+from earwitness.util import VERSION, file_hash, sha256
 
 TOLERANCE = 1e-6  # relative: numbers are written to six digits
 TESTED = (  # everything in a result that the tests give
@@ -83,7 +83,7 @@ def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> 
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
         problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
         problems += _tried(_page(report, files, report_folder), "the page cannot be drawn from the record")
-    seal = sha256((report_folder / RECORD).read_bytes())
+    seal = file_hash(report_folder / RECORD)
     head = (
         "consistent: hashes, statistics, words and page agree with the stored scores"
         if not problems

@@ -7,7 +7,6 @@ unknown parameters are errors that name the nearest known one. The book page *Au
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from earwitness.errors import InputError, nearest
-from earwitness.util import project_root
+from earwitness.util import project_root, sha256
 
 Tier = Literal["book", "full", "real"]
 Badge = Literal["pocket", "tiny", "real", "none"]
@@ -42,7 +41,7 @@ class ScoreRun(_Entry):
     def name(self) -> str:
         """A file name for the run: readable, and different for different runs."""
         words = "-".join([self.model, Path(self.manifest).stem, *self.splits])
-        digest = hashlib.sha256(self.model_dump_json(exclude={"shards"}).encode()).hexdigest()[:8]
+        digest = sha256(self.model_dump_json(exclude={"shards"}))[:8]
         return f"{re.sub(r'[^A-Za-z0-9]+', '-', words).strip('-')[:100]}-{digest}"
 
     @property

@@ -7,7 +7,6 @@ timeout, so it is never asked. The book page *Audit your own* shows how to add a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ import yaml
 
 from earwitness.book.experiments import Page, check_parameters, load_registry
 from earwitness.errors import EarwitnessError
-from earwitness.util import STAMP, project_root, results_dir
+from earwitness.util import STAMP, file_hash, project_root, results_dir, write_whole
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
 SURROUNDINGS = {
@@ -41,11 +40,9 @@ class PageError(EarwitnessError):
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text)
 
 
 def _child(job: dict[str, Any]) -> None:
@@ -150,7 +147,7 @@ def execute(
         state.update(state="failed", reason=f"the runner ended with exit code {child.returncode}")
     if state["state"] == "executed":
         part.replace(output)
-        state.update(state="ok", cell=0, line="", sha256=hashlib.sha256(output.read_bytes()).hexdigest())
+        state.update(state="ok", cell=0, line="", sha256=file_hash(output))
     elif part.exists():
         part.replace(failed)
     state["seconds"] = round(time.monotonic() - started, 1)

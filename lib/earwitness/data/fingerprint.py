@@ -27,7 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from earwitness.data.audio import AudioSpec, load
-from earwitness.types import Track
+from earwitness.types import IntArray, Track
 
 # --- words of a recording ---------------------------------------------------------------------------------------------
 
@@ -81,10 +81,8 @@ OFFSETS = 8  # best offsets of a pair that are compared bit by bit
 MIN_HITS = 2  # exact words that a pair must share at one offset to be compared
 PART = 1 << 23  # words that are sorted at a time
 
-Ints = npt.NDArray[np.int64]
 
-
-def candidates(held: Sequence[Words]) -> Ints:
+def candidates(held: Sequence[Words]) -> IntArray:
     """Return ``[n, 3]``: first, second, offset in frames, of pairs that share exact words, the best offsets of each.
 
     Parameters

@@ -16,7 +16,6 @@ lot. The book page *Methods: manifests* documents every column and every command
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import sys
@@ -39,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from earwitness.data.csv_table import Lines, read_table
 from earwitness.errors import ManifestError, nearest
 from earwitness.types import Track
-from earwitness.util import file_hash, inside, plain, reason_of
+from earwitness.util import file_hash, inside, plain, reason_of, sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -501,7 +500,7 @@ def draw(tracks: Sequence[Track], count: int, *, seed: int = 0, without: Iterabl
     """
 
     def lot(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+        return sha256(f"{seed}:{name}")
 
     kept_out = set(without)
     free = [track for track in tracks if track.path not in kept_out]

@@ -10,7 +10,6 @@ import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pandas as pd
 
 from earwitness.errors import InputError
 from earwitness.figures.style import need
+from earwitness.util import sha256
 
 SLIDER_FROM = 7  # an axis with so many values is a slider, with fewer a list
 
@@ -117,7 +117,7 @@ def dial(
     said = {name: text[name][at[name]] for name in axes} | {name: text[name][row] for name in shown}
     answer = sentence.format(**said)
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    mark = "ew-dial-" + sha256(packed.encode()).hexdigest()[:10]
+    mark = "ew-dial-" + sha256(packed)[:10]
     controls = "".join(_control(label, text[name], at[name]) for name, label in axes.items())
     caption = f"<figcaption>Drawn from <code>{html.escape(source)}</code></figcaption>" if source else ""
     return Dial(

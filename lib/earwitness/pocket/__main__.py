@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from earwitness.errors import EarwitnessError
-from earwitness.util import project_root
+from earwitness.util import project_root, write_whole
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus again.")
 
@@ -29,11 +29,11 @@ def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = N
 
     target = out or project_root() / "data_manifests" / "pocket.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(manifest_csv())
+    write_whole(target, manifest_csv())
     typer.echo(target)
     for name, entries in (("ladder", ladder_plan()), ("midi", midi_plan())):
         beside = target.with_name(f"{target.stem}-{name}.csv")
-        beside.write_text(manifest_csv(entries))
+        write_whole(beside, manifest_csv(entries))
         typer.echo(beside)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import numpy as np
 import soundfile
 
 from earwitness.pocket import composer, midi, render, style
-from earwitness.util import results_dir
+from earwitness.util import file_hash, results_dir, write_whole
 
 SEED = 20251209
 VERSION = 1  # raise it when a note or a sound changes: audio of another version is rendered anew
@@ -184,11 +183,11 @@ def _render_all(root: Path, entries: list[PlannedTrack]) -> None:
     todo = [e for e in entries if not all((root / path).is_file() for path in (e.path, e.midi))]
     for artist in artists():
         (root / artist.slug).mkdir(exist_ok=True)
-    _write_whole(stamp, str(VERSION))
+    write_whole(stamp, str(VERSION))
     Parallel(n_jobs=-1)(delayed(_render_file)(root, todo[i : i + 20]) for i in range(0, len(todo), 20))
     paths = [path for e in entries for path in (e.path, e.midi)]
-    rows = [f"{path},{hashlib.sha256((root / path).read_bytes()).hexdigest()}" for path in paths]
-    _write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))
+    rows = [f"{path},{file_hash(root / path)}" for path in paths]
+    write_whole(hashes, "\n".join(["path,sha256", *rows, ""]))
 
 
 def _render_file(root: Path, entries: list[PlannedTrack]) -> None:
@@ -196,7 +195,7 @@ def _render_file(root: Path, entries: list[PlannedTrack]) -> None:
     for e in entries:
         piece, target = e.piece(), root / e.path
         if not (root / e.midi).is_file():
-            _write_whole(root / e.midi, midi.midi_bytes(piece, e.artist))
+            write_whole(root / e.midi, midi.midi_bytes(piece, e.artist))
         if target.is_file():
             continue
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -204,12 +203,6 @@ def _render_file(root: Path, entries: list[PlannedTrack]) -> None:
         sound = render.render(piece, e.artist)
         soundfile.write(temporary, sound, render.SAMPLE_RATE, format=container, subtype=subtype)
         temporary.replace(target)
-
-
-def _write_whole(path: Path, content: str | bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
 
 
 @contextmanager

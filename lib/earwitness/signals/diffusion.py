@@ -12,7 +12,6 @@ because chains start from them. The book page *Methods: diffusion attacks* expla
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,6 +41,7 @@ from earwitness.signals.evaluations import (
     standard,
 )
 from earwitness.signals.perturbations import NAMES, perturb
+from earwitness.util import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -313,8 +313,6 @@ class DenoisingSignals:
         list of DenoisingSignals
             One per item.
         """
-        pass
-
         networks = predict_noise if isinstance(predict_noise, Mapping) else {"conditional": predict_noise}
         drawn = noise or (lambda t, repeat: common_noise(seed, t, repeat, tuple(latents.shape[1:])).to(latents))
         wanted = plan_evaluations(passes)
@@ -363,7 +361,7 @@ def reduced(caption: str, how: str) -> str:
         return ""
     if how == "half":
         return " ".join(words[: max(1, len(words) // 2)])
-    choice = int(hashlib.sha256(caption.encode()).hexdigest()[:8], 16)
+    choice = int(sha256(caption)[:8], 16)
     return OTHER_CAPTIONS[choice % len(OTHER_CAPTIONS)]
 
 
@@ -402,8 +400,6 @@ def extract(
     ModelError
         A condition that the model does not offer, audio that is no window of it, or predictions that are not finite.
     """
-    pass
-
     offered = [c for c in model.info.conditions if c != "text" or captions is not None]
     wanted = plan_evaluations(standard(offered) if passes is None else passes)
     latents = {CLEAN: model.encode(audio)}

@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from earwitness.data.audio import AudioSpec, Spec, prepare, spec_of
+from earwitness.data.folders import EXCLUSION_COLUMNS
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.models import describe, load_model
 from earwitness.models.base import DenoisingModel, TokenModel
@@ -291,7 +292,6 @@ def score_part(
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
-EXCLUSION_COLUMNS = ["track_id", "role", "reason"]
 TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
 
 SIGNALS: dict[str, Any] = {"token": TokenSignals, "diffusion": DenoisingSignals, "blind": BlindSignals}
@@ -523,7 +523,7 @@ def collect(
         found[WINDOW] = found.groupby("track_id")["row"].rank(method="first").astype(int) - 1
     return Signals(
         index=found,
-        exclusions=pd.DataFrame(excluded, columns=EXCLUSION_COLUMNS),
+        exclusions=pd.DataFrame(excluded, columns=list(EXCLUSION_COLUMNS)),
         info=info if isinstance(work.model, str) else work.model.info,
         provenance={
             **store.identity,

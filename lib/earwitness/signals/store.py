@@ -38,7 +38,7 @@ from earwitness.data.audio import Spec, probe
 from earwitness.errors import AudioError, InputError, StoreError
 from earwitness.signals import blind, diffusion, token
 from earwitness.types import ModelInfo, Track
-from earwitness.util import file_hash, reason_of, results_dir
+from earwitness.util import digest, file_hash, reason_of, results_dir, write_whole
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
@@ -49,11 +49,6 @@ RESUME = "finished parts are stored, so the same command goes on from here"
 
 log = logging.getLogger(__name__)
 _sound: dict[Path, tuple[int, int, int]] = {}  # parts whose checksum held, with size, time and inode at that moment
-
-
-def digest(content: Any) -> str:
-    """Return the SHA-256 of something JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def part_name(keys: Sequence[str]) -> str:
@@ -209,17 +204,9 @@ class Store:
             A full disk, a folder that cannot be written.
         """
         path = self.folder / (name or part_name(list({row["track_key"] for row in rows})))
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with unfinished.open("wb") as file:
-                    file.write(encode(rows, self.identity, **about))
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_whole(path, encode(rows, self.identity, **about))
         return path
 
     def keys_in(self, name: str) -> set[str]:

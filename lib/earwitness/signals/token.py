@@ -266,8 +266,6 @@ class TokenSignals:
         """
         import torch
 
-        pass
-
         given = [None if x is None else torch.as_tensor(x).clone()[None] for x in (logits, null_logits)]
         return reduce_batch(given[0], given[1], torch.as_tensor(codes)[None], torch.as_tensor(mask)[None])[0]
 
@@ -385,8 +383,6 @@ def extract(model: TokenModel, audio: Tensor, captions: list[Any] | None) -> lis
         Passes that disagree about their masks, or logits that are not finite.
     """
     import torch
-
-    pass
 
     with torch.inference_mode():
         codes = model.encode(audio)

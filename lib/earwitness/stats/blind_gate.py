@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from earwitness.stats.metrics import placements
 from earwitness.stats.permutation_test import (
@@ -30,10 +29,7 @@ from earwitness.stats.permutation_test import (
     rank_standardise,
     relabel,
 )
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from earwitness.types import BoolArray, FloatArray, IntArray
 
 MAX_COMPONENTS = 10
 UNITS_PER_COMPONENT = 4

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
@@ -24,6 +23,7 @@ from earwitness.stats.power import reach
 from earwitness.stats.prepare import MISSING, Names, Prepared, Saw, prepare
 from earwitness.stats.sequential import e_value, pair_by_lot
 from earwitness.stats.verdict import ALPHA, MIN_UNITS, Findings, Word, decide
+from earwitness.types import BoolArray, FloatArray, IntArray
 
 # --- the result -------------------------------------------------------------------------------------------------------
 
@@ -273,9 +273,7 @@ def infer(
     )
 
 
-def _unseen(
-    score: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], pairs: npt.NDArray[np.int64] | None, alpha: float
-) -> float:
+def _unseen(score: FloatArray, positive: BoolArray, pairs: IntArray | None, alpha: float) -> float:
     """Lower limit, at level alpha, of the difference between the sides in standard deviations over recordings.
 
     Within pairs the limit is that of the mean difference; the unit stays, so that paired and unpaired results compare.

@@ -26,15 +26,15 @@ Book page: *Dataset inference*.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 from earwitness.errors import InputError
 from earwitness.types import DEFAULT_FEATURES
+from earwitness.util import sha256
 
 
 def feature_hash(features: Sequence[str]) -> str:
     """SHA-256 of the list, one id a line, in the order given."""
-    return sha256("\n".join(features).encode()).hexdigest()
+    return sha256("\n".join(features))
 
 
 def frozen_features(kind: str) -> list[str]:

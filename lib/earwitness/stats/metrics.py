@@ -22,8 +22,7 @@ from statsmodels.stats.meta_analysis import effectsize_smd
 
 from earwitness.errors import InputError
 from earwitness.stats.units import UnitTable, matching, unit_table
-
-FloatArray = npt.NDArray[np.float64]
+from earwitness.types import FloatArray
 
 CONFIDENCE = 0.95
 LOW_FPR, HIGH_FPR = 0.01, 0.10

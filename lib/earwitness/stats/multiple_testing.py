@@ -23,10 +23,7 @@ from earwitness.stats.power import Reach
 from earwitness.stats.prepare import check_complete, flat_columns
 from earwitness.stats.units import UnitTable
 from earwitness.stats.verdict import ALPHA, Findings, decide
-from earwitness.types import BLIND_PREFIX
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from earwitness.types import BLIND_PREFIX, BoolArray, FloatArray
 
 
 def adjust(p_values: npt.ArrayLike) -> FloatArray:

@@ -26,8 +26,8 @@ from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import Outcome, features_of, primary_test, rank_standardise, relabel, strata_of
 from earwitness.stats.power import power, units_needed, within
 from earwitness.stats.verdict import ALPHA, DIRECTION_P, GATE_P, MAX_DETECTABLE_AUC, POWER, Findings, Word, decide
+from earwitness.types import BoolArray, FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
 Recipe = Callable[..., FloatArray]
 
 # --- audits by lot ----------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ class Pool:
     control: FloatArray | None = None
     segments: FloatArray | None = None
 
-    def strata(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    def strata(self, rows: IntArray) -> IntArray | None:
         """Return the artists of ``rows`` by number, in the shape of ``rows``; None where one stratum is enough."""
         codes = strata_of(self.artists)
         return None if codes is None else codes[rows]
@@ -156,7 +156,7 @@ def level_table(audits: dict[str, pd.DataFrame], alphas: Sequence[float] = LEVEL
 
 def draw_audits(
     pool: Pool, scenario: Scenario, n_audits: int, rng: np.random.Generator, batch: int
-) -> Iterable[npt.NDArray[np.int64]]:
+) -> Iterable[IntArray]:
     """Yield row indices [<= batch, n] of audits; suspects come first."""
     n = scenario.n_suspect + scenario.n_held_out
     groups = [np.arange(len(pool.artists))]
@@ -175,8 +175,8 @@ def draw_audits(
 
 def _audit(
     pool: Pool,
-    rows: npt.NDArray[np.int64],
-    positive: npt.NDArray[np.bool_],
+    rows: IntArray,
+    positive: BoolArray,
     scenario: Scenario,
     n_permutations: int,
     alpha: float,
@@ -228,11 +228,11 @@ def _columns(test: str, outcome: Outcome) -> dict[str, npt.NDArray]:
 def audit_clauses(
     features: FloatArray,
     blind: FloatArray,
-    positive: npt.NDArray[np.bool_],
+    positive: BoolArray,
     n_permutations: int,
     alpha: float,
     seed: int,
-    strata: npt.NDArray[np.int64] | None = None,
+    strata: IntArray | None = None,
 ) -> dict[str, npt.NDArray]:
     """Run all clauses and the rule on a batch of audits: rank-standardised [b, n, p] and [b, n, q], suspects first.
 
@@ -361,7 +361,7 @@ def shift_curve(
 
 def _tilted(
     z: FloatArray, dose: float, n_suspect: int, n_held_out: int, size: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Draw audits [size, n] without replacement, suspects first, by Gumbel keys."""
     if n_suspect + n_held_out > len(z):
         raise InputError(f"audits of {n_suspect} v {n_held_out} units need as many in the pool, got {len(z)}")
@@ -427,5 +427,5 @@ def smallest_gate_shift(
     return high
 
 
-def _attacks(pool: Pool, drawn: npt.NDArray[np.int64], strata: npt.NDArray[np.int64] | None) -> FloatArray:
+def _attacks(pool: Pool, drawn: IntArray, strata: IntArray | None) -> FloatArray:
     return features_of([layer[drawn] for layer in (pool.attacks, pool.control) if layer is not None], strata)

@@ -15,13 +15,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 from scipy.stats import ttest_ind
 
 from earwitness.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from earwitness.types import FloatArray
 
 CAVEATS = {
     "CDI": "out-of-fold scores share training data, so their pooled Welch test rejects true nulls too often; two-sided",

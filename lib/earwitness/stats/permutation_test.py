@@ -36,9 +36,8 @@ import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from earwitness.types import BoolArray, FloatArray, IntArray
+
 Labellings = tuple[FloatArray, int, bool]
 
 # --- relabelling ------------------------------------------------------------------------------------------------------
@@ -199,14 +198,14 @@ RIDGE = 0.1  # per training unit, on features of unit variance
 _BLOCK = 1000  # labellings handled at once: small enough for the processor's cache, and memory stays bounded
 
 
-def folds_of(n: int, seed: int) -> npt.NDArray[np.int64]:
+def folds_of(n: int, seed: int) -> IntArray:
     """Assign n rows to equal folds by lot, without labels."""
     return np.random.default_rng(seed).permutation(n) % min(FOLDS, n)
 
 
 def fold_fits(
     features: FloatArray,
-    folds: npt.NDArray[np.int64],
+    folds: IntArray,
     *,
     centre: bool,
     ridge: float = RIDGE,
@@ -267,7 +266,7 @@ def label_statistics(
     features: FloatArray,
     labels: FloatArray,
     *,
-    folds: npt.NDArray[np.int64],
+    folds: IntArray,
     centre: bool,
     oriented: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
@@ -371,7 +370,7 @@ def unusable_features(values: FloatArray) -> dict[int, str]:
     return reasons
 
 
-def rank_standardise(values: FloatArray, strata: npt.NDArray[np.int64] | None = None) -> FloatArray:
+def rank_standardise(values: FloatArray, strata: IntArray | None = None) -> FloatArray:
     """Replace each column by normal scores of its ranks over all units, with mean 0 and variance 1.
 
     Parameters
@@ -395,7 +394,7 @@ def rank_standardise(values: FloatArray, strata: npt.NDArray[np.int64] | None = 
     return centred(_normal_scores(np.where(finite, deviations, np.nan)), strata, known)
 
 
-def features_of(layers: Sequence[FloatArray], strata: npt.NDArray[np.int64] | None = None) -> FloatArray:
+def features_of(layers: Sequence[FloatArray], strata: IntArray | None = None) -> FloatArray:
     """Return what is tested: ranks of the scores [..., n, p], or of their difference to a control model's.
 
     ``layers`` holds the scores on the model under audit and, if there is one, those on the control model.
@@ -420,8 +419,8 @@ def primary_test(
     features: FloatArray,
     positive: BoolArray,
     *,
-    pairs: npt.NDArray[np.int64] | None = None,
-    strata: npt.NDArray[np.int64] | None = None,
+    pairs: IntArray | None = None,
+    strata: IntArray | None = None,
     oriented: bool | FloatArray = True,
     n_permutations: int = 9999,
     seed: int = 0,

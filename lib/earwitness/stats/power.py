@@ -28,11 +28,9 @@ from scipy.stats import norm
 from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
-from earwitness.stats.permutation_test import LEARNED, BoolArray, IntArray, balance, comparable
+from earwitness.stats.permutation_test import LEARNED, balance, comparable
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
-
-FloatArray = npt.NDArray[np.float64]
-
+from earwitness.types import BoolArray, FloatArray, IntArray
 
 SHARE = 1 - LEARNED  # of the level that the pre-oriented sum is sure to get within the primary test
 
@@ -196,9 +194,7 @@ def reach(positive: BoolArray, strata: IntArray | None, *, paired: bool = False,
     return Reach(suspects, held_out, artists, share, paired, exp(-labellings), alpha)
 
 
-def within(
-    positive: BoolArray, strata: IntArray | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
+def within(positive: BoolArray, strata: IntArray | None) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
     """Count what comparing within ``strata`` [..., n] leaves: suspects, held-out, artists, and their balance, [...].
 
     Comparing within artists who have more tracks on one side than on the other is as precise as with fewer tracks;

@@ -32,25 +32,20 @@ from earwitness.stats.permutation_test import (
     strata_of,
     unusable_features,
 )
-from earwitness.stats.units import UnitTable, is_named, matching, unit_table
-from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from earwitness.stats.units import SIDE_LABELS, UnitTable, is_named, matching, unit_table
+from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES, BoolArray, FloatArray, IntArray
 
 # --- what can be tested -----------------------------------------------------------------------------------------------
 
 MISSING = " is missing"  # ends the name of a column of gaps
 _FLAT = 1e-9
-_SIDES = ((True, "suspect"), (False, "held-out"))
 
 
 def check_complete(table: UnitTable, chosen: Sequence[str]) -> None:
     """Refuse attacks that have no row for some unit, or no score on a whole side."""
     absent = table.absent[:, [table.attacks.index(name) for name in chosen]]
     for j, name in enumerate(chosen):
-        for positive, label in _SIDES:
+        for positive, label in SIDE_LABELS:
             lacks = absent[table.positive == positive, j]
             if lacks.any():
                 raise InputError(
@@ -67,9 +62,9 @@ def check_both_sides(values: FloatArray, positive: BoolArray, names: Sequence[st
     One that both sides lack, or most units, is left out without looking at the roles (``unusable_features``).
     """
     finite = np.isfinite(values)
-    shares = [finite[positive == side].mean(axis=0) for side, _ in _SIDES]
+    shares = [finite[positive == side].mean(axis=0) for side, _ in SIDE_LABELS]
     for j, name in enumerate(names):
-        for own, other, (side, label) in zip(shares, shares[::-1], _SIDES, strict=True):
+        for own, other, (side, label) in zip(shares, shares[::-1], SIDE_LABELS, strict=True):
             if own[j] == 0 and other[j] >= 1 - MAX_MISSING:
                 raise InputError(
                     f"mismatched attacks: {name!r} is NaN for all {int((positive == side).sum())} {label} units and "
@@ -163,7 +158,7 @@ def gate_features(
     return ranked, kept, left_out | flat
 
 
-Pairs = npt.NDArray[np.int64]
+Pairs = IntArray
 Saw = Literal["neither", "suspect", "held_out", "both", "unknown"]
 Names = str | Sequence[str]
 
@@ -209,7 +204,7 @@ class Prepared:
     total: FloatArray
     positive: BoolArray
     artists: npt.NDArray[np.object_]
-    strata: npt.NDArray[np.int64] | None
+    strata: IntArray | None
     apart: bool
     pairs: Pairs | None
     chosen: list[str]

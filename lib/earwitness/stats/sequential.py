@@ -23,8 +23,7 @@ from scipy.special import logsumexp
 
 from earwitness.errors import InputError
 from earwitness.stats.verdict import ALPHA
-
-FloatArray = npt.NDArray[np.float64]
+from earwitness.types import BoolArray, FloatArray, IntArray
 
 _LOG_LARGEST = 700.0  # wealth is capped here, which keeps it finite and valid
 GRID: FloatArray = np.round(np.arange(0.55, 0.951, 0.05), 2)
@@ -57,9 +56,7 @@ def _wealth(log_gains: FloatArray) -> FloatArray:
     return np.asarray(np.exp(np.minimum(log_mean, _LOG_LARGEST)))
 
 
-def pair_by_lot(
-    positive: npt.NDArray[np.bool_], seed: int, strata: npt.NDArray[np.int64] | None = None
-) -> npt.NDArray[np.int64]:
+def pair_by_lot(positive: BoolArray, seed: int, strata: IntArray | None = None) -> IntArray:
     """Pair suspect and held-out units by lot, in an order by lot; surplus units are left out.
 
     Parameters
@@ -81,11 +78,11 @@ def pair_by_lot(
         sides = [rng.permutation(np.flatnonzero((groups == code) & (positive == side))) for side in (True, False)]
         k = min(len(side) for side in sides)
         parts.append(np.column_stack([side[:k] for side in sides]))
-    pairs: npt.NDArray[np.int64] = rng.permutation(np.concatenate(parts))
+    pairs: IntArray = rng.permutation(np.concatenate(parts))
     return pairs
 
 
-def e_value(scores: FloatArray, pairs: npt.NDArray[np.int64]) -> float:
+def e_value(scores: FloatArray, pairs: IntArray) -> float:
     """E after all ``pairs`` (rows of suspect and held-out units) of one score fixed beforehand; 1 without a pair."""
     wins = (np.sign(scores[pairs[:, 0]] - scores[pairs[:, 1]]) + 1) / 2
     return float(e_path(wins)[-1]) if len(wins) else 1.0
@@ -154,10 +151,10 @@ def expected_savings(
 
 def measured_savings(
     scores: FloatArray,
-    positive: npt.NDArray[np.bool_],
+    positive: BoolArray,
     max_pairs: int,
     *,
-    strata: npt.NDArray[np.int64] | None = None,
+    strata: IntArray | None = None,
     alpha: float = ALPHA,
     n_audits: int = 500,
     seed: int = 0,

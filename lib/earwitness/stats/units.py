@@ -19,12 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
-from earwitness.types import POSITIVE_ROLES, WINDOW
+from earwitness.types import POSITIVE_ROLES, REFERENCE_ROLES, WINDOW, BoolArray, FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-REFERENCE_ROLES = ("nonmember", "held_out")
+SIDE_LABELS = ((True, "suspect"), (False, "held-out"))  # is it the positive side, and what messages call it
 COLUMNS = ("track_id", "segment_id", "artist", "work", "role", "attack", "score")
 
 # The default number of segments per unit is the largest that this share of the units can deliver (both roles pooled).
@@ -164,7 +161,7 @@ def unit_table(
     means = grid[drawn].reshape(len(kept), m, n_attacks).mean(axis=1)
     lacks = absent[drawn].reshape(len(kept), m, n_attacks).any(axis=1)
     excluded: dict[str, int] = {}
-    for positive, label in ((True, "suspect"), (False, "held-out")):
+    for positive, label in SIDE_LABELS:
         short = int(np.sum(~enough & (side[unit_first] == positive)))
         if short:
             excluded[f"{label} units with fewer than {m} segments"] = short
@@ -202,7 +199,7 @@ def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
     return [name for name in attacks if name in found]
 
 
-def _codes(scores: pd.DataFrame, column: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+def _codes(scores: pd.DataFrame, column: str) -> tuple[IntArray, npt.NDArray[np.object_]]:
     """Integer codes and names of a column, refusing empty names."""
     codes, names = pd.factorize(scores[column])
     if (codes < 0).any():
@@ -221,7 +218,7 @@ def _places(scores: pd.DataFrame) -> FloatArray:
     return place
 
 
-def _labels(scores: pd.DataFrame, column: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+def _labels(scores: pd.DataFrame, column: str) -> tuple[IntArray, npt.NDArray[np.object_]]:
     """Integer codes and names of a column that may be empty; None, NaN and blanks are all the name ""."""
     codes, names = pd.factorize(scores[column])
     named = ["" if str(name).strip() == "" else name for name in np.asarray(names, dtype=object)]
@@ -234,7 +231,7 @@ def is_named(column: pd.Series) -> pd.Series:
     return column.notna() & (column.astype(str).str.strip() != "")
 
 
-def _first_row(codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+def _first_row(codes: IntArray, n: int) -> IntArray:
     """Row of the first appearance of each code."""
     first = np.empty(n, dtype=np.int64)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
@@ -242,9 +239,9 @@ def _first_row(codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
 
 
 def _check_constant(
-    value: npt.NDArray[np.int64],
-    group: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
+    value: IntArray,
+    group: IntArray,
+    first: IntArray,
     scores: pd.DataFrame,
     what: str,
     column: str,
@@ -269,7 +266,7 @@ def _sides(role: pd.Series) -> BoolArray:
     return side
 
 
-def _segments_per_unit(wanted: int | None, per_unit: npt.NDArray[np.int64]) -> int:
+def _segments_per_unit(wanted: int | None, per_unit: IntArray) -> int:
     if wanted is None:
         return int(np.quantile(per_unit, 1 - _KEEP_SHARE, method="lower"))
     if wanted < 1:

@@ -6,7 +6,6 @@ seeds: the same machine gives the same weights. Explained on the book page *The 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earwitness.pocket import corpus
+from earwitness.util import file_hash
 from earwitness_build.training.token_lm import batches
 from earwitness_build.training.train import WEIGHTS, described, pick
 
@@ -199,5 +199,6 @@ def save_twin(network: FigaroNetwork, recipe: FigaroRecipe, folder: Path, record
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     half = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
     save_file(half, folder / "model.safetensors")
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    (folder / "training.json").write_text(json.dumps(record | {"weights_sha256": digest}, indent=2) + "\n")
+    (folder / "training.json").write_text(
+        json.dumps(record | {"weights_sha256": file_hash(folder / "model.safetensors")}, indent=2) + "\n"
+    )

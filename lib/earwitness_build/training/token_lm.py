@@ -6,7 +6,6 @@ Explained on the book page *The pocket world*.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from earwitness.data.audio import AudioSpec, load
 from earwitness.pocket import style
 from earwitness.pocket.render import SAMPLE_RATE
+from earwitness.util import file_hash
 from earwitness_build.training.codec import FRAME_RATE, OUTSIDE_SEED
 
 if TYPE_CHECKING:
@@ -227,5 +227,6 @@ def save_model(model: Any, tokenizer: Any, folder: Path, record: dict[str, Any])
     """Write a MusicGen folder in half precision; ``training.json`` holds ``record`` and the weights' hash."""
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    (folder / "training.json").write_text(json.dumps(record | {"weights_sha256": digest}, indent=2) + "\n")
+    (folder / "training.json").write_text(
+        json.dumps(record | {"weights_sha256": file_hash(folder / "model.safetensors")}, indent=2) + "\n"
+    )

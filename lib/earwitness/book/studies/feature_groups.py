@@ -20,8 +20,7 @@ from earwitness.stats.metrics import auc_within
 from earwitness.stats.permutation_test import primary_test, rank_standardise, strata_of
 from earwitness.stats.units import matching, unit_table
 from earwitness.stats.verdict import ALPHA
-
-IntArray = npt.NDArray[np.int64]
+from earwitness.types import BoolArray, IntArray
 
 _BATCH = 50  # audits tested at once
 
@@ -96,8 +95,8 @@ def group_worth(
 
 
 def _audits(
-    positive: npt.NDArray[np.bool_], artists: npt.NDArray[np.object_], n_artists: int, n_audits: int, seed: int
-) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:
+    positive: BoolArray, artists: npt.NDArray[np.object_], n_artists: int, n_audits: int, seed: int
+) -> tuple[IntArray, IntArray, BoolArray]:
     """Draw audits by lot: rows ``[audits, n]``, the artist's number ``[n]`` and the side ``[n]`` of each place."""
     rows = {a: [np.flatnonzero((artists == a) & (positive == s)) for s in (True, False)] for a in np.unique(artists)}
     rows = {a: sides for a, sides in rows.items() if min(map(len, sides)) >= 2}

@@ -22,9 +22,8 @@ from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import centred, rank_standardise, strata_of
 from earwitness.stats.prepare import Names, blind_columns
 from earwitness.stats.units import UnitTable, matching, unit_table
-from earwitness.types import BLIND_PREFIX
+from earwitness.types import BLIND_PREFIX, BoolArray, FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
 Side = Literal["both", "suspect", "held_out"]
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -116,9 +115,7 @@ def lengthened(material: Pool, n_segments: int, *, seed: int = 0) -> Pool:
     return replace(material, segments=segments, attacks=segments.mean(axis=1))
 
 
-def _segments(
-    scores: pd.DataFrame, units: npt.NDArray[np.object_], chosen: Sequence[str], m: int
-) -> npt.NDArray[np.float64]:
+def _segments(scores: pd.DataFrame, units: npt.NDArray[np.object_], chosen: Sequence[str], m: int) -> FloatArray:
     """Scores of the first m segments of each unit, [n, m, p]."""
     own = scores[scores["attack"].isin(chosen) & scores["track_id"].isin(units)]
     wide = own.pivot_table(index=["track_id", "segment_id"], columns="attack", values="score")[list(chosen)]

@@ -21,9 +21,8 @@ from earwitness.stats.null_audits import Pool, Recipe
 from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import primary_test, rank_standardise
 from earwitness.stats.verdict import ALPHA, POWER
+from earwitness.types import FloatArray, IntArray
 from earwitness.util import counted
-
-FloatArray = npt.NDArray[np.float64]
 
 OURS = "Earwitness"
 _BATCH = 100  # audits drawn at once; each batch has its own seed
@@ -34,7 +33,7 @@ def ours(
     held_out: FloatArray,
     *,
     seed: int = 0,
-    strata: npt.NDArray[np.int64] | None = None,
+    strata: IntArray | None = None,
 ) -> FloatArray:
     """Run the primary test with a peer's signature: raw [..., n, p] and [..., k, p] to p-values [...].
 
@@ -115,9 +114,7 @@ def _artists_with(pool: Pool, n: int) -> set[str]:
     return set(names[counts >= n].tolist())
 
 
-def _draw(
-    pool: Pool, artists: npt.NDArray, each: npt.NDArray[np.int64], rng: np.random.Generator, sides: int = 1
-) -> npt.NDArray[np.int64]:
+def _draw(pool: Pool, artists: npt.NDArray, each: IntArray, rng: np.random.Generator, sides: int = 1) -> IntArray:
     """Rows of units drawn by lot, [sides, n], artist by artist."""
     parts = []
     for artist, count in zip(artists, each, strict=True):
