@@ -19,7 +19,7 @@ from earwitness.audit import intake
 from earwitness.audit.display import enough, show_check
 from earwitness.audit.intake import examine
 from earwitness.book import html, tables
-from earwitness.data import decode_pool, folders
+from earwitness.data import audio, decode_pool, folders
 from earwitness.data.audio import decode, decode_with_av, probe
 from earwitness.data.folders import gather
 from earwitness.errors import AudioError, ManifestError
@@ -89,17 +89,20 @@ def test_containers_decode_to_what_was_written(name: str, codec: str, layout: st
 
 
 @pytest.mark.parametrize(
-    ("limits", "message"),
+    ("limit", "value", "message"),
     [
-        ({"max_channels": 0}, "beyond the limits"),
-        ({"max_rate": 8000}, "beyond the limits"),
-        ({"max_seconds": 1.0}, "longer than"),
+        ("MAX_CHANNELS", 0, "beyond the limits"),
+        ("MAX_SAMPLE_RATE", 8000, "beyond the limits"),
+        ("MAX_SECONDS", 1.0, "longer than"),
     ],
 )
-def test_limits_hold_for_containers(limits: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_limits_hold_for_containers(
+    limit: str, value: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = container(tmp_path / "x.m4a", tune(3.0, 1))
+    monkeypatch.setattr(audio, limit, value)
     with pytest.raises(AudioError, match=message):
-        decode_with_av(path, **({"max_channels": 2, "max_rate": 48_000, "max_seconds": 60.0} | limits))
+        decode_with_av(path)
 
 
 def _files(**columns: list[object]) -> pd.DataFrame:

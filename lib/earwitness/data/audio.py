@@ -124,10 +124,10 @@ class Reader:
         Hz, channels, and the samples that the header promises (0 if it does not).
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any, max_seconds: float) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any) -> None:
         _, self.samplerate, self.channels, seconds = _facts(container, stream)
         self.frames = round(seconds * self.samplerate)
-        self._path, self._limit = path, max_seconds
+        self._path = path
         self._pieces = self._decoded(container, stream)
         self._held: list[np.ndarray] = []
         self._position = 0
@@ -147,9 +147,9 @@ class Reader:
                 self.channels = piece.shape[0]
                 total += piece.shape[1]
                 yield piece
-            if total > self._limit * self.samplerate:
+            if total > MAX_SECONDS * self.samplerate:
                 raise AudioError(
-                    f"{self._path.name}: longer than {self._limit / 3600:.0f} h; split it into works first"
+                    f"{self._path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first"
                 )
         if not total:
             raise AudioError(f"{self._path.name}: no audio in it; leave it out")
@@ -174,21 +174,19 @@ class Reader:
         return joined[:, :count].T
 
 
-def refuse_beyond(
-    path: Path, channels: int, rate: int, seconds: float, *, max_channels: int, max_rate: int, max_seconds: float
-) -> None:
+def refuse_beyond(path: Path, channels: int, rate: int, seconds: float) -> None:
     """Refuse a recording, of whatever format, that is beyond the limits."""
-    if not 0 < channels <= max_channels or not 0 < rate <= max_rate:
+    if not 0 < channels <= MAX_CHANNELS or not 0 < rate <= MAX_SAMPLE_RATE:
         raise AudioError(
-            f"{path.name}: {channels} channels at {rate} Hz is beyond the limits ({max_channels} channels, "
-            f"{max_rate} Hz); convert it first"
+            f"{path.name}: {channels} channels at {rate} Hz is beyond the limits ({MAX_CHANNELS} channels, "
+            f"{MAX_SAMPLE_RATE} Hz); convert it first"
         )
-    if seconds > max_seconds:
-        raise AudioError(f"{path.name}: longer than {max_seconds / 3600:.0f} h; split it into works first")
+    if seconds > MAX_SECONDS:
+        raise AudioError(f"{path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first")
 
 
 @contextmanager
-def open_with_av(path: Path, *, max_channels: int, max_rate: int, max_seconds: float) -> Iterator[Reader]:
+def open_with_av(path: Path) -> Iterator[Reader]:
     """Open a file to be read bit by bit.
 
     Raises
@@ -198,12 +196,11 @@ def open_with_av(path: Path, *, max_channels: int, max_rate: int, max_seconds: f
     """
     with _opened(path) as (container, stream):
         _, rate, channels, seconds = _facts(container, stream)
-        limits: dict[str, Any] = {"max_channels": max_channels, "max_rate": max_rate, "max_seconds": max_seconds}
-        refuse_beyond(path, channels, rate, seconds, **limits)
-        yield Reader(path, container, stream, max_seconds)
+        refuse_beyond(path, channels, rate, seconds)
+        yield Reader(path, container, stream)
 
 
-def decode_with_av(path: Path, *, max_channels: int, max_rate: int, max_seconds: float) -> tuple[np.ndarray, int, int]:
+def decode_with_av(path: Path) -> tuple[np.ndarray, int, int]:
     """Read a whole file as float32 ``[C, samples]`` at its own rate.
 
     Returns
@@ -216,7 +213,7 @@ def decode_with_av(path: Path, *, max_channels: int, max_rate: int, max_seconds:
     AudioError
         As ``opened``.
     """
-    with open_with_av(path, max_channels=max_channels, max_rate=max_rate, max_seconds=max_seconds) as reader:
+    with open_with_av(path) as reader:
         return reader.read().T, reader.samplerate, reader.frames
 
 
@@ -229,7 +226,6 @@ OPTIONAL = {"first_channel", "pad_seconds"}  # not in the key where they change 
 MAX_SECONDS = 4 * 3600.0
 MAX_CHANNELS = 16
 MAX_SAMPLE_RATE = 384_000
-LIMITS: dict[str, Any] = {"max_channels": MAX_CHANNELS, "max_rate": MAX_SAMPLE_RATE, "max_seconds": MAX_SECONDS}
 SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *DEMUXERS}
 
 
@@ -249,12 +245,6 @@ class AudioSpec:
     max_segments: int = 0
     first_channel: bool = False
     pad_seconds: float = 0.0
-
-    @classmethod
-    def of(cls, info: ModelInfo, seed: int = 0, max_segments: int = 0) -> AudioSpec:
-        """Return what a model hears."""
-        first = info.mixdown == "first"
-        return cls(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first, info.pad_seconds)
 
     @property
     def segment_samples(self) -> int:
@@ -309,12 +299,12 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     """
     _refuse_missing(path)
     if handles(path):
-        audio, rate, promised = decode_with_av(path, **LIMITS)
+        audio, rate, promised = decode_with_av(path)
         _refuse_truncated(path, audio.shape[1], promised, rate)
         return audio, rate
     try:
         with sf.SoundFile(path) as file:
-            refuse_beyond(path, file.channels, file.samplerate, file.frames / max(1, file.samplerate), **LIMITS)
+            refuse_beyond(path, file.channels, file.samplerate, file.frames / max(1, file.samplerate))
             expected, rate = file.frames, file.samplerate
             data = file.read(dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
@@ -473,7 +463,8 @@ def spec_of(info: ModelInfo, seed: int = 0, max_segments: int = 0) -> Spec:
     """Return what a model hears or, if it is a symbolic one, reads."""
     if info.scheme is not None:
         return SymbolicSpec(info.scheme, seed, max_segments)
-    return AudioSpec.of(info, seed, max_segments)
+    first = info.mixdown == "first"
+    return AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first, info.pad_seconds)
 
 
 def to_plain(spec: Spec) -> dict[str, Any]:
@@ -528,8 +519,8 @@ def opened(path: Path) -> Iterator[Any]:
         has no header, is that of its packets.
     """
     found = probe(path)
-    refuse_beyond(path, found.channels, found.sample_rate, found.duration_s, **LIMITS)
-    with open_with_av(path, **LIMITS) if handles(path) else sf.SoundFile(path) as file:
+    refuse_beyond(path, found.channels, found.sample_rate, found.duration_s)
+    with open_with_av(path) if handles(path) else sf.SoundFile(path) as file:
         yield file
 
 
