@@ -211,6 +211,15 @@ def test_every_name_that_a_room_offers_is_there() -> None:
         assert all(isinstance(getattr(module, name), type(sys)) for name in offered & modules), room
 
 
+def test_the_api_page_has_exactly_the_face_and_every_path_resolves(root: Path) -> None:
+    face, _, rooms = (root / "book" / "api.md").read_text().partition("## For contributors")
+    shown = re.findall(r"^\.\. auto(?:function|class):: (\w+)", face, flags=re.MULTILINE)
+    assert sorted(shown) == sorted(set(dir(earwitness)) - {"__version__"})
+    for path in re.findall(r"^\.\. auto\w+:: ([\w.]+\.\w+)", face + rooms, flags=re.MULTILINE):
+        room, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(room), name) or importlib.import_module(path), path
+
+
 def test_importing_earwitness_loads_no_model_library(root: Path) -> None:
     heavy = ["torch", "transformers", "audiocraft", "diffusers", "torchaudio", "librosa", "pandas"]
     code = f"import sys, earwitness; print(sorted(set({heavy}) & set(sys.modules)))"

@@ -7,12 +7,14 @@ scroll, but only under a mouse. The functions of attacks say their formula and s
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import rst
 
+from earwitness import audit
 from earwitness.attacks import REGISTRY
 
 
@@ -51,10 +53,17 @@ def describe_attack(_app: Sphinx, _what: str, _name: str, thing: Any, _options: 
         lines += ["", ".. math::", "", f"   {found.formula}", "", said]
 
 
+def describe_call(_app: Sphinx, _what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
+    """Take the text of ``earwitness.audit``, which is room and function, from its call."""
+    if thing is audit:
+        lines[:] = (getdoc(type(audit).__call__) or "").splitlines()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.connect("config-inited", drop_mathjax_copies)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", mend_for_all, priority=900)
     app.connect("autodoc-process-docstring", describe_attack)
+    app.connect("autodoc-process-docstring", describe_call, priority=100)  # before napoleon reads the sections
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

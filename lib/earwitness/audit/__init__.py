@@ -69,7 +69,7 @@ class _Callable(ModuleType):
         redact: bool = False,
         pdf: bool = False,
         allow_download: bool = False,
-        say: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] | None = None,
     ) -> Report:
         """Audit recordings: *evidence*, *no evidence* or *not testable*, and a report that shows why.
 
@@ -105,7 +105,7 @@ class _Callable(ModuleType):
             Put the sound of single suspects into the report; numbers instead of names and paths; a PDF beside the page.
         allow_download : bool
             Fetch a hub model that is not on this machine.
-        say : callable
+        say : callable, optional
             Is told what happens, a line each; for example ``print``.
 
         Returns
@@ -137,7 +137,7 @@ class _Callable(ModuleType):
             control_saw=control_saw, reference_artists=reference_artists, captions=captions, frozen=frozen, seed=seed,
             alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio, redact=redact, pdf=pdf,
         )  # fmt: skip
-        return run(request, Path(out).expanduser(), say=say, download=allow_download)
+        return run(request, Path(out).expanduser(), say=say or (lambda _: None), download=allow_download)
 
 
 sys.modules[__name__].__class__ = _Callable
