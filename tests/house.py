@@ -131,29 +131,34 @@ def room_graph(graph: Graph) -> Graph:
 def tables_of_modules(lib: Path) -> Graph:
     """Return module -> modules that it loads by a name it puts together: from its strings, or by the name's beginning.
 
-    These are the public face, the families of models and the builders of corpora.
+    These are the public face, the families of models, the builders of corpora, and the rooms that load their modules
+    when they are asked for (``util.lazily``).
     """
     known = modules(lib)
     found: Graph = {}
     for name, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(n, ast.Call) and ast.unparse(n.func) == "lazily" for n in ast.walk(tree)):
+            found[name] = {module for module in known if module.startswith(f"{name}.")}
         loose = [n.args[0] for n in ast.walk(tree) if _loads(n) and not isinstance(n.args[0], ast.Constant)]
         if loose:
             texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             begun = {ast.unparse(node)[2:-1].partition("{")[0] for node in loose if isinstance(node, ast.JoinedStr)}
-            found[name] = {m for m in known if m in texts or any(m.startswith(text) for text in begun)}
+            found[name] = {m for m in known if m in texts or any(text and m.startswith(text) for text in begun)}
     return found
 
 
 def reachable(lib: Path, start: set[str]) -> set[str]:
     """Return every module that can run once ``start`` are imported: packages around them and loaded families too.
 
-    The face loads its table only where ``start`` names it: whoever imports a room runs the face's own lines alone.
+    The face and the rooms load their tables only where ``start`` names them: whoever imports a module of a room runs
+    the room's own lines alone.
     """
     graph, tables = import_graph(lib), tables_of_modules(lib)
     reached: set[str] = set()
-    waiting = [*start, *(tables.pop(FACE, ()) if FACE in start else ())]
-    tables.pop(FACE, None)
+    packages = {name for name in tables if any(module.startswith(f"{name}.") for module in tables[name])}
+    waiting = [*start, *(module for name in packages & start for module in tables[name])]
+    tables = {name: loaded for name, loaded in tables.items() if name not in packages or name.count(".") > 1}
     while waiting:
         module = waiting.pop()
         if module in reached or module not in graph:

@@ -20,20 +20,20 @@ from earwitness.util import VERSION
 __version__ = VERSION
 
 _FACE = {
-    "audit": "audit",  # the room itself, which can be called: importing it anywhere sets this very name
-    "plan": "audit.face",
-    "verify": "audit.verify",
-    "load_model": "models",
-    "read_manifest": "data.manifest",
-    "read_folders": "data.folders",
-    "collect": "signals.extraction",
-    "score": "attacks",
-    "infer": "stats",
-    "compare": "stats.metrics",
-    "Track": "types",
-    "ModelInfo": "types",
-    "InferenceResult": "stats",
-    "Report": "audit.report",
+    "audit": "earwitness.audit",  # the room itself, which can be called: importing it anywhere sets this very name
+    "plan": "earwitness.audit.face",
+    "verify": "earwitness.audit.verify",
+    "load_model": "earwitness.models",
+    "read_manifest": "earwitness.data.manifest",
+    "read_folders": "earwitness.data.folders",
+    "collect": "earwitness.signals.extraction",
+    "score": "earwitness.attacks",
+    "infer": "earwitness.stats",
+    "compare": "earwitness.stats.metrics",
+    "Track": "earwitness.types",
+    "ModelInfo": "earwitness.types",
+    "InferenceResult": "earwitness.stats",
+    "Report": "earwitness.audit.report",
 }
 __all__ = ["__version__", *_FACE]
 
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     """Import a name of the face on first use."""
     if name not in _FACE:
         raise AttributeError(f"module 'earwitness' has no attribute {name!r}")
-    found = import_module(f"earwitness.{_FACE[name]}")
+    found = import_module(_FACE[name])
     return found if name == "audit" else getattr(found, name)
 
 

@@ -545,7 +545,7 @@ def test_nobody_sees_an_answer_that_is_not_on_record(request_of, tmp_path, monke
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["earwitness.audit.run"], "write_report", stop)
+    monkeypatch.setattr(sys.modules["earwitness.audit.procedure"], "write_report", stop)
     with pytest.raises(KeyboardInterrupt):
         audit.run(request_of(), tmp_path / "out", say=said.append)
     (log,) = (tmp_path / "results" / "audits").iterdir()

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from earwitness.audit import cost, provenance
+from earwitness.audit import cost
+from earwitness.book import stamps
 from earwitness.errors import InputError
 from earwitness.figures import hours
 from earwitness.util import STAMP
@@ -61,11 +62,11 @@ def test_the_status_page_lists_what_each_page_was_made_from(tmp_path: Path, monk
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
     (tmp_path / "pages").mkdir()
     monkeypatch.setenv(STAMP, str(tmp_path / "pages" / "one.stamp.json"))
-    stamped = provenance.stamp("one", manifests=["data_manifests/pocket.csv"], seeds={"seed": 3})
+    stamped = stamps.stamp("one", manifests=["data_manifests/pocket.csv"], seeds={"seed": 3})
     assert json.loads((tmp_path / "pages" / "one.stamp.json").read_text()) == stamped
     (tmp_path / "pages" / "one.status.json").write_text(json.dumps({"state": "ok", "seconds": 4.5}))
     (tmp_path / "pages" / "two.status.json").write_text("{half a file")
-    found = provenance.statuses([SimpleNamespace(id=name) for name in ("one", "two")])
+    found = stamps.statuses([SimpleNamespace(id=name) for name in ("one", "two")])
     one, two = found.to_dict("records")
     assert (one["state"], one["seconds"], one["commit"], one["seeds"]) == ("ok", 4.5, stamped["code"], "seed 3")
     assert one["manifests"].startswith("pocket.csv ")
@@ -76,6 +77,6 @@ def test_the_share_of_stored_signals_is_what_the_process_found(monkeypatch: pyte
     from earwitness.signals import extraction
 
     monkeypatch.setattr(extraction, "USE", extraction.Counter())
-    assert provenance._stored_share() == ""
+    assert stamps._stored_share() == ""
     extraction.USE.update(asked=8, scored=2)
-    assert provenance._stored_share() == "75%"
+    assert stamps._stored_share() == "75%"

@@ -69,7 +69,7 @@ def test_whatever_can_change_a_number_is_an_input(root: Path) -> None:
     assert {"cards.yml", "reference-token.parquet", "audiocaps.card.yml", "template.html.j2"} <= names
     files, patterns, lib = needed(root), patterns_of(root), root / "lib" / "earwitness"
     assert {lib / "models" / "tango.py", lib / "signals" / "token.py", lib / "data" / "audio.py"} <= files["score"]
-    assert {lib / "stats" / "power.py", lib / "audit" / "run.py", lib / "book" / "html.py"} <= files["page"]
+    assert {lib / "stats" / "power.py", lib / "audit" / "procedure.py", lib / "book" / "html.py"} <= files["page"]
     for rule in ("corpus", "score", "page"):
         assert files[rule] - files_of(root, patterns[rule]) == set()
 

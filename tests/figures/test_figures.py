@@ -14,7 +14,7 @@ import pytest
 
 from earwitness import figures
 from earwitness.audit import provenance
-from earwitness.book import html, tables
+from earwitness.book import html, stamps, tables
 from earwitness.errors import InputError
 from earwitness.figures.style import COLOURS
 from earwitness.stats.metrics import compare
@@ -249,7 +249,7 @@ def test_units_rocs_and_audits_agree_with_the_statistics():
 def test_a_stamp_says_what_produced_a_page_and_only_time_changes():
     info = ModelInfo("m", "token", "ab" * 32, 16_000, 1, 2.56, "float32", "cpu", "pocket")
     given = {"models": [info, info], "manifests": ["data_manifests/pocket.csv"], "seeds": {"seed": 0}}
-    first, second = provenance.stamp("demo", **given), provenance.stamp("demo", **given)
+    first, second = stamps.stamp("demo", **given), stamps.stamp("demo", **given)
     assert first["models"] == {"m": "ab" * 8}
     assert re.fullmatch("[0-9a-f]{16}", first["manifests"]["pocket.csv"])
     assert {k: v for k, v in first.items() if k != "date"} == {k: v for k, v in second.items() if k != "date"}
@@ -259,10 +259,10 @@ def test_a_stamp_says_what_produced_a_page_and_only_time_changes():
 
 
 def test_elsewhere_a_stamp_names_the_code_that_runs_and_never_another_repository(tmp_path, monkeypatch, root):
-    here = provenance.stamp("demo")
+    here = stamps.stamp("demo")
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.chdir(tmp_path)
-    stamp = provenance.stamp("demo", manifests=["none.csv"])
+    stamp = stamps.stamp("demo", manifests=["none.csv"])
     assert (stamp["code"], stamp["lock"], stamp["manifests"]) == (here["code"], here["lock"], {"none.csv": "unknown"})
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib" / "python3" / "site-packages" / "provenance.py"))
     assert provenance.code_state() == "unknown"
