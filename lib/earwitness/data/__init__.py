@@ -1,6 +1,7 @@
 """From files to tracks and segments: manifests, folders, sound under limits, copies.
 
-May import ``symbolic`` (a folder may hold MIDI files), and ``errors``, ``util`` and ``types``.
+May import ``pocket`` (the embedded corpus is rendered when it is first read), ``symbolic`` (a folder may hold MIDI
+files), and ``errors``, ``util`` and ``types``.
 
 In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to ``Track``, roles relative to a model),
 ``folders`` (two folders instead of a manifest), ``audio`` (a file to sound, level, segments), ``decode_pool`` (strange
