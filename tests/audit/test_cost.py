@@ -11,13 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from earwitness.audit import Request, cost, gather_tracks, references
-from earwitness.audit.cost import evaluations, forecast, refusals, tracks_with_roles
+from earwitness.audit.cost import evaluations, forecast, tracks_with_roles
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
 from earwitness.signals.evaluations import LOSS_REPEATS, ORIGIN
 from earwitness.signals.extraction import collect
 from earwitness.signals.store import seconds_of
 from earwitness.stats.features import DEFAULT_FEATURES
+from earwitness.stats.power import reach_of, refusals
 from earwitness.types import Track
 from tests.tiny import musicgen, recording
 
@@ -114,9 +115,9 @@ def test_tracks_count_within_their_artists() -> None:
     assert "at least 19 of each" in refusals(uneven)[0]
     guests = [replace(track, artist="guest") for track in _sides(5, 0)]
     own = [replace(track, artist="own") for track in _sides(12, 12)]
-    seen = cost.reach_of([*own, *guests], 0.01)
+    seen = reach_of([*own, *guests], 0.01)
     assert (seen.n_suspect, seen.n_held_out) == (12, 12)
-    assert seen == cost.reach_of(_sides(12, 12), 0.01)
+    assert seen == reach_of(_sides(12, 12), 0.01)
 
 
 def test_shared_evaluations_are_counted_once(folder: str) -> None:

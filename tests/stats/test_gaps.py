@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 
 import earwitness as ew
-from earwitness.audit.cost import reach_of
 from earwitness.book.studies.ablation import cells
 from earwitness.errors import InputError
 from earwitness.stats.artist_rank import conformal_p
 from earwitness.stats.metrics import tpr_at_fpr
 from earwitness.stats.multiple_testing import e_bh, max_t
 from earwitness.stats.permutation_test import features_of, primary_test, rank_standardise
-from earwitness.stats.power import units_needed
+from earwitness.stats.power import reach_of, units_needed
 from earwitness.stats.prepare import blind_columns
 from earwitness.stats.sequential import sequential_audit
 from earwitness.stats.units import unit_table

@@ -37,12 +37,13 @@ from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations,
 from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
+from earwitness.stats.power import refusals
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
 from earwitness.util import digest, project_root
 
 if TYPE_CHECKING:
-    from earwitness.stats.power import Reach
+    pass
 
 # --- measured on a few segments ---------------------------------------------------------------------------------------
 
@@ -265,50 +266,6 @@ def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
     return own, network_calls({**standard, **further}, info)
-
-
-def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) -> Reach:
-    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over.
-
-    With ``pairs`` (``work``) one take of a work is compared with one on the other side.
-    """
-    from earwitness.stats.permutation_test import named, strata_of
-    from earwitness.stats.power import reach
-
-    if pairs is not None:
-        takes = [{(t.work, t.artist) for t in tracks if t.work and t.role in roles} for roles in SIDES.values()]
-        return reach(np.repeat([True, False], len(set.intersection(*takes))), None, paired=True, alpha=alpha)
-    compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
-    positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
-    artists = np.array([track.artist for track in compared], dtype=object)
-    keep = named(artists)
-    return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
-
-
-def refusals(usable: Sequence[Track], pairs: str | None = None) -> list[str]:
-    """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
-    from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
-
-    sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
-    if not any(sizes.values()):
-        return []
-    if not all(sizes.values()):
-        return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
-    seen = reach_of(usable, ALPHA, pairs)
-    if not seen.n_suspect and pairs is not None:
-        return ["no work has takes on both sides, so there is no pair to compare"]
-    if not seen.n_suspect:
-        return ["no artist is on both sides: a difference between artists cannot be told from training"]
-    smallest = seen.detectable_auc or 1.0
-    if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
-        return []
-    few, each = f"tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
-    if pairs is not None:
-        few, each = f"pairs: {seen.n_suspect} works with takes on both sides", ""
-    return [
-        f"too few {few} show only an AUC above {smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} "
-        f"{each}are needed"
-    ]
 
 
 def forecast(

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from earwitness.audit.cost import Forecast, reach_of, refusals
+from earwitness.audit.cost import Forecast
 from earwitness.audit.intake import Intake
-from earwitness.stats.power import reach
+from earwitness.stats.power import reach, reach_of, refusals
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.types import ROLE_NAMES
 from earwitness.util import plain, span

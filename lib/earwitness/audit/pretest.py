@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from earwitness.attacks import score
-from earwitness.audit.cost import reach_of
 from earwitness.audit.report import Testable
 from earwitness.audit.wording import mends
 from earwitness.data.audio import Spec, segments, spec_of
@@ -20,6 +19,7 @@ from earwitness.errors import AudioError
 from earwitness.signals import blind
 from earwitness.signals.blind import BlindSignals
 from earwitness.stats.permutation_test import comparable, named, primary_test, strata_of
+from earwitness.stats.power import reach_of
 from earwitness.stats.prepare import gate_features
 from earwitness.stats.units import unit_table
 from earwitness.stats.verdict import MIN_UNITS, Findings, decide

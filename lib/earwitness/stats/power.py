@@ -28,9 +28,9 @@ from scipy.stats import norm
 from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
-from earwitness.stats.permutation_test import LEARNED, balance, comparable
+from earwitness.stats.permutation_test import LEARNED, balance, comparable, named, strata_of
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
-from earwitness.types import BoolArray, FloatArray, IntArray
+from earwitness.types import SIDES, BoolArray, FloatArray, IntArray, Track
 
 SHARE = 1 - LEARNED  # of the level that the pre-oriented sum is sure to get within the primary test
 
@@ -223,3 +223,42 @@ def needed_table(
             for s in member_shares
         ]
     )
+
+
+def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) -> Reach:
+    """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over.
+
+    With ``pairs`` (``work``) one take of a work is compared with one on the other side.
+    """
+    if pairs is not None:
+        takes = [{(t.work, t.artist) for t in tracks if t.work and t.role in roles} for roles in SIDES.values()]
+        return reach(np.repeat([True, False], len(set.intersection(*takes))), None, paired=True, alpha=alpha)
+    compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
+    positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
+    artists = np.array([track.artist for track in compared], dtype=object)
+    keep = named(artists)
+    return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
+
+
+def refusals(usable: Sequence[Track], pairs: str | None = None) -> list[str]:
+    """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
+    sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
+    if not any(sizes.values()):
+        return []
+    if not all(sizes.values()):
+        return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
+    seen = reach_of(usable, ALPHA, pairs)
+    if not seen.n_suspect and pairs is not None:
+        return ["no work has takes on both sides, so there is no pair to compare"]
+    if not seen.n_suspect:
+        return ["no artist is on both sides: a difference between artists cannot be told from training"]
+    smallest = seen.detectable_auc or 1.0
+    if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
+        return []
+    few, each = f"tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
+    if pairs is not None:
+        few, each = f"pairs: {seen.n_suspect} works with takes on both sides", ""
+    return [
+        f"too few {few} show only an AUC above {smallest:.2f} with {POWER:.0%} power; at least {seen.units_needed} "
+        f"{each}are needed"
+    ]
