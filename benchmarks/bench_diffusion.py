@@ -21,7 +21,8 @@ from diffusers import UNet2DConditionModel
 from earwitness import attacks
 from earwitness.models import load_model
 from earwitness.models.latent_diffusion import read_schedule
-from earwitness.signals.diffusion import Run, common_noise
+from earwitness.signals.denoising import Run
+from earwitness.signals.diffusion import common_noise
 from earwitness.signals.evaluations import CLEAN, PASSES, PROBES, plan_evaluations, split
 
 TWIN = "pocket/audioldm-a"

@@ -431,6 +431,10 @@ def test_names_are_taken_once():
         attacks.Needs("new", "token", passes=("referenc",))
     with pytest.raises(InputError, match="'los' is not in ATTACKS .signals/evaluations.py.; did you mean 'loss'"):
         attacks.attack("los", formula="l", source="us")
+    with pytest.raises(InputError, match="'mine' was given the needs of 'yours'"):
+        attacks.attack("mine", formula="l", source="us", needs=attacks.Needs("yours", "token"))
+    attacks.attack("mine", formula="l", source="us", needs=attacks.Needs("mine", "token"))
+    assert "mine" not in ATTACKS, "nothing is listed before there is a function"
 
 
 def test_cost_counts_shared_passes_once():

@@ -1,6 +1,7 @@
 """Attacks: short pure functions on stored signals, a registry that knows them, and ``score``, which runs them.
 
-May import ``signals`` and the rooms before it; an attack itself reads signals and nothing else: no model, no file.
+May import ``signals``, and ``errors``, ``util`` and ``types``; an attack reads signals and nothing else: no model, no
+file.
 
 In order: ``registry`` (the decorator and the catalogue), ``token``, ``camia`` and ``token_costly``, ``diffusion``,
 ``blind``. What an attack needs stands in ``signals.evaluations``.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from earwitness.signals.diffusion import DenoisingSignals
 
 CDI = "Dubiński et al., arXiv 2411.12858 (CDI)"
-TIMES = tuple({"t": t} for t in GRID)
-POWERS = ({"p": 5}, {"p": 4})  # CDI's 5-norm; the official code's sum of fourth powers
 
 
 @attack(
@@ -204,8 +202,6 @@ def clid_audio(signals: DenoisingSignals, *, stream: str) -> float:
 
 
 # --- the costly tail --------------------------------------------------------------------------------------------------
-
-STREAM = ("conditional",)
 
 
 @attack(

@@ -80,14 +80,17 @@ def attack(
     """
     if name in REGISTRY:
         raise InputError(f"attack {name!r} is registered already; give the new one its own name")
+    if needs is not None and needs.name != name:
+        raise InputError(f"attack {name!r} was given the needs of {needs.name!r}; give both one name")
     if needs is None and name not in ATTACKS:
         raise InputError(
             f"attack {name!r} is not in ATTACKS (signals/evaluations.py){nearest(name, ATTACKS)}; "
             "add what it needs there"
         )
-    ATTACKS.setdefault(name, needs)  # type: ignore[arg-type]
 
     def register(function: Function) -> Function:
+        if needs is not None:
+            ATTACKS[name] = needs
         own = {field: getattr(ATTACKS[name], field) for field in Needs.__dataclass_fields__}
         REGISTRY[name] = Attack(**own, function=function, formula=formula, source=source, access=access, sign=sign)
         return function

@@ -19,8 +19,6 @@ from earwitness.attacks.registry import attack
 from earwitness.errors import InputError
 from earwitness.signals.token import TokenSignals
 
-TAILS = tuple({"k": k} for k in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
-
 
 def mean(values: NDArray[Any]) -> float:
     """Return the mean, or NaN of nothing."""

@@ -16,8 +16,6 @@ from earwitness.attacks.registry import attack
 from earwitness.attacks.token import likelihood, mean
 from earwitness.signals.token import TokenSignals, over_rows
 
-CONDITIONAL = ("conditional",)
-
 
 def of_codebook(signals: TokenSignals, name: str, codebook: int | None) -> NDArray[np.float64]:
     """Return an extra ``[..., K]`` of one codebook or averaged over them, as training weights them; else empty."""

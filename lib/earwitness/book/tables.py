@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from earwitness.audit.report import Estimate, Report
-from earwitness.audit.verify import Verification
 from earwitness.errors import InputError, nearest
 from earwitness.stats.units import matching, unit_table
 from earwitness.util import results_dir, unguarded, write_csv
+
+if TYPE_CHECKING:
+    from earwitness.audit.report import Estimate, Report
+    from earwitness.audit.verify import Verification
 
 # --- reports as tables ------------------------------------------------------------------------------------------------
 

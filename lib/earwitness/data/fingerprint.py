@@ -17,17 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy
 from scipy.fft import rfft
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from earwitness.data.audio import AudioSpec, load
 from earwitness.types import IntArray, Track
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # --- words of a recording ---------------------------------------------------------------------------------------------
 
@@ -90,6 +91,8 @@ def candidates(held: Sequence[Words]) -> IntArray:
     held : sequence of Words
         Fingerprints; 0 is silence and no word.
     """
+    import pandas as pd
+
     value, track, frame = _chosen(held)
     bits = max(0, int(np.ceil(np.log2(max(1, len(value)) / PART))))
     found = list(_pairs(value, track, frame, 1 << bits))
@@ -176,6 +179,8 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: 
         overlap) and ``offset_s`` (where in the first the second begins, in seconds; negative if it begins earlier; NaN
         for scores).
     """
+    import pandas as pd
+
     known = [track for track in tracks if len(prints.get(track.track_id, ()))]
     held = [prints[track.track_id] for track in known]
     rows = []
@@ -204,6 +209,10 @@ def groups(tracks: Sequence[Track], pairs: pd.DataFrame) -> list[list[int]]:
     pairs : pandas.DataFrame
         What ``duplicates`` returned; whoever is a copy of a copy belongs to the group.
     """
+    import pandas as pd
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     place = {track.track_id: i for i, track in enumerate(tracks)}
     first, second = pairs["track_id"].map(place), pairs["other_id"].map(place)
     graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(tracks), len(tracks)))

@@ -27,7 +27,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -39,11 +39,6 @@ from earwitness.data.csv_table import Lines, read_table
 from earwitness.errors import ManifestError, nearest
 from earwitness.types import Track
 from earwitness.util import file_hash, inside, plain, reason_of, sha256
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from earwitness.types import Track
 
 # --- rows and cards, as data ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Models: ``load_model(name)`` takes a pocket name, a hub name or a local folder, whatever the family.
 
-May import ``data``, ``symbolic`` and ``pocket`` (for its weights), and ``errors``, ``util`` and ``types``.
+May import ``symbolic`` (how a model of notes reads a MIDI file), and ``errors``, ``util`` and ``types``.
 
 Names that matter: ``load_model`` (on the public face), ``describe``, ``locate``; ``base.TokenModel`` and
 ``base.DenoisingModel`` say what a family must offer.

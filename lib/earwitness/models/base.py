@@ -1,4 +1,4 @@
-"""What a model family must offer: two protocols and the identity of a loaded model.
+"""What a model family must offer: two protocols. What is known of a model is ``types.ModelInfo``.
 
 The book page *Methods: models* explains both families.
 """
@@ -11,9 +11,6 @@ from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-PADDED_SECONDS, FILLED_SECONDS = 0.24, 10.24  # AudioLDM's family and Tango heard clips of ten seconds, zero-padded
 
 
 @runtime_checkable

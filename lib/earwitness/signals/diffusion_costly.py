@@ -18,7 +18,7 @@ from earwitness.signals.evaluations import GRID
 
 if TYPE_CHECKING:
     from earwitness.models.base import DenoisingModel
-    from earwitness.signals.diffusion import Run
+    from earwitness.signals.denoising import Run
 
 REDIFFUSE_TIME, REDIFFUSE_STEPS, VARIATIONS = 150, 5, 4
 ATTACK_TIME, SEARCHES, ASCENTS = 600, 6, 8
