@@ -1,4 +1,4 @@
-"""What the rooms share: a track, a cut of it, a model's identity, roles and their sides, badges.
+"""What the rooms share: a track, a cut of it, a model's identity, roles and their sides, badges, default features.
 
 These are the types that pass from one room to the next; they import no other room, so that every room can import them.
 """
@@ -76,10 +76,10 @@ class FileInfo:
 class Segment:
     """A cut of a track.
 
-    ``segment_id`` hashes the decoded audio, the cut and this module's version. ``start_s`` is in seconds from the
-    start of the recording. ``audio`` is ``[C, samples]``. ``blind`` holds its blind signals, where
-    they are known already. Of a MIDI file ``audio`` holds tokens ``[1, W + 1]``, and ``context`` what else the model
-    reads (``symbolic.windows.Window``).
+    ``segment_id`` hashes the decoded audio, the cut and the version of ``data.audio``. ``start_s`` is in seconds from
+    the start of the recording. ``audio`` is ``[C, samples]``. ``blind`` holds its blind signals, where they are known
+    already. Of a MIDI file ``audio`` holds tokens ``[1, W + 1]``, and ``context`` what else the model reads
+    (``Window``).
     """
 
     segment_id: str

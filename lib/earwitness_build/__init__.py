@@ -1,4 +1,5 @@
-"""Recipes that no user of ``earwitness`` imports: builders of corpora (``corpora``) and training (``training``).
+"""Recipes that no user of ``earwitness`` imports: builders of corpora (``corpora``), training
+(``training``), and the reference that an audit checks shifts on (``audit_reference``).
 
 Both import ``earwitness``; only ``earwitness manifest build`` and the book's catalogue of corpora import this package.
 """

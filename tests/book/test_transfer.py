@@ -1,7 +1,7 @@
 """The same template, unchanged, on small checkpoints in real formats: transformers', audiocraft's, diffusers', Tango's.
 
 Whatever a page needs of a published model, it needs of these: the graph for the published ones is in
-``test_full_scale.py``. Scores of random weights mean nothing; that the page is made from them is the test.
+``tests/book/test_full_scale.py``. Scores of random weights mean nothing; that the page is made from them is the test.
 """
 
 from __future__ import annotations

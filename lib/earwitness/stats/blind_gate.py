@@ -11,7 +11,7 @@ Second clause: the primary test must still reject on attack scores from which th
 regressed out, because a model may see a shift better than the blind features do. The components and both regressions
 ignore the roles, so the tests keep their level.
 
-Book page: *Blind baselines*.
+Book page: *Methods: the blind gate*.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The rate of rejections must lie inside a binomial band; for several cells at onc
 error is family-wise. Random splits check the level of the procedure. They do *not* cover a real difference between
 the two sets: for that, ``shift_curve`` draws audits without any membership so that the sides differ in a chosen cause.
 
-Book pages: *False accusations*, *Blind baselines*.
+Book pages: *False accusations*, *Methods: the blind gate*.
 """
 
 from __future__ import annotations

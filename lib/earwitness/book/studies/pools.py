@@ -1,6 +1,6 @@
 """Real scores as material for null audits, planted shifts and power curves: from score tables to pools.
 
-Nothing here looks at roles but to choose one side. Book pages: *False accusations*, *Blind baselines*.
+Nothing here looks at roles but to choose one side. Book pages: *False accusations*, *Methods: the blind gate*.
 """
 
 from __future__ import annotations
