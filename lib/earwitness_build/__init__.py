@@ -1,5 +1,6 @@
-"""Recipes that no user of ``earwitness`` imports: builders of corpora (``corpora``), training
-(``training``), and the reference that an audit checks shifts on (``audit_reference``).
+"""Recipes that no user of ``earwitness`` imports.
 
-Both import ``earwitness``; only ``earwitness manifest build`` and the book's catalogue of corpora import this package.
+``corpora`` holds the builders of corpora, ``training`` the training of the pocket models, ``audit_reference`` what an
+audit checks shifts on. All import ``earwitness``; only ``earwitness manifest build`` and the book's catalogue of
+corpora import this package.
 """
