@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from earwitness import attacks
 from earwitness.attacks.token import surp
 from earwitness.errors import InputError
-from earwitness.signals.evaluations import ATTACKS
+from earwitness.signals.evaluations import ALL_PASSES, ATTACKS
 from earwitness.signals.token import STREAMS, TokenSignals
 
 TARGETS = np.array([[0, 1, 0, 3, 2, 0]])
@@ -450,4 +450,4 @@ def test_catalogue_lists_every_attack():
     assert table.loc["cfg_loglik", "nfe"] == 2
     assert table.loc["blind", "nfe"] == 0
     assert table.loc["gradient_norm", "nfe"] == 1 + 3
-    assert table["ids"].sum() == len(attacks.resolve("all", passes=attacks.PASSES, context=("frequencies",)))
+    assert table["ids"].sum() == len(attacks.resolve("all", passes=ALL_PASSES, context=("frequencies",)))

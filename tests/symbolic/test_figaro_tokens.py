@@ -35,6 +35,11 @@ def runs(text: str) -> list[int]:
     return list(chain.from_iterable([int(value)] * int(count or 1) for value, _, count in pairs))
 
 
+def token_names(score: figaro_tokens.Score) -> list[str]:
+    """Return the names of a piece's tokens, without ``<bos>`` and ``<eos>``."""
+    return [name for rows in figaro_tokens._bars(score) for name, *_ in rows]
+
+
 @pytest.fixture(params="AB")
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[figaro_tokens.Score, str]:
     write = tiny_midi.golden_a if request.param == "A" else tiny_midi.golden_b
@@ -45,7 +50,7 @@ def test_the_golden_pieces_give_exactly_the_originals_tokens(golden) -> None:
     piece, letter = golden
     held = {name: getattr(golden_midi, f"{name}_{letter}") for name in ("TOKENS", "IDS", "BARS", "POSITIONS")}
     found = figaro_tokens.tokens_of(piece)
-    assert figaro_tokens.token_names(piece) == names(held["TOKENS"])
+    assert token_names(piece) == names(held["TOKENS"])
     assert found.ids[1:-1].tolist() == [int(i) for i in held["IDS"].split()]
     assert found.ids[[0, -1]].tolist() == [v.BEGIN, v.END]
     assert found.bars.tolist() == runs(held["BARS"])
@@ -238,7 +243,7 @@ def test_a_transposed_piece_is_the_piece_written_higher(tmp_path: Path) -> None:
     written = [[(on, off, pitch + by, 90) for on, off, pitch, _ in chord] for by in (0, 1)]
     own, higher = (SCHEME.read(tiny_midi.write(tmp_path / f"{i}.mid", [(0, n)])) for i, n in enumerate(written))
     moved = neighbours.transposed(own, by=1)
-    assert figaro_tokens.token_names(moved) == figaro_tokens.token_names(higher) != figaro_tokens.token_names(own)
+    assert token_names(moved) == token_names(higher) != token_names(own)
     assert figaro_tokens.description_names(moved) == figaro_tokens.description_names(higher)
 
 
@@ -403,7 +408,7 @@ def test_odd_files_are_read(tmp_path: Path, case: str) -> None:
     found = figaro_tokens.tokens_of(SCHEME.read(path))
     assert (found.groups == 2).sum() >= 1
     assert v.UNKNOWN not in found.ids
-    tempi = [name for name in figaro_tokens.token_names(SCHEME.read(path)) if name.startswith("Tempo_")]
+    tempi = [name for name in token_names(SCHEME.read(path)) if name.startswith("Tempo_")]
     assert tempi[0] == "Tempo_16"  # without a tempo event 120 quarters per minute hold
 
 

@@ -24,12 +24,10 @@ from earwitness.attacks import blind, camia, diffusion, token, token_costly  # n
 from earwitness.attacks.registry import REGISTRY, Attack, attack, bind, catalogue
 from earwitness.attacks.token import token_frequencies
 from earwitness.errors import InputError, nearest
-from earwitness.signals.evaluations import ALL_PASSES as PASSES
 from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, audit_attacks, cost, resolve
 from earwitness.types import WINDOW
 
 __all__ = [
-    "PASSES",
     "REGISTRY",
     "Attack",
     "AttackSpec",

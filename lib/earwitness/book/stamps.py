@@ -19,7 +19,7 @@ import pandas as pd
 
 from earwitness.audit.provenance import code_state, hash_of, machine, versions
 from earwitness.types import ModelInfo
-from earwitness.util import STAMP, results_dir
+from earwitness.util import STAMP, results_dir, write_whole
 
 
 def stamp(
@@ -68,7 +68,7 @@ def stamp(
     }
     kept = os.environ.get(STAMP)
     if kept:
-        Path(kept).write_text(json.dumps(stamped, indent=2) + "\n", encoding="utf-8")
+        write_whole(Path(kept), json.dumps(stamped, indent=2) + "\n")
     return stamped
 
 

@@ -5,7 +5,6 @@ The book page *Methods: models* says how to obtain each published model.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from functools import lru_cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.errors import ModelError, nearest
-from earwitness.util import reason_of
+from earwitness.util import file_hash, reason_of, sha256
 
 CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's own format
 TANGO_CONFIG = "main_config.json"  # the layout of Tango's authors, and the pickled tensors that go with it
@@ -70,7 +69,9 @@ def locate(name: str, *, allow_download: bool = True) -> Path:
             f"{name!r} is a closed service that gives out no weights, and without them nothing can be tested. {INSTEAD}"
         )
     if not HUB_NAME.fullmatch(name) or nearest(name.partition("/")[0], ["pocket"], cutoff=0.85):
-        raise ModelError(f"{name!r} is neither a pocket model, a folder nor a hub name (owner/model){_hint(name)}")
+        raise ModelError(
+            f"{name!r} is neither a pocket model, a folder nor a hub name (owner/model){_hint(name)}; check the path"
+        )
     return _from_hub(name, allow_download=allow_download)
 
 
@@ -129,11 +130,7 @@ def read_json(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=32)
 def _hash_files(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     """Hash names and contents of the identity files; ``state`` (sizes and times) is the cache's key."""
-    digest = hashlib.sha256()
-    for name, _, _ in state:
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return sha256("".join(f"{name}:{file_hash(folder / name)}\n" for name, _, _ in state))
 
 
 def revision(folder: Path, *parts: Path) -> str:
@@ -147,4 +144,4 @@ def revision(folder: Path, *parts: Path) -> str:
     stats = sorted((p.relative_to(folder).as_posix(), p.stat()) for p in found)
     own = _hash_files(folder, tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
     outside = [revision(part) for part in parts if not part.is_relative_to(folder)]
-    return hashlib.sha256("".join([own, *outside]).encode()).hexdigest() if outside else own
+    return sha256("".join([own, *outside])) if outside else own

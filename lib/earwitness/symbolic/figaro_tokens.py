@@ -254,11 +254,6 @@ class Tokens:
 Row = tuple[str, int, int]  # name, group, note
 
 
-def token_names(score: Score) -> list[str]:
-    """Return the names of a piece's tokens, without ``<bos>`` and ``<eos>``."""
-    return [name for rows in _bars(score) for name, *_ in rows]
-
-
 def tokens_of(score: Score) -> Tokens:
     """Return a piece's tokens; names outside the vocabulary become ``<unk>``."""
     outside = [(v.BEGIN, 0, 0, STRUCTURE, -1)]

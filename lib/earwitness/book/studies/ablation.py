@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from earwitness.attacks import PASSES, REGISTRY, cost, resolve
+from earwitness.attacks import REGISTRY, cost, resolve
+from earwitness.signals.evaluations import ALL_PASSES
 from earwitness.stats.metrics import compare
 from earwitness.stats.multiple_testing import max_t
 from earwitness.stats.permutation_test import rank_standardise
@@ -123,7 +124,7 @@ def gains(
         ``ew.compare``'s columns with ``label``, ``costly``, ``tracks``, ``nfe``, ``access`` and the AUC within artist
         of what is left: ``beyond, beyond_low, beyond_high``.
     """
-    known = {s.id: s for s in resolve([*beside, *costly], passes=PASSES) if s.codebook is None}
+    known = {s.id: s for s in resolve([*beside, *costly], passes=ALL_PASSES) if s.codebook is None}
     table = compare(scores, attacks=[*known], seed=seed)
     left = compare(beyond(scores, [*known], baseline, seed=seed), seed=seed)
     left = left[["attack", "auc_within", "auc_within_low", "auc_within_high"]]
