@@ -392,7 +392,9 @@ REFUSED: dict[str, tuple[Build, int, str]] = {
     "markup in a cell": (_table("path,role\na.wav,[red]\x1b[2J\n"), 2, "line 2: a role"),
     "endless cell": (_table(f"path,role\n{'x' * 200_000},suspect\n"), 2, "not a UTF-8 CSV"),
     "bad card": (_bad_card, 2, "not YAML"),
-    "pairing that is none": (lambda root, _: [*_two_folders(root), "--pairs=artist"], 2, "expected --pairs work, got"),
+    "pairing that is none": (
+        lambda root, _: [*_two_folders(root), "--pairs=artist"], 2, 'expected pairs="work" .--pairs work., got',
+    ),
     "pairs of two folders": (lambda root, _: [*_two_folders(root), "--pairs=work"], 2, "no work is named on both"),
     "pairs of no work": (_works("suspect,x,", "held_out,x,"), 2, "no work is named on both sides"),
     "pairs of different works": (_works("suspect,x,one", "held_out,x,two"), 2, "no work is named on both sides"),

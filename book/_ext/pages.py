@@ -54,9 +54,9 @@ def describe_attack(_app: Sphinx, _what: str, _name: str, thing: Any, _options: 
 
 
 def describe_call(_app: Sphinx, _what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
-    """Take the text of ``earwitness.audit``, which is room and function, from its call."""
+    """Take the text of ``earwitness.audit``, which is room and function, from the function."""
     if thing is audit:
-        lines[:] = (getdoc(type(audit).__call__) or "").splitlines()
+        lines[:] = (getdoc(audit.audit) or "").splitlines()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_folders_beside_a_manifest_are_refused(folder: str, manifest: Path) -> N
     arguments = ["plan", f"--model={folder}", "--no-probe", f"--manifest={manifest}"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert "and not both" in str(CliRunner().invoke(app, [*arguments, *sides]).exception)
-    assert "--held-out is missing" in str(CliRunner().invoke(app, [*arguments, sides[0]]).exception)
+    assert "(--held-out) is missing" in str(CliRunner().invoke(app, [*arguments, sides[0]]).exception)
 
 
 def test_a_model_named_twice_is_refused(folder: str, manifest: Path) -> None:

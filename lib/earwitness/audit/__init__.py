@@ -1,4 +1,4 @@
-"""The audit: from recordings and a model to a report in three words, and back to whether a report holds.
+"""The audit: ``ew.audit(suspects=…, held_out=…, model=…, out=…)`` writes a report that answers in three words.
 
 May import every room before it: ``pocket``, ``symbolic``, ``data``, ``models``, ``signals``, ``attacks``, ``stats``,
 ``figures``.
@@ -9,15 +9,15 @@ In the order of an audit: ``request`` (what is asked), ``intake`` (which recordi
 ``wording``, ``report`` and ``html`` (what is written), ``procedure`` (all of it), ``verify`` (afterwards). ``display``
 prints to a terminal; ``provenance`` names what runs; ``examples`` and ``playback`` let single recordings be heard.
 
-Names that matter: the room itself can be called, ``earwitness.audit(...)`` runs an audit; ``Request`` and ``run`` are
-the same in two steps, ``freeze`` fixes a plan, ``gather_tracks`` reads the recordings.
+Names that matter: ``audit``, which is what runs when the room itself is called; ``Request`` and ``run`` are the same in
+two steps, ``freeze`` fixes a plan, ``gather_tracks`` reads the recordings.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from inspect import signature
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -43,101 +43,106 @@ __getattr__, __dir__ = lazily(
 )
 
 
+def audit(
+    *,
+    suspects: Name | None = None,
+    held_out: Name | None = None,
+    model: Name | Sequence[Name],
+    out: Name,
+    manifest: Name | None = None,
+    root: Name | None = None,
+    captions: Name | None = None,
+    control_model: Name | None = None,
+    control_saw: str | None = None,
+    reference_artists: Name | None = None,
+    pairs: str | None = None,
+    frozen: Name | None = None,
+    seed: int | None = None,
+    alpha: float = ALPHA,
+    n_permutations: int = 9999,
+    deals: int = 500,
+    with_audio: bool = False,
+    redact: bool = False,
+    pdf: bool = False,
+    allow_download: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Report:
+    """Audit recordings: *evidence*, *no evidence* or *not testable*, and a report that shows why.
+
+    Parameters
+    ----------
+    suspects, held_out : str or Path, optional
+        Folders of the recordings in question, and of recordings that cannot have been trained on.
+    model : str, Path or sequence
+        A pocket name, a local folder or a hub name; several share one level (Holm).
+    out : str or Path
+        Folder of the report: new, empty, or holding an earlier report, which is replaced.
+    manifest : str or Path, optional
+        CSV with ``path`` and ``role``, one row per track, instead of the two folders.
+    root : str or Path, optional
+        Folder that the manifest's paths are relative to; default its own.
+    captions : str or Path, optional
+        CSV with ``path`` (or ``track_id``) and ``caption``.
+    control_model : str or Path, optional
+        A model trained on neither side. The difference to it is then what is tested.
+    control_saw : str, optional
+        ``"neither"``: you know what the control model was trained on, and no manifest card says so.
+    reference_artists : str or Path, optional
+        A folder with one folder per artist that no model can have seen; the suspects are ranked among them.
+    pairs : str, optional
+        ``"work"``: compare one suspect with one held-out take of the same work.
+    frozen : str or Path, optional
+        A plan written by ``ew.plan(...).freeze(path)``; anything else is refused.
+    seed : int, optional
+        Default: derived from the recordings.
+    alpha, n_permutations, deals : float, int, int
+        Level, relabellings of the tests, and deals of the level check.
+    with_audio, redact, pdf : bool
+        Put the sound of single suspects into the report; numbers instead of names and paths; a PDF beside the page.
+    allow_download : bool
+        Fetch a hub model that is not on this machine.
+    say : callable, optional
+        Is told what happens, a line each; for example ``print``.
+
+    Returns
+    -------
+    Report
+        As written to ``report.json``: ``verdict``, ``answer``, ``results``, what was left out and why.
+
+    Raises
+    ------
+    InputError
+        Recordings, folders or settings that cannot be used; a plan that differs from the frozen one.
+    ModelError
+        A model that is unknown, unsafe to load or not on this machine.
+
+    Examples
+    --------
+    >>> import earwitness as ew
+    >>> report = ew.audit(
+    ...     suspects="released/", held_out="unreleased/", model="pocket/musicgen-b", out="report/"
+    ... )  # doctest: +SKIP
+    >>> report.verdict  # doctest: +SKIP
+    'evidence'
+    """
+    from earwitness.audit.face import asked, one
+    from earwitness.audit.procedure import run
+
+    request = asked(
+        model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, frozen=frozen,
+        seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio, redact=redact,
+        pdf=pdf,
+    )  # fmt: skip
+    return run(request, one("out", out), say=say or (lambda _: None), download=allow_download)
+
+
 class _Callable(ModuleType):
-    """A room that can be called: ``earwitness.audit(...)``."""
+    """A room that can be called: ``ew.audit(...)`` is ``earwitness.audit.audit(...)``."""
 
-    def __call__(
-        self,
-        *,
-        model: Name | Sequence[Name],
-        out: Name,
-        suspects: Name | None = None,
-        held_out: Name | None = None,
-        manifest: Name | None = None,
-        root: Name | None = None,
-        control_model: Name | None = None,
-        control_saw: str | None = None,
-        reference_artists: Name | None = None,
-        captions: Name | None = None,
-        pairs: str | None = None,
-        frozen: Name | None = None,
-        seed: int | None = None,
-        alpha: float = ALPHA,
-        n_permutations: int = 9999,
-        deals: int = 500,
-        with_audio: bool = False,
-        redact: bool = False,
-        pdf: bool = False,
-        allow_download: bool = False,
-        say: Callable[[str], None] | None = None,
-    ) -> Report:
-        """Audit recordings: *evidence*, *no evidence* or *not testable*, and a report that shows why.
-
-        Parameters
-        ----------
-        model : str, Path or sequence
-            A pocket name, a local folder or a hub name; several share one level (Holm).
-        out : str or Path
-            Folder of the report: new, empty, or holding an earlier report, which is replaced.
-        suspects, held_out : str or Path, optional
-            Folders of the recordings in question, and of recordings that cannot have been trained on.
-        manifest : str or Path, optional
-            CSV with ``path`` and ``role``, one row per track, instead of the two folders.
-        root : str or Path, optional
-            Folder that the manifest's paths are relative to; default its own.
-        control_model : str or Path, optional
-            A model trained on neither side. The difference to it is then what is tested.
-        control_saw : str, optional
-            ``"neither"``: you know what the control model was trained on, and no manifest card says so.
-        reference_artists : str or Path, optional
-            A folder with one folder per artist that no model can have seen; the suspects are ranked among them.
-        captions : str or Path, optional
-            CSV with ``path`` (or ``track_id``) and ``caption``.
-        pairs : str, optional
-            ``"work"``: compare one suspect with one held-out take of the same work.
-        frozen : str or Path, optional
-            A plan written by ``ew.plan(...).freeze(path)``; anything else is refused.
-        seed : int, optional
-            Default: derived from the recordings.
-        alpha, n_permutations, deals : float, int, int
-            Level, relabellings of the tests, and deals of the level check.
-        with_audio, redact, pdf : bool
-            Put the sound of single suspects into the report; numbers instead of names and paths; a PDF beside the page.
-        allow_download : bool
-            Fetch a hub model that is not on this machine.
-        say : callable, optional
-            Is told what happens, a line each; for example ``print``.
-
-        Returns
-        -------
-        Report
-            As written to ``report.json``: ``verdict``, ``answer``, ``results``, what was left out and why.
-
-        Raises
-        ------
-        InputError
-            Recordings, folders or settings that cannot be used; a plan that differs from the frozen one.
-        ModelError
-            A model that is unknown, unsafe to load or not on this machine.
-
-        Examples
-        --------
-        >>> import earwitness as ew
-        >>> report = ew.audit(
-        ...     suspects="released/", held_out="unreleased/", model="pocket/musicgen-b", out="report/"
-        ... )  # doctest: +SKIP
-        >>> report.verdict  # doctest: +SKIP
-        'evidence'
-        """
-        from earwitness.audit.face import asked
-        from earwitness.audit.procedure import run
-
-        request = asked(
-            model, control_model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, pairs=pairs,
-            control_saw=control_saw, reference_artists=reference_artists, captions=captions, frozen=frozen, seed=seed,
-            alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio, redact=redact, pdf=pdf,
-        )  # fmt: skip
-        return run(request, Path(out).expanduser(), say=say or (lambda _: None), download=allow_download)
+    __call__ = staticmethod(audit)
 
 
+__all__ = ["audit"]
+__signature__ = signature(audit)
 sys.modules[__name__].__class__ = _Callable

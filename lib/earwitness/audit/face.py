@@ -11,6 +11,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earwitness.errors import InputError
+from earwitness.stats.verdict import ALPHA
+
 if TYPE_CHECKING:
     from earwitness.audit.cost import Forecast
     from earwitness.audit.plan import Plan
@@ -20,14 +23,33 @@ Name = str | Path
 PLACES = ("suspects", "held_out", "manifest", "root", "captions", "reference_artists", "frozen")
 
 
-def asked(model: Name | Sequence[Name], control_model: Name | None, **given: Any) -> Request:
-    """Return what is asked for, with text turned into paths; everything else is passed on as it is."""
+def one(name: str, place: Any) -> Path:
+    """Return the path that an argument gives; refuse several, and none.
+
+    Raises
+    ------
+    InputError
+        Anything but a path or a text that is not empty.
+    """
+    if not isinstance(place, str | Path) or not str(place):
+        raise InputError(f"{name}: expected one path, got {place!r}; put recordings of one side into one folder")
+    return Path(place).expanduser()
+
+
+def asked(model: Name | Sequence[Name] | None, *, control_model: Name | None, **given: Any) -> Request:
+    """Return what is asked for, with text turned into paths; everything else is passed on as it is.
+
+    Raises
+    ------
+    InputError
+        As ``one`` and ``Request``.
+    """
     from earwitness.audit.request import Request
 
-    models = (model,) if isinstance(model, str | Path) else model
-    places = {name: Path(given[name]).expanduser() for name in PLACES if given.get(name) is not None}
-    control = None if control_model is None else str(control_model)
-    return Request(models=tuple(map(str, models)), control_model=control, **given | places)
+    models = (model,) if model is None or isinstance(model, str | Path) else tuple(model)
+    places = {name: one(name, given[name]) for name in PLACES if given.get(name) is not None}
+    control = control_model if control_model is None else str(control_model)
+    return Request(models=tuple(map(str, models)) if all(models) else (), control_model=control, **given | places)
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,7 @@ class AuditPlan:
         """
         from earwitness.audit.procedure import freeze
 
-        return freeze(self.request, Path(path).expanduser(), download=self.allow_download)
+        return freeze(self.request, one("path", path), download=self.allow_download)
 
     def __str__(self) -> str:
         """Return the table of ``earwitness plan``."""
@@ -90,18 +112,20 @@ class AuditPlan:
 
 def plan(
     *,
-    model: Name | Sequence[Name],
     suspects: Name | None = None,
     held_out: Name | None = None,
+    model: Name | Sequence[Name],
     manifest: Name | None = None,
     root: Name | None = None,
+    captions: Name | None = None,
     control_model: Name | None = None,
     control_saw: str | None = None,
     reference_artists: Name | None = None,
-    captions: Name | None = None,
     pairs: str | None = None,
+    seed: int | None = None,
+    alpha: float = ALPHA,
+    n_permutations: int = 9999,
     attacks: str = "audit",
-    seed: int = 0,
     probe: bool = True,
     allow_download: bool = False,
 ) -> AuditPlan:
@@ -109,12 +133,12 @@ def plan(
 
     Parameters
     ----------
-    model, suspects, held_out, manifest, root, control_model, control_saw, reference_artists, captions, pairs
+    suspects, held_out, model, manifest, root, captions, control_model, control_saw, reference_artists, pairs
         As for ``ew.audit``.
+    seed, alpha, n_permutations : int, float, int, optional
+        As for ``ew.audit``, and fixed by ``freeze``. The seed also draws the offsets of the cuts that are counted.
     attacks : str
         Attacks whose signals are counted; ``"audit"``: those that an audit scores.
-    seed : int
-        Draws the offsets of the cuts.
     probe : bool
         Score a few segments to measure seconds, memory and bytes.
     allow_download : bool
@@ -142,8 +166,9 @@ def plan(
     from earwitness.audit.cost import forecasts
 
     request = asked(
-        model, control_model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
-        control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists,
+        seed=seed, alpha=alpha, n_permutations=n_permutations,
     )  # fmt: skip
-    found = forecasts(request, attacks, seed=seed, probe=probe, allow_download=allow_download)
+    found = forecasts(request, attacks, seed=seed or 0, probe=probe, allow_download=allow_download)
     return AuditPlan(tuple(found), request, allow_download)

@@ -70,10 +70,11 @@ def write(plan: Plan, path: Path) -> Plan:
     except FileExistsError:
         raise InputError(f"{path.name}: expected a new file, found one; a frozen plan is never written over") from None
     except OSError as error:
-        raise InputError(
-            f"{path.name}: cannot be written ({str(error.strerror).lower()}); choose another place"
-        ) from None
+        raise InputError(f"{path.name}: cannot be written ({reason_of(error)}); choose another place") from None
     return dated
+
+
+ANEW = "with ew.plan(...).freeze (plan --freeze)"
 
 
 def read(path: Path) -> Plan:
@@ -81,16 +82,15 @@ def read(path: Path) -> Plan:
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = str(error.strerror).lower()
-        raise InputError(f"{path.name}: expected a frozen plan, {reason}; write one with plan --freeze") from None
+        raise InputError(f"{path.name}: expected a frozen plan, {reason_of(error)}; write one {ANEW}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path.name}: not a frozen plan (not UTF-8); write one with plan --freeze") from None
+        raise InputError(f"{path.name}: not a frozen plan (not UTF-8); write one {ANEW}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
             f"{path.name}: {where}: {first['msg']}; not a frozen plan, or another version of Earwitness wrote it and "
-            "is the one to run it; write one for this version with plan --freeze"
+            f"is the one to run it; write one for this version {ANEW}"
         ) from None
 
 

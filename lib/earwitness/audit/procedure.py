@@ -44,7 +44,7 @@ from earwitness.audit.report import (
     print_pdf,
 )
 from earwitness.audit.report import write as write_report
-from earwitness.audit.request import Request, control_known, coverage, gather_tracks, refuse_mixture, shown
+from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
 from earwitness.models import describe
 from earwitness.stats.features import feature_hash, frozen_features
@@ -226,7 +226,7 @@ def _refuse_straddling(intake: Intake, request: Request) -> None:
     if intake.straddling and request.pairs is None:
         raise InputError(
             f"{len(intake.straddling)} works have takes on both sides (first: {intake.straddling[0]!r}); compare takes "
-            "with --pairs work, or leave the works out on one side"
+            f"with {PAIRED}, or leave the works out on one side"
         )
 
 

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from earwitness.errors import InputError
 from earwitness.stats.verdict import Word
 from earwitness.types import WINDOW
-from earwitness.util import write_whole
+from earwitness.util import reason_of, write_whole
 
 SCHEMA_VERSION: Literal[1] = 1
 Number = float | None
@@ -233,8 +233,43 @@ class Repeat(_Record):
 
 
 class Report(_Record):
-    """An audit, whole."""
+    """An audit, whole. Printed, it is the verdict and the answer; everything else is in its fields.
 
+    Attributes
+    ----------
+    schema_version : int
+        Version of this layout.
+    made : str
+        The one line that differs between two runs: date, time taken, which run on these recordings it was.
+    redacted : bool
+        Names and paths were left out.
+    verdict : str
+        ``"evidence"``, ``"no evidence"`` or ``"not testable"``, over all models.
+    answer : str
+        The verdict in a sentence or two for each model.
+    suspects, held_out : Side
+        What was compared: recordings, minutes, artists, file formats.
+    testable : Testable
+        What could be said before any model was run, and what would make a test possible (``mends``).
+    results : list of Result
+        One per model: verdict, reasons, p-values, AUC with limits, checks of the procedure.
+    recordings : list of Recording
+        Every recording that was compared: number, side, name, hash, artist, scores.
+    references : list of Reference
+        Recordings of the reference artists.
+    pictures : list of Picture
+        The recordings that are shown, with the names of their files.
+    exclusions : list of Exclusion
+        What was left out, and why.
+    duplicates, imbalances : list of str
+        A sentence for each pair of copies, and for each way in which the sides differ.
+    frozen : Frozen
+        Whether a plan was fixed before scoring, and when.
+    repeat : Repeat
+        What it takes to do it again: command, seed, settings, hashes, versions.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"description": "An audit, whole."})
     schema_version: Literal[1] = SCHEMA_VERSION
     made: str = Field(description="the one line that differs between two runs: date, run, time taken")
     redacted: bool
@@ -252,6 +287,12 @@ class Report(_Record):
     imbalances: list[str]
     frozen: Frozen
     repeat: Repeat
+
+    def __str__(self) -> str:
+        """Return the verdict and the answer."""
+        return f"{self.verdict}: {self.answer}"
+
+    __repr__ = __str__
 
 
 def schema_text() -> str:
@@ -323,9 +364,7 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
         tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())).close()
     except OSError as error:
-        raise InputError(
-            f"{out.name}: cannot be written to ({str(error.strerror).lower()}); choose another folder"
-        ) from None
+        raise InputError(f"{out.name}: cannot be written to ({reason_of(error)}); choose another folder") from None
 
 
 def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> None:
@@ -381,7 +420,7 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
     try:
         report = Report.model_validate_json((folder / RECORD).read_bytes())
     except OSError as error:
-        reason = str(error.strerror).lower()
+        reason = reason_of(error)
         raise InputError(f"{folder.name}: expected a report folder with {RECORD}, {reason}; check the path") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -123,6 +123,8 @@ def _none(name: str, places: Places) -> str:
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
+PAIRED = 'pairs="work" (--pairs work)'
+
 
 def known(pairs: str | None) -> None:
     """Refuse a pairing that does not exist.
@@ -133,7 +135,7 @@ def known(pairs: str | None) -> None:
         Anything but ``work`` or None.
     """
     if pairs not in (None, "work"):
-        raise InputError(f"expected --pairs work, got {pairs!r}")
+        raise InputError(f"expected {PAIRED}, got {pairs!r}")
 
 
 def works_of(tracks: Sequence[Track]) -> dict[str, dict[str, list[Track]]]:
@@ -155,7 +157,7 @@ def refuse_none(tracks: Sequence[Track]) -> None:
     """
     if not any(len(sides) > 1 for sides in works_of(tracks).values()):
         raise InputError(
-            "--pairs work: no work is named on both sides, so there is no pair; give a manifest (not two folders) "
+            f"{PAIRED}: no work is named on both sides, so there is no pair; give a manifest (not two folders) "
             "whose column 'work' holds the same name for both recordings of a pair"
         )
 
@@ -172,7 +174,7 @@ def refuse_ambiguous(tracks: Sequence[Track]) -> None:
         for role, takes in sides.items():
             if len(takes) > 1:
                 raise InputError(
-                    f"--pairs work: {takes[0].track_id!r} and {takes[1].track_id!r} are both {role} takes of work "
+                    f"{PAIRED}: {takes[0].track_id!r} and {takes[1].track_id!r} are both {role} takes of work "
                     f"{work!r}; a pair is one suspect and one held-out recording, leave one of them out"
                 )
         if len(sides) < 2:
@@ -180,7 +182,7 @@ def refuse_ambiguous(tracks: Sequence[Track]) -> None:
         first, second = (takes[0] for takes in sides.values())
         if first.artist != second.artist:
             raise InputError(
-                f"--pairs work: work {work!r} is by {first.artist!r} in {first.track_id!r} and by {second.artist!r} in "
+                f"{PAIRED}: work {work!r} is by {first.artist!r} in {first.track_id!r} and by {second.artist!r} in "
                 f"{second.track_id!r}; a pair is of one artist, name both alike or give the works different names"
             )
 
@@ -250,26 +252,28 @@ class Request:
         ------
         InputError
             No model, folders and a manifest together, one folder alone, an unknown pairing or statement, a count or
-            seed below its least.
+            seed below its least, a level that is none.
         """
         if not self.models:
-            raise InputError("expected a model, got none; name one with --model")
+            raise InputError("expected a model, got none; name one with model (--model)")
         if len(set(self.models)) < len(self.models):
             raise InputError(f"a model is named twice ({', '.join(self.models)}); name each once")
         if (self.suspects is None) != (self.held_out is None):
-            missing = "--suspects" if self.suspects is None else "--held-out"
+            missing = "suspects (--suspects)" if self.suspects is None else "held_out (--held-out)"
             raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
         if (self.manifest is None) == (self.suspects is None):
-            raise InputError("expected either --suspects and --held-out, or --manifest, and not both")
+            raise InputError("expected two folders (--suspects, --held-out) or a manifest (--manifest), and not both")
         known(self.pairs)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
         if self.seed is not None and self.seed < 0:
-            raise InputError(f"expected a seed from 0, got {self.seed}")
+            raise InputError(f"expected a seed from 0 (--seed), got {self.seed}")
+        if not 0 < self.alpha <= 0.5:
+            raise InputError(f"expected a level alpha (--alpha) above 0 and up to 0.5, got {self.alpha}")
         if self.control_saw is not None and self.control_saw not in SAW:
-            raise InputError(f"--control-saw: expected {', '.join(SAW)}, got {self.control_saw!r}")
+            raise InputError(f"control_saw (--control-saw): expected {', '.join(SAW)}, got {self.control_saw!r}")
         if self.control_saw is not None and self.control_model is None:
-            raise InputError("--control-saw without --control-model; name the control model too")
+            raise InputError("control_saw without control_model (--control-model); name the control model too")
         if self.control_model in self.models:
             raise InputError(f"{self.control_model!r} is both audited and its own control; name another control model")
 
@@ -294,8 +298,9 @@ class Request:
             words += ["--model", shown(name)]
         if self.control_model:
             words += ["--control-model", shown(self.control_model)]
-        for option, value in (("--control-saw", self.control_saw), ("--pairs", self.pairs), ("--seed", self.seed)):
-            words += [option, str(value)] if value is not None else []
+        for name in ("control_saw", "pairs", "seed", "alpha", "n_permutations", "deals"):
+            option, value = f"--{name.removeprefix('n_').replace('_', '-')}", getattr(self, name)
+            words += [option, str(value)] if value != getattr(Request, name) else []  # only what is not the default
         flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}
         words += [flag for flag, on in flags.items() if on]
         return " ".join(shlex.quote(word) for word in [*words, "--out", "report"])
@@ -441,5 +446,5 @@ def control_known(request: Request, tracks: Sequence[Track]) -> str:
     raise InputError(
         f"control model refused: nothing says that {name!r} saw neither side"
         + (f" (--control-saw {request.control_saw})" if request.control_saw else "")
-        + "; if you know it, say --control-saw neither, and the report will name you as the source"
+        + '; if you know it, say control_saw="neither" (--control-saw neither), and the report names you as the source'
     )

@@ -50,20 +50,32 @@ UNCHECKED = (
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether everything agrees, and a line per question."""
+    """Whether a report agrees with its own files. Printed, it is what ``earwitness verify`` says.
+
+    Attributes
+    ----------
+    consistent : bool
+        Nothing disagrees.
+    lines : tuple of str
+        The answer, each disagreement, what was not checked, and the SHA-256 of ``report.json``.
+    """
 
     consistent: bool
     lines: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """Return the lines, one below the other."""
+        return "\n".join(self.lines)
 
-def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> Verification:
+
+def verify(folder: str | Path, recordings: str | Path | Iterable[str | Path] = ()) -> Verification:
     """Compare a report with its own files.
 
     Parameters
     ----------
-    report_folder : str or Path
+    folder : str or Path
         What ``earwitness audit`` wrote.
-    recordings : iterable of str or Path
+    recordings : str, Path or iterable of them
         Recordings, or folders of them, whose hashes are compared as well, whatever their names.
 
     Returns
@@ -76,14 +88,14 @@ def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> 
     InputError
         No report, or a record that cannot be read.
     """
-    report_folder = Path(report_folder).expanduser()
-    report, files = read_report(report_folder)
+    folder = Path(folder).expanduser()
+    report, files = read_report(folder)
     problems = [*_hashes(report, files), *_recordings(report, _listed_in(recordings))]
     problems += _tried(_identity(report), "the parts of the record cannot be compared")
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
         problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
-        problems += _tried(_page(report, files, report_folder), "the page cannot be drawn from the record")
-    seal = file_hash(report_folder / RECORD)
+        problems += _tried(_page(report, files, folder), "the page cannot be drawn from the record")
+    seal = file_hash(folder / RECORD)
     head = (
         "consistent: hashes, statistics, words and page agree with the stored scores"
         if not problems
@@ -101,9 +113,9 @@ def verify(report_folder: str | Path, recordings: Iterable[str | Path] = ()) -> 
     return Verification(not problems, (head, *problems, *tail))
 
 
-def _listed_in(recordings: Iterable[str | Path]) -> Iterator[Path]:
+def _listed_in(recordings: str | Path | Iterable[str | Path]) -> Iterator[Path]:
     """Yield recordings, those of folders one by one."""
-    for place in map(Path, recordings):
+    for place in map(Path, [recordings] if isinstance(recordings, str | Path) else recordings):
         if place.is_file():
             yield place
         else:
@@ -283,9 +295,9 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def _page(report: Report, files: Mapping[str, bytes], report_folder: Path) -> Iterator[str]:
+def _page(report: Report, files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
     """The page, drawn again from the record."""
-    path = report_folder / PAGE
+    path = folder / PAGE
     if not path.is_file():
         yield f"{PAGE}: is missing"
     elif path.read_bytes() != html.page(report, files).encode():
