@@ -69,6 +69,12 @@ def test_mistakes_are_one_line_and_have_their_exit_code(
     assert "Traceback" not in done.stderr
 
 
+def test_help_lists_the_commands_of_an_audit_first(tmp_path: Path) -> None:
+    shown = _run("--help", results=tmp_path).stdout
+    listed = ["check", "plan", "audit", "verify", "score", "manifest", "page"]
+    assert re.findall(r"^│ ([a-z]+) +\w", shown, re.M) == listed
+
+
 @pytest.mark.parametrize("command", ["plan", "score"])
 def test_a_seed_below_zero_is_refused_before_anything_is_read(command: str, corpus: Path, tmp_path: Path) -> None:
     options = [f"--model={corpus / 'model'}", f"--manifest={corpus / 'm.csv'}", "--seed=-1"]

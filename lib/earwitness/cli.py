@@ -1,9 +1,10 @@
 """The command line: ``check | plan | audit | verify`` for audits, ``score | manifest | page`` for experiments.
 
-Thin: every command calls one library function. Ctrl-C, or a scheduler that takes the machine back, stops a command
+Thin: what a command does is in the library. Ctrl-C, or a scheduler that takes the machine back, stops a command
 within a second, and the last line says how to go on.
 
-Exit codes: 0 finished, 1 a page failed, 2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
+Exit codes: 0 finished; 1 a page failed, ``verify`` found a disagreement or ``manifest verify`` a corrupt recording;
+2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
 The book page *Audit your own* shows each.
 """
 
@@ -20,15 +21,24 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.util import plain, reason_of, write_whole
 
 ABOUT = "Did this audio model train on these recordings?"
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
-manifest_app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Corpora: build, verify and compare manifests."
-)
+
+
+class _Ordered(TyperGroup):
+    """Commands as they stand here; Typer puts ``manifest``, a group, after the single ones."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names, ``page`` last."""
+        return sorted(super().list_commands(ctx), key=lambda name: name == "page")
+
+
+app = typer.Typer(cls=_Ordered, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
+manifest_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Corpora: build and verify manifests.")
 app.add_typer(manifest_app, name="manifest")
 SHOWN = 10  # ids printed of each kind by ``manifest verify``
 AGAIN_S = 0.5  # raised again after so long, if it was lost all the same
@@ -39,13 +49,21 @@ Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name"
 Models = Annotated[list[str], typer.Option("--model", help="pocket name, local folder or hub name (repeat it)")]
 Suspects = Annotated[Path | None, typer.Option(help="folder of the recordings in question")]
 HeldOut = Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")]
-AuditManifest = Annotated[Path | None, typer.Option("--manifest", help="CSV, one row per track, instead of folders")]
+AuditManifest = Annotated[
+    Path | None, typer.Option("--manifest", help="CSV with path and role, one row per track, instead of two folders")
+]
 Root = Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")]
 Captions = Annotated[Path | None, typer.Option(help="CSV with path and caption")]
 ControlModel = Annotated[str | None, typer.Option(help="a model trained on neither side; the difference is tested")]
-ControlSaw = Annotated[str | None, typer.Option(help="neither: you know what the control was trained on")]
+ControlSaw = Annotated[str | None, typer.Option(help='say "neither" if you know that it saw neither side')]
 References = Annotated[Path | None, typer.Option("--reference-artists", help="folder with one folder per artist")]
-Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work")]
+Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work, suspect against held-out")]
+AuditSeed = Annotated[int | None, typer.Option("--seed", help="default: derived from the recordings")]
+Alpha = Annotated[float, typer.Option(help="level of the tests", rich_help_panel="Advanced")]
+Permutations = Annotated[
+    int, typer.Option("--permutations", help="relabellings of each test", rich_help_panel="Advanced")
+]
+Deals = Annotated[int, typer.Option(help="deals of the level check", rich_help_panel="Advanced")]
 Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
 Seed = Annotated[int, typer.Option(help="draws the offsets of the cuts", min=0)]
@@ -53,11 +71,12 @@ Seed = Annotated[int, typer.Option(help="draws the offsets of the cuts", min=0)]
 
 @app.command()
 def check(
+    *,
+    suspects: Suspects = None,
+    held_out: HeldOut = None,
     model: Annotated[str, typer.Option(help="model whose window decides; it is not loaded")],
-    suspects: Annotated[Path | None, typer.Option(help="folder of the recordings in question")] = None,
-    held_out: Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="CSV with path and role, instead of two folders")] = None,
-    root: Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")] = None,
+    manifest: AuditManifest = None,
+    root: Root = None,
     pairs: Pairs = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything found as JSON")] = False,
     write: Annotated[str, typer.Option(help="also write data_manifests/artists/NAME.csv and its card")] = "",
@@ -88,19 +107,11 @@ def check(
 
 @app.command()
 def plan(
-    model: Models,
-    manifest: AuditManifest = None,
-    split: Splits = None,
-    attacks: Annotated[
-        str,
-        typer.Option(help="attacks whose signals are wanted; default: those of an audit, of a manifest alone all"),
-    ] = "",
-    seed: Seed = 0,
-    json_output: Annotated[bool, typer.Option("--json", help="for programs; a list where there are several")] = False,
-    probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
-    allow_download: Download = False,
+    *,
     suspects: Suspects = None,
     held_out: HeldOut = None,
+    model: Models,
+    manifest: AuditManifest = None,
     root: Root = None,
     captions: Captions = None,
     control_model: ControlModel = None,
@@ -108,6 +119,17 @@ def plan(
     reference_artists: References = None,
     pairs: Pairs = None,
     freeze: Annotated[Path | None, typer.Option(help="fix the audit in this file instead, before it is scored")] = None,
+    seed: AuditSeed = None,
+    alpha: Alpha = 0.01,
+    n_permutations: Permutations = 9999,
+    split: Splits = None,
+    attacks: Annotated[
+        str,
+        typer.Option(help="attacks whose signals are wanted; default: those of an audit, of a manifest alone all"),
+    ] = "",
+    json_output: Annotated[bool, typer.Option("--json", help="for programs; a list where there are several")] = False,
+    probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
+    allow_download: Download = False,
 ) -> None:
     """Say what scoring would take, and whether the result could be tested, or fix an audit before it is scored."""
     from rich.console import Console
@@ -117,13 +139,14 @@ def plan(
     from earwitness.audit.procedure import freeze as fix
     from earwitness.audit.request import Request
 
-    how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
+    how: dict[str, Any] = {"seed": seed or 0, "probe": probe, "allow_download": allow_download}
     auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
     if split and (manifest is None or any(auditing_only)):
         raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
     request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        seed=seed, alpha=alpha, n_permutations=n_permutations,
     )  # fmt: skip
     if manifest is not None and not any(auditing_only):
         found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
@@ -139,6 +162,66 @@ def plan(
         typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
     else:
         show_forecasts(found, Console(highlight=False))
+
+
+@app.command()
+def audit(
+    *,
+    suspects: Suspects = None,
+    held_out: HeldOut = None,
+    model: Models,
+    out: Annotated[Path, typer.Option(help="folder of the report: new, or holding an earlier one")],
+    manifest: AuditManifest = None,
+    root: Root = None,
+    captions: Captions = None,
+    control_model: ControlModel = None,
+    control_saw: ControlSaw = None,
+    reference_artists: References = None,
+    pairs: Pairs = None,
+    frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
+    seed: AuditSeed = None,
+    alpha: Alpha = 0.01,
+    n_permutations: Permutations = 9999,
+    deals: Deals = 500,
+    with_audio: Annotated[bool, typer.Option(help="put the sound of single suspects into the report")] = False,
+    redact: Annotated[bool, typer.Option(help="numbers instead of names and paths")] = False,
+    pdf: Annotated[bool, typer.Option(help="print the report to a PDF (needs Chromium)")] = False,
+    allow_download: Download = False,
+) -> None:
+    """Audit recordings: evidence, no evidence or not testable, and a report that shows why. Exits 0 for all three."""
+    from earwitness.audit.procedure import run
+    from earwitness.audit.request import Request
+
+    request = Request(
+        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio,
+        redact=redact, pdf=pdf,
+    )  # fmt: skip
+    report = run(request, out, say=_say, download=allow_download)
+    _say(f"{report.verdict}: {report.answer}")
+    for mend in report.testable.mends:
+        _say(f"to make it testable: {mend}")
+    _say(f"report: {out / 'report.html'}")
+
+
+def _say(text: str) -> None:
+    """Print a line that may hold names of files: nothing in it is taken as markup or as a control sequence."""
+    typer.echo(plain(text))
+
+
+@app.command()
+def verify(
+    report: Annotated[Path, typer.Argument(help="folder of a report")],
+    recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
+) -> None:
+    """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
+    from earwitness.audit.verify import verify as check_report
+
+    found = check_report(report, recordings or [])
+    for line in found.lines:
+        _say(line)
+    raise typer.Exit(0 if found.consistent else 1)
 
 
 @app.command()
@@ -178,61 +261,6 @@ def score(
         f"{report['tracks']} tracks, {report['segments']} segments under {report['model']}, shard {shard}: "
         f"{signals.provenance['tracks_scored_now']} scored now, {len(report['exclusions'])} excluded"
     )
-
-
-@app.command()
-def audit(
-    out: Annotated[Path, typer.Option(help="folder of the report: new, or holding an earlier one")],
-    model: Models,
-    suspects: Suspects = None,
-    held_out: HeldOut = None,
-    manifest: AuditManifest = None,
-    root: Root = None,
-    control_model: ControlModel = None,
-    control_saw: ControlSaw = None,
-    reference_artists: References = None,
-    captions: Captions = None,
-    pairs: Pairs = None,
-    frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
-    seed: Annotated[int | None, typer.Option(help="default: derived from the recordings")] = None,
-    with_audio: Annotated[bool, typer.Option(help="put the sound of single suspects into the report")] = False,
-    redact: Annotated[bool, typer.Option(help="numbers instead of names and paths")] = False,
-    pdf: Annotated[bool, typer.Option(help="print the report to a PDF (needs Chromium)")] = False,
-    allow_download: Download = False,
-) -> None:
-    """Audit recordings: evidence, no evidence or not testable, and a report that shows why. Exits 0 for all three."""
-    from earwitness.audit.procedure import run
-    from earwitness.audit.request import Request
-
-    request = Request(
-        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
-        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
-        frozen=frozen, seed=seed, with_audio=with_audio, redact=redact, pdf=pdf,
-    )  # fmt: skip
-    report = run(request, out, say=_say, download=allow_download)
-    _say(f"{report.verdict}: {report.answer}")
-    for mend in report.testable.mends:
-        _say(f"to make it testable: {mend}")
-    _say(f"report: {out / 'report.html'}")
-
-
-def _say(text: str) -> None:
-    """Print a line that may hold names of files: nothing in it is taken as markup or as a control sequence."""
-    typer.echo(plain(text))
-
-
-@app.command()
-def verify(
-    report: Annotated[Path, typer.Argument(help="folder of a report")],
-    recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
-) -> None:
-    """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
-    from earwitness.audit.verify import verify as check_report
-
-    found = check_report(report, recordings or [])
-    for line in found.lines:
-        _say(line)
-    raise typer.Exit(0 if found.consistent else 1)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import earwitness as ew
-from earwitness.errors import InputError
+from earwitness.errors import InputError, ModelError
 from tests.tiny import hearing, musicgen, recording
 
 SIDE = 9
@@ -74,11 +75,11 @@ from earwitness import audit
 assert audit is ew.audit is sys.modules["earwitness.audit"]
 assert callable(audit) and audit.Request.__module__ == "earwitness.audit.request"
 assert audit.run.__name__ == "run" and audit.html.__name__ == "earwitness.audit.html"
-assert "Request" in dir(audit) and "verify" in dir(audit)
+assert "Request" in dir(audit) and "verify" in dir(audit) and "audit" in dir(audit)
 try:
     ew.audit(suspects="a", model="b", out="c")
 except ew.audit.request.InputError as error:
-    assert "--held-out is missing" in str(error)
+    assert "held_out (--held-out) is missing" in str(error)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -91,7 +92,67 @@ def test_audit_and_request_offer_the_same():
     fields = {name.replace("models", "model"): one for name, one in Request.__dataclass_fields__.items()}
     assert set(given) == {*fields, "out", "allow_download", "say"}
     assert all(given[name].default == one.default for name, one in fields.items() if name != "model")
-    assert "Parameters\n" in type(ew.audit).__call__.__doc__
+    sides = ["suspects", "held_out", "model"]
+    shared = ["manifest", "root", "captions", "control_model", "control_saw", "reference_artists", "pairs"]
+    settings = ["seed", "alpha", "n_permutations"]
+    assert list(given)[:15] == [*sides, "out", *shared, "frozen", *settings]
+    planned = inspect.signature(ew.plan).parameters
+    assert list(planned)[:13] == [*sides, *shared, *settings]
+    assert all(planned[name].default == given[name].default for name in list(planned)[:13])
+
+
+def test_help_shows_how_an_audit_is_called():
+    shown = pydoc.render_doc(ew.audit, renderer=pydoc.plaintext)
+    functions = shown.partition("\nFUNCTIONS\n")[2].partition("\nFILE\n")[0]
+    assert functions.strip().startswith("audit(*, suspects: ")
+    assert "Parameters\n" in functions
+    assert "ew.audit(suspects=…, held_out=…, model=…, out=…)" in shown.partition("\n\n    ")[0]
+
+
+def test_the_commands_have_the_defaults_of_python_and_its_order():
+    from earwitness import cli
+
+    for command, function in ((cli.audit, ew.audit), (cli.plan, ew.plan)):
+        options, given = inspect.signature(command).parameters, inspect.signature(function).parameters
+        same = [name for name in given if name in options]
+        assert {"suspects", "model", "seed", "alpha", "n_permutations"} <= set(same)
+        assert [name for name in options if name in given and name != "attacks"] == [n for n in same if n != "attacks"]
+        for name in set(same) - {"model", "out", "attacks"}:
+            assert options[name].default == given[name].default
+    assert list(inspect.signature(cli.check).parameters)[:3] == ["suspects", "held_out", "model"]
+
+
+def test_the_command_to_repeat_names_what_is_not_the_default():
+    from earwitness.audit.request import Request
+
+    asked = {"models": ("m",), "suspects": Path("s"), "held_out": Path("h")}
+    usual = "earwitness audit --suspects s --held-out h --model m"
+    assert Request(**asked).command(redact=False) == f"{usual} --out report"
+    other = Request(**asked, seed=0, alpha=0.05, n_permutations=99, deals=20, pdf=True)
+    settings = "--seed 0 --alpha 0.05 --permutations 99 --deals 20"
+    assert other.command(redact=False) == f"{usual} {settings} --pdf --out report"
+
+
+def test_a_plan_is_frozen_with_the_settings_of_its_audit(home, asked, tmp_path):
+    from earwitness.audit.plan import check, read
+    from earwitness.audit.procedure import freeze, prepare
+    from earwitness.audit.request import Request
+
+    settings = {"seed": 5, "alpha": 0.05, "n_permutations": 99}
+    fixed = ew.plan(**asked, **settings, probe=False).freeze(tmp_path / "python.json")
+    assert (fixed.seed, fixed.alpha, fixed.permutations) == (5, 0.05, 99)
+    request = Request((asked["model"],), home / "suspect", home / "held_out", **settings)
+    check(fixed, prepare(request).plan)
+    sides = ("--suspects", home / "suspect", "--held-out", home / "held_out", "--model", home / "model")
+    said = command(
+        "plan", *sides, "--seed", 5, "--alpha", 0.05, "--permutations", 99, "--freeze", tmp_path / "command.json"
+    )
+    assert "seed 5" in said
+    check(read(tmp_path / "command.json"), fixed)
+    usual = ew.plan(**asked, probe=False).freeze(tmp_path / "usual.json")
+    bare = freeze(Request((asked["model"],), home / "suspect", home / "held_out"), tmp_path / "bare.json")
+    assert usual.digest() == bare.digest()
+    assert usual.seed not in {0, 5}
 
 
 @pytest.mark.slow
@@ -105,8 +166,12 @@ def test_the_report_is_that_of_the_command(home, asked, tmp_path):
     sides = ("--suspects", home / "suspect", "--held-out", home / "held_out")
     command("audit", *sides, "--model", home / "model", "--out", out)
     assert record(tmp_path / "python") == record(out)
+    assert str(report) == repr(report) == f"{report.verdict}: {report.answer}"
     found = ew.verify(str(out), recordings=[home / "suspect", home / "held_out"])
     assert found.consistent, found.lines
+    assert str(found) == "\n".join(found.lines)
+    one = ew.verify(folder=out, recordings=str(home / "suspect"))
+    assert one.lines == ew.verify(out, recordings=[home / "suspect"]).lines
     assert list(found.lines) == command("verify", out).splitlines()
     changed = (out / "report.json").read_text().replace(report.verdict, "proof")
     (out / "report.json").write_text(changed)
@@ -142,9 +207,29 @@ def test_a_plan_says_why_nothing_could_be_tested(home, asked, tmp_path):
 
 
 def test_bad_input_is_one_line(home, asked, tmp_path):
-    with pytest.raises(InputError, match="expected two folders, --held-out is missing"):
+    with pytest.raises(InputError, match=r"expected two folders, held_out \(--held-out\) is missing"):
         ew.plan(suspects=home / "suspect", model="pocket/musicgen-b")
-    with pytest.raises(InputError, match="expected a model, got none"):
-        ew.audit(**asked | {"model": []}, out=tmp_path / "out")
+    out = tmp_path / "out"
+    for none in (None, "", [], [asked["model"], None]):
+        with pytest.raises(InputError, match="expected a model, got none"):
+            ew.audit(**asked | {"model": none}, out=out)
+    for changes, message in (
+        ({"suspects": [home / "suspect"]}, r"suspects: expected one path, got \["),
+        ({"held_out": ""}, "held_out: expected one path, got ''"),
+        ({"out": ["a", "b"]}, "out: expected one path"),
+        ({"alpha": 5}, r"above 0 and up to 0\.5, got 5"),
+        ({"n_permutations": 0}, "expected counts from 1, got 0 permutations"),
+        ({"deals": -1}, "-1 deals"),
+        ({"seed": -1}, "expected a seed from 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ew.audit(**asked | {"out": out} | changes)
+    with pytest.raises(InputError, match="expected a seed from 0"):
+        ew.plan(**asked, seed=-1)
+    with pytest.raises(ModelError, match=r"'\./no/such' is neither .*check the path"):
+        ew.plan(**asked | {"model": "./no/such"})
+    with pytest.raises(TypeError, match=r"audit\(\) takes 0 positional arguments"):
+        ew.audit(*asked.values())
+    assert not out.exists()
     with pytest.raises(InputError, match="nowhere"):
         ew.verify(tmp_path / "nowhere")
