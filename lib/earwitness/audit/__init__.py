@@ -71,8 +71,10 @@ def audit(
 
     Parameters
     ----------
-    suspects, held_out : str or Path, optional
-        Folders of the recordings in question, and of recordings that cannot have been trained on.
+    suspects : str or Path, optional
+        Folder of the recordings in question.
+    held_out : str or Path, optional
+        Folder of comparable recordings that cannot have been trained on.
     model : str, Path or sequence
         A pocket name, a local folder or a hub name; several share one level (Holm).
     out : str or Path
@@ -95,10 +97,18 @@ def audit(
         A plan written by ``ew.plan(...).freeze(path)``; anything else is refused.
     seed : int, optional
         Default: derived from the recordings.
-    alpha, n_permutations, deals : float, int, int
-        Level, relabellings of the tests, and deals of the level check.
-    with_audio, redact, pdf : bool
-        Put the sound of single suspects into the report; numbers instead of names and paths; a PDF beside the page.
+    alpha : float
+        Level of the tests, above 0 and at most .5.
+    n_permutations : int
+        Relabellings of each test.
+    deals : int
+        How often the recordings are dealt to the two sides by lot, to measure how often this audit errs.
+    with_audio : bool
+        Put the sound of single suspects into the report.
+    redact : bool
+        Write numbers instead of names and paths.
+    pdf : bool
+        Print the page to a PDF beside it, with Chromium.
     allow_download : bool
         Fetch a hub model that is not on this machine.
     say : callable, optional
