@@ -1,4 +1,4 @@
-"""The command line: ``check | plan | audit | verify`` for audits, ``score | manifest | page`` for experiments.
+"""The command line: ``check | plan | audit | verify`` for audits, ``score | page | manifest`` for experiments.
 
 Thin: what a command does is in the library. Ctrl-C, or a scheduler that takes the machine back, stops a command
 within a second, and the last line says how to go on.
@@ -21,23 +21,12 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.util import plain, reason_of, write_whole
 
 ABOUT = "Did this audio model train on these recordings?"
-
-
-class _Ordered(TyperGroup):
-    """Commands as they stand here; Typer puts ``manifest``, a group, after the single ones."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names, ``page`` last."""
-        return sorted(super().list_commands(ctx), key=lambda name: name == "page")
-
-
-app = typer.Typer(cls=_Ordered, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
 manifest_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Corpora: build and verify manifests.")
 app.add_typer(manifest_app, name="manifest")
 SHOWN = 10  # ids printed of each kind by ``manifest verify``
