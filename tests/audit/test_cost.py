@@ -106,6 +106,11 @@ def test_what_could_not_be_tested_is_refused_before_it_is_scored(sides: tuple[in
     assert found == [] if reason is None else reason in found[0]
 
 
+def test_a_level_that_is_less_strict_needs_fewer_tracks() -> None:
+    assert "at least 9 of each are needed" in refusals(_sides(8, 8))[0]
+    assert refusals(_sides(8, 8), alpha=0.05) == []
+
+
 def test_tracks_count_within_their_artists() -> None:
     """What the test will leave out, or find of little use, is not promised."""
     alone = [replace(track, artist=track.role) for track in _sides(20, 20)]

@@ -38,6 +38,7 @@ from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
 from earwitness.stats.power import refusals
+from earwitness.stats.verdict import ALPHA
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
 from earwitness.util import digest, project_root
@@ -278,6 +279,7 @@ def forecast(
     probe: bool = True,
     allow_download: bool = False,
     pairs: str | None = None,
+    alpha: float = ALPHA,
 ) -> Forecast:
     """Say what ``collect`` with the same arguments would take.
 
@@ -293,6 +295,8 @@ def forecast(
         Fetch a hub model that is not here yet.
     pairs : str, optional
         ``work``: works are compared in pairs.
+    alpha : float
+        Level of the test.
 
     Raises
     ------
@@ -342,7 +346,7 @@ def forecast(
         probe=measured, hours=None if seconds is None else seconds / 3600,
         disk_gib=None if measured is None else segments * measured.bytes_per_segment / 2**30,
         exclusions=excluded,
-        refusals=refusals(compared, pairs) if compared else ["no track can be used"], notes=notes,
+        refusals=refusals(compared, pairs, alpha) if compared else ["no track can be used"], notes=notes,
     )  # fmt: skip
 
 
@@ -463,7 +467,8 @@ def forecasts(
         again = without_captions([track for track in sides if track.role in SIDES["suspect"] and track.caption])
         others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
         others += listed(request.reference_artists, sides).tracks
-    how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download, "pairs": request.pairs}
+    how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
+    how |= {"pairs": request.pairs, "alpha": request.alpha}
     found = [forecast(name, [*sides, *others], attacks, **how) for name in request.models]
     if request.control_model is not None:
         last = forecast(request.control_model, sides, attacks, **how)

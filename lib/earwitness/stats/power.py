@@ -240,14 +240,14 @@ def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) ->
     return reach(positive[keep], strata_of(artists[keep]), alpha=alpha)
 
 
-def refusals(usable: Sequence[Track], pairs: str | None = None) -> list[str]:
+def refusals(usable: Sequence[Track], pairs: str | None = None, alpha: float = ALPHA) -> list[str]:
     """Say why a comparison of these tracks' sides could not be tested; nothing where roles are not known."""
     sizes = {side: sum(track.role in roles for track in usable) for side, roles in SIDES.items()}
     if not any(sizes.values()):
         return []
     if not all(sizes.values()):
         return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
-    seen = reach_of(usable, ALPHA, pairs)
+    seen = reach_of(usable, alpha, pairs)
     if not seen.n_suspect and pairs is not None:
         return ["no work has takes on both sides, so there is no pair to compare"]
     if not seen.n_suspect:
