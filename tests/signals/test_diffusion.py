@@ -342,9 +342,9 @@ def test_the_tail_runs_and_leaves_the_network_as_it_was(model: Any, batch: tuple
 def test_gradients_that_do_not_fit_are_checkpointed(
     model: Any, batch: tuple[Any, list[str]], held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from earwitness.signals import diffusion
+    from earwitness.signals import denoising
 
-    real, calls = diffusion.FINISH["gradient_mask"], []
+    real, calls = denoising.FINISH["gradient_mask"], []
 
     def hungry(run: Any, condition: str) -> Any:
         calls.append(run.model.network.is_gradient_checkpointing)
@@ -352,7 +352,7 @@ def test_gradients_that_do_not_fit_are_checkpointed(
             raise torch.OutOfMemoryError
         return real(run, condition)
 
-    monkeypatch.setitem(diffusion.FINISH, "gradient_mask", hungry)
+    monkeypatch.setitem(denoising.FINISH, "gradient_mask", hungry)
     try:
         (signal, *_) = extract(model, *batch, ["gradient_mask/conditional"])
     finally:
