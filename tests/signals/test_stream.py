@@ -115,9 +115,9 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     path = recording(tmp_path / "a.wav", 60)
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom earwitness.data.audio import AudioSpec\n"
-        "from earwitness.data.manifest import Track\nfrom earwitness.signals.store import key_tracks\n"
-        "from earwitness.signals.stream import Stream\n"
-        "stream = Stream(AudioSpec(16000, 1, 0.1), 2)\n"
+        "from earwitness.types import Track\nfrom earwitness.signals.store import key_tracks\n"
+        "from earwitness.signals.stream import SegmentStream\n"
+        "stream = SegmentStream(AudioSpec(16000, 1, 0.1), 2)\n"
         "stream.ask(key_tracks([Track('a', Path(sys.argv[1]), 'suspect', caption=c) for c in 'abcd'])[0])\n"
         "print(*[worker.process.pid for worker in stream.workers], flush=True)\ntime.sleep(60)"
     )
