@@ -125,7 +125,6 @@ def plan(
 
     from earwitness.audit.cost import forecast, forecasts, tracks_with_roles
     from earwitness.audit.display import show_forecasts
-    from earwitness.audit.procedure import freeze as fix
     from earwitness.audit.request import Request
 
     how: dict[str, Any] = {"seed": seed or 0, "probe": probe, "allow_download": allow_download}
@@ -138,9 +137,12 @@ def plan(
         seed=seed, alpha=alpha, n_permutations=n_permutations,
     )  # fmt: skip
     if manifest is not None and not any(auditing_only):
+        how["alpha"] = alpha
         found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
     else:
         if freeze is not None:
+            from earwitness.audit.procedure import freeze as fix  # draws and tests: only what fixes an audit needs it
+
             fixed = fix(request, freeze, download=allow_download)
             sides = f"{fixed.suspects} against {fixed.held_out} recordings"
             _say(f"{freeze}: {sides}, seed {fixed.seed}, plan {fixed.digest()}")
