@@ -55,6 +55,17 @@ def test_a_model_named_twice_is_refused(folder: str, manifest: Path) -> None:
     assert "a model is named twice" in str(CliRunner().invoke(app, arguments).exception)
 
 
+def test_the_level_counts_for_a_manifest_alone(folder: str, tmp_path: Path) -> None:
+    for number in range(16):
+        recording(tmp_path / f"{number}.wav", 1.5, seed=number)
+    rows = [f"{number}.wav,{('suspect', 'held_out')[number % 2]}\n" for number in range(16)]
+    (tmp_path / "m.csv").write_text("".join(["path,role\n", *rows]))
+    arguments = ["plan", f"--model={folder}", "--no-probe", "--json", f"--manifest={tmp_path / 'm.csv'}"]
+    strict, mild = (CliRunner().invoke(app, [*arguments, *more]).stdout for more in ([], ["--alpha=0.05"]))
+    assert "too few tracks: 8 suspect and 8 held-out" in json.loads(strict)["refusals"][0]
+    assert json.loads(mild)["refusals"] == []
+
+
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model that reads scores."""
