@@ -19,6 +19,10 @@ AUDIO = {
     "projection_dim": 16, "patch_size": 4, "patch_stride": [4, 4],
 }  # fmt: skip
 BETAS = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear", "clip_sample": False}
+# AudioLDM's schedule as published: timestep -> alphas_cumprod.
+PUBLISHED_LEVELS = {
+    0: 0.9985, 10: 0.98319547, 100: 0.82311704, 110: 0.80325902, 200: 0.61458468, 500: 0.114922, 999: 0.0001423,
+}  # fmt: skip
 BLOCKS = {
     "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 8, "in_channels": 4, "out_channels": 4,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),

@@ -321,16 +321,7 @@ def test_level_and_offset_do_not_matter_and_silence_stays_finite() -> None:
 
 def test_schedule_matches_the_published_numbers(models: dict[str, Any]) -> None:
     levels = models["audioldm"].alphas_cumprod
-    golden = {
-        0: 0.9985,
-        10: 0.98319547,
-        100: 0.82311704,
-        110: 0.80325902,
-        200: 0.61458468,
-        500: 0.114922,
-        999: 0.0001423,
-    }
-    for t, value in golden.items():
+    for t, value in tiny.PUBLISHED_LEVELS.items():
         assert float(levels[t]) == pytest.approx(value, abs=2e-6)
     continuous = models["stable_audio"].alphas_cumprod
     assert float(continuous[100]) == pytest.approx(math.cos(0.05 * math.pi) ** 2)

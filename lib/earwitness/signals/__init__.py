@@ -9,7 +9,7 @@ model at all), ``store`` (Parquet parts under a key), ``stream`` and ``extractio
 ``progress``).
 
 Names that matter: ``collect`` (on the public face), ``Signals``, ``TokenSignals``, ``DenoisingSignals``,
-``BlindSignals``, ``audit_attacks``.
+``BlindSignals``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ __getattr__, __dir__ = lazily(
         "DenoisingSignals": "diffusion",
         "Signals": "extraction",
         "TokenSignals": "token",
-        "audit_attacks": "evaluations",
         "collect": "extraction",
-        "cost": "evaluations",
-        "resolve": "evaluations",
     },
 )

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -580,15 +580,6 @@ def _count_claimed(store: Store, planned: Sequence[Sequence[tuple[str, Track]]],
     if not (store.folder / CLAIMS).exists():
         return 0
     missing = [[key for key, _ in part if key not in stored] for part in planned]
-    with _claims(store.folder) as claims:
-        return 0 if claims is None else sum(not claims.take(part_name(keys)) for keys in missing if keys)
-
-
-@contextmanager
-def _claims(folder: Path) -> Iterator[Claims | None]:
-    """Open the claims of a store; None where they cannot be opened, as in a folder that may only be read."""
-    with ExitStack() as stack:
-        claims = None
-        with suppress(OSError):
-            claims = stack.enter_context(Claims(folder))
-        yield claims
+    with suppress(OSError), Claims(store.folder) as claims:
+        return sum(not claims.take(part_name(keys)) for keys in missing if keys)
+    return 0  # claims that cannot be opened, as in a folder that may only be read
