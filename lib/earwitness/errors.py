@@ -6,7 +6,9 @@ See the book page *Audit your own*.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from earwitness.util import plain
@@ -59,3 +61,13 @@ def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
     """Suggest the closest of ``choices`` as a clause to append to a message, or an empty string."""
     match = get_close_matches(name, list(choices), n=1, cutoff=cutoff)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+@contextmanager
+def exit_with_one_line() -> Iterator[None]:
+    """End the process on an error a user can cause: one line on standard error, the error's exit code, no traceback."""
+    try:
+        yield
+    except EarwitnessError as error:
+        sys.stderr.write(f"earwitness: {error}\n")
+        sys.exit(error.exit_code)

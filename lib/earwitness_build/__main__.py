@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from earwitness.errors import EarwitnessError
+from earwitness.errors import exit_with_one_line
 from earwitness_build.training import figaro as symbolic
 from earwitness_build.training import latent_diffusion as diffusion
 from earwitness_build.training import train as token
@@ -36,8 +35,5 @@ def train(only: Annotated[str | None, typer.Option(help="one model, for example 
 
 
 if __name__ == "__main__":
-    try:
+    with exit_with_one_line():
         app()
-    except EarwitnessError as error:
-        typer.echo(f"earwitness: {error}", err=True)
-        sys.exit(error.exit_code)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,9 +42,6 @@ from earwitness.stats.verdict import ALPHA
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
 from earwitness.util import digest, project_root
-
-if TYPE_CHECKING:
-    pass
 
 # --- measured on a few segments ---------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ import typer
 import yaml
 
 from earwitness.book.experiments import Page, check_parameters, load_registry
-from earwitness.errors import EarwitnessError
+from earwitness.errors import EarwitnessError, exit_with_one_line
 from earwitness.util import STAMP, file_hash, project_root, results_dir, write_whole
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
@@ -204,11 +204,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run experime
 def run(page_id: str) -> None:
     """Execute one page of experiments.yml and publish it to the book."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the kernel is ended with the runner
-    try:
+    with exit_with_one_line():
         run_page(page_id)
-    except EarwitnessError as error:
-        typer.echo(f"earwitness: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
 
 
 @app.command()

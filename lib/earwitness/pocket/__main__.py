@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from earwitness.errors import EarwitnessError
+from earwitness.errors import exit_with_one_line
 from earwitness.util import project_root, write_whole
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build the pocket corpus again.")
@@ -38,8 +37,5 @@ def manifest(out: Annotated[Path | None, typer.Option(help="file to write")] = N
 
 
 if __name__ == "__main__":
-    try:
+    with exit_with_one_line():
         app()
-    except EarwitnessError as error:
-        typer.echo(f"earwitness: {error}", err=True)
-        sys.exit(error.exit_code)
