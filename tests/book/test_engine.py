@@ -13,7 +13,11 @@ import pytest
 from earwitness.book import experiments
 
 pytestmark = [pytest.mark.slow, pytest.mark.book]
-SKIP = shutil.ignore_patterns("signals", "mathjax", "*.wav", "*.flac", "*.ogg", "*.mp3", "__pycache__", "reports")
+SKIP = {
+    "book": shutil.ignore_patterns("mathjax"),
+    "lib": shutil.ignore_patterns("__pycache__"),
+    "results": shutil.ignore_patterns("signals", "reports", "*.wav", "*.flac", "*.ogg", "*.mp3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def copy(book, tmp_path_factory):
     root = book.parents[2]
     target = tmp_path_factory.mktemp("project")
     for name in ("notebooks", "lib", "book", "data_manifests", ".snakemake", "results"):
-        shutil.copytree(root / name, target / name, ignore=SKIP, symlinks=True)
+        shutil.copytree(root / name, target / name, ignore=SKIP.get(name), symlinks=True)
     return target
 
 
