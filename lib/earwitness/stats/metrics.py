@@ -21,6 +21,7 @@ from scipy.stats import binomtest, norm, rankdata
 from statsmodels.stats.meta_analysis import effectsize_smd
 
 from earwitness.errors import InputError
+from earwitness.stats.permutation_test import members
 from earwitness.stats.units import UnitTable, matching, unit_table
 from earwitness.types import FloatArray
 
@@ -96,10 +97,10 @@ def auc_within(
         The AUC and the number of artists behind it; NaN and 0 when no artist has both sides.
     """
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
-    pos_of, ref_of = np.asarray(positive_group), np.asarray(reference_group)
+    groups, both = np.concatenate([positive_group, reference_group]), np.concatenate((pos, ref))
     total, pairs, variance, n_min, artists = 0.0, 0, 0.0, 0, 0
-    for artist in sorted(set(pos_of) & set(ref_of)):
-        mine, others = pos[pos_of == artist], ref[ref_of == artist]
+    for rows in members(np.unique(groups, return_inverse=True)[1]):
+        mine, others = both[rows[rows < len(pos)]], both[rows[rows >= len(pos)]]
         if min(len(mine), len(others)) < 2:
             continue
         above, below = placements(mine, others)

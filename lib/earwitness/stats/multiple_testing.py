@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
 from earwitness.stats.dataset_inference import InferenceResult
-from earwitness.stats.permutation_test import labellings, rank_standardise, strata_of, unusable_features
+from earwitness.stats.permutation_test import label_sums, labellings, rank_standardise, strata_of, unusable_features
 from earwitness.stats.power import Reach
 from earwitness.stats.prepare import check_complete, flat_columns
 from earwitness.stats.units import UnitTable
@@ -80,7 +80,7 @@ def max_t(table: UnitTable, *, n_permutations: int = 9999, seed: int = 0) -> pd.
     if not tested.any():
         return pd.DataFrame({"attack": names, "p_value": np.nan, "p_adjusted": np.nan})
     labels, observed, _ = labellings(table.positive, n_permutations, np.random.default_rng((seed, 1)), strata=strata)
-    statistic = features.T @ labels
+    statistic = label_sums(features, labels)
     reached = statistic[:, [observed]] - 1e-9
     largest = statistic[tested].max(axis=0)
     return pd.DataFrame(

@@ -20,12 +20,16 @@ on one side cannot contribute, and features enter as deviations from their artis
 cannot look like training. In the paired design the labellings flip the sign of each pair's difference, and nothing else
 changes.
 
-Arrays may carry leading batch dimensions (independent audits of equal size). Book page: *Dataset inference*.
+Arrays may carry leading batch dimensions (independent audits of equal size). Memory does not grow with units times
+relabellings, nor with units times artists: relabellings too many to hold are drawn anew, block by block and always
+alike, by each test that goes through them, and artists of a large audit are summed one by one. Book page: *Dataset
+inference*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -38,11 +42,40 @@ from scipy.stats import rankdata
 
 from earwitness.types import BoolArray, FloatArray, IntArray
 
-Labellings = tuple[FloatArray, int, bool]
+
+@dataclass(frozen=True)
+class Drawn:
+    """Relabellings too many to hold: each call of ``blocks`` draws the same ones anew, a part at a time.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, L), of the array that these would be.
+    blocks : callable
+        Yields rows [k], the first column, and labels [b, k] of those rows in that column and the next b - 1. Every
+        row and column is in one part.
+    """
+
+    shape: tuple[int, int]
+    blocks: Callable[[], Iterator[Part]]
+
+
+Part = tuple[IntArray, int, FloatArray]
+Labellings = tuple[FloatArray | Drawn, int, bool]
 
 # --- relabelling ------------------------------------------------------------------------------------------------------
 
 _EXACT_PER_DRAW = 10  # enumerate when there are at most this many labellings per permutation asked for
+HELD = 1 << 26  # units x labellings that are held (half a GiB); more are drawn anew whenever they are needed
+_CELLS = 1 << 23  # of a block of them: it takes 64 MiB
+_DENSE = 1 << 22  # units x strata up to which a matrix says who is in which stratum
+
+
+def members(codes: IntArray) -> list[IntArray]:
+    """Rows of each code [n], in the order of the codes; rows ascend. Sorted once, whatever the number of codes."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    return [part.astype(np.int64, copy=False) for part in np.split(order, ends)] if len(codes) else []
 
 
 def named(artists: npt.NDArray[np.object_]) -> BoolArray:
@@ -90,6 +123,8 @@ def centred(values: FloatArray, strata: IntArray, known: BoolArray | None = None
     With ``known`` [..., n, p], the mean is that of the known values, and the others become 0: a unit without a score
     then sits in the middle of its own stratum, not of all units.
     """
+    if strata.shape[-1] * (int(strata.max()) + 1) > _DENSE:
+        return _centred_by_sums(values, strata, known)
     inside = (strata[..., None] == np.arange(strata.max() + 1)).astype(np.float64)
     if known is None:
         means = np.swapaxes(inside / np.maximum(inside.sum(axis=-2, keepdims=True), 1), -1, -2) @ values
@@ -97,6 +132,23 @@ def centred(values: FloatArray, strata: IntArray, known: BoolArray | None = None
     turned = np.swapaxes(inside, -1, -2)
     means = (turned @ np.where(known, values, 0.0)) / np.maximum(turned @ known.astype(np.float64), 1)
     return np.where(known, values - inside @ means, 0.0)
+
+
+def _centred_by_sums(values: FloatArray, strata: IntArray, known: BoolArray | None) -> FloatArray:
+    """Do what ``centred`` does without a matrix of units x strata, which would have 10^9 cells in a large audit."""
+    shape = np.broadcast_shapes(values.shape[:-1], strata.shape)
+    wide = np.broadcast_to(values, (*shape, values.shape[-1])).reshape(-1, values.shape[-1])
+    n_strata, audits = int(strata.max()) + 1, np.arange(wide.shape[0]) // shape[-1]
+    code = np.broadcast_to(strata, shape).ravel() + n_strata * audits  # strata of another audit are others
+    there = None if known is None else np.broadcast_to(known, (*shape, values.shape[-1])).reshape(wide.shape)
+    found = np.empty_like(wide)
+    size = np.bincount(code)
+    for j in range(wide.shape[1]):
+        column = wide[:, j] if there is None else np.where(there[:, j], wide[:, j], 0.0)
+        counted = size if there is None else np.bincount(code, there[:, j])
+        means = np.bincount(code, column) / np.maximum(counted, 1)
+        found[:, j] = column - means[code]
+    return np.asarray(found if there is None else np.where(there, found, 0.0)).reshape(*shape, values.shape[-1])
 
 
 @lru_cache(maxsize=8)
@@ -109,10 +161,12 @@ def _all_splits(n: int, n_positive: int) -> BoolArray:
 
 def _splits_within(rows: list[IntArray], positive: BoolArray) -> BoolArray:
     """Every combination of every split of each stratum, [all, n]."""
-    options = [_all_splits(len(r), int(positive[r].sum())) for r in rows]
-    choice = np.indices([len(o) for o in options]).reshape(len(options), -1)
-    splits = np.empty((choice.shape[1], len(positive)), dtype=bool)
-    for r, option, chosen in zip(rows, options, choice, strict=True):
+    mixed = [r for r in rows if 0 < positive[r].sum() < len(r)]  # the others have one; arrays have 64 dimensions
+    options = [_all_splits(len(r), int(positive[r].sum())) for r in mixed]
+    sizes = [len(option) for option in options]
+    choice = np.indices(sizes).reshape(len(sizes), prod(sizes))
+    splits = np.tile(positive, (choice.shape[1], 1))
+    for r, option, chosen in zip(mixed, options, choice, strict=True):
         splits[:, r] = option[chosen]
     return splits
 
@@ -140,6 +194,7 @@ def labellings(
     Returns
     -------
     labels : numpy.ndarray, shape [n, B + 1] (or [n, all]; or [..., n, B + 1] where each audit has its own strata)
+        Above ``HELD`` cells, :class:`Drawn`: the same labels, from the same stream, without being held.
     observed : int
         Column of the observed labelling.
     exact : bool
@@ -148,15 +203,18 @@ def labellings(
     n = len(positive)
     if strata is None or strata.ndim == 1:
         groups = np.zeros(n, dtype=np.int64) if strata is None else strata
-        rows = [np.flatnonzero(groups == code) for code in np.unique(groups)]
+        rows = members(groups)
         if prod(comb(len(r), int(positive[r].sum())) for r in rows) <= _EXACT_PER_DRAW * (n_permutations + 1):
             splits = _splits_within(rows, positive)
             observed = int(np.flatnonzero((splits == positive).all(axis=1))[0])
             return centred(splits.T.astype(np.float64), groups), observed, True
+        labels, state = centred(positive.astype(np.float64)[:, None], groups)[:, 0], deepcopy(rng)
+        if n * (n_permutations + 1) > HELD:
+            shape = (n, n_permutations + 1)
+            return Drawn(shape, lambda: _joined(_shuffles(rows, labels, shape[1], deepcopy(state)), shape[1])), 0, False
         drawn = np.empty((n_permutations + 1, n))
-        drawn[...] = centred(positive.astype(np.float64)[:, None], groups)[:, 0]
-        for r in rows:
-            drawn[1:, r] = rng.permuted(drawn[1:, r], axis=-1)
+        for r, start, part in _shuffles(rows, labels, n_permutations + 1, rng):
+            drawn[start : start + len(part), r] = part
     else:
         labels = centred(np.broadcast_to(positive, strata.shape).astype(np.float64)[..., None], strata)[..., 0]
         drawn = np.empty((*strata.shape[:-1], n_permutations + 1, n))
@@ -168,13 +226,54 @@ def labellings(
     return np.swapaxes(drawn, -1, -2), 0, False
 
 
+def _shuffles(rows: list[IntArray], labels: FloatArray, count: int, rng: np.random.Generator) -> Iterator[Part]:
+    """Shuffle labels [n] within strata, one stratum after the other; a large one ``_CELLS`` labels at a time.
+
+    The first of ``count`` labellings is the observed one. The parts of a stratum come from the stream in one order,
+    however large they are.
+    """
+    for r in rows:
+        step = max(1, _CELLS // len(r))
+        for start in range(0, count, step):
+            part = np.tile(labels[r], (min(step, count - start), 1))
+            moved = part[start == 0 :]
+            moved[...] = rng.permuted(moved, axis=-1)
+            yield r, start, part
+
+
+def _joined(parts: Iterator[Part], count: int) -> Iterator[Part]:
+    """Join small parts that hold all ``count`` labellings, since products of large blocks are faster."""
+    held: list[Part] = []
+    for rows, start, part in parts:
+        if held and (len(part) < count or (sum(len(r) for r, *_ in held) + len(rows)) * count > _CELLS):
+            yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+            held = []
+        if len(part) < count:
+            yield rows, start, part
+        else:
+            held.append((rows, start, part))
+    if held:
+        yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+
+
 def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator) -> Labellings:
     """Signs for the paired design, shaped and enumerated like :func:`labellings`; the observed signs are all +1."""
     if 2**n_pairs <= _EXACT_PER_DRAW * (n_permutations + 1):
         return _all_signs(n_pairs).T, 0, True
-    drawn = rng.choice((-1.0, 1.0), size=(n_pairs, n_permutations + 1))
+    count, state = n_permutations + 1, deepcopy(rng)
+    if n_pairs * count > HELD:
+        return Drawn((n_pairs, count), lambda: _signs(n_pairs, count, deepcopy(state))), 0, False
+    drawn = rng.choice((-1.0, 1.0), size=(n_pairs, count))
     drawn[:, 0] = 1.0
     return drawn, 0, False
+
+
+def _signs(n_pairs: int, count: int, rng: np.random.Generator) -> Iterator[Part]:
+    """Draw signs for some pairs at a time, all ``count`` labellings of each."""
+    for rows in np.array_split(np.arange(n_pairs), -(-n_pairs * count // _CELLS)):
+        part = rng.choice((-1.0, 1.0), size=(len(rows), count))
+        part[:, 0] = 1.0
+        yield rows, 0, part.T
 
 
 def relabel(
@@ -184,7 +283,7 @@ def relabel(
     n_permutations: int,
     seed: int,
 ) -> Labellings:
-    """Draw the relabellings of a test: labels [n, L] or [..., n, L], the observed one, whether all are there."""
+    """Draw the relabellings of a test: labels [n, L] or [..., n, L] (or ``Drawn``), the observed one, whether all."""
     rng = np.random.default_rng((seed, 1))
     if pairs is not None:
         return sign_flips(len(pairs), n_permutations, rng)
@@ -262,9 +361,47 @@ def out_of_fold_scores(features: FloatArray, target: FloatArray, seed: int = 0, 
     return scores[..., 0]
 
 
+def label_sums(columns: FloatArray, labels: FloatArray | Drawn, folds: IntArray | None = None) -> FloatArray:
+    """Sums of columns [..., n, c] times labels [n, L]: shape [..., c, L], or [folds, ..., c, L] over each fold's units.
+
+    Relabellings that are drawn are gone through once.
+    """
+    if not isinstance(labels, Drawn):
+        assert folds is None, "labels that are held need no sums over folds"
+        return np.asarray(np.swapaxes(columns, -1, -2) @ labels)
+    places = np.zeros(labels.shape[0], dtype=np.int64) if folds is None else folds
+    found = np.zeros((int(places.max()) + 1, *columns.shape[:-2], columns.shape[-1], labels.shape[1]))
+    for rows, start, part in labels.blocks():
+        for fold, sums in enumerate(found):
+            inside = places[rows] == fold
+            across = np.swapaxes(columns[..., rows[inside], :], -1, -2)
+            sums[..., start : start + len(part)] += across @ part[:, inside].T
+    return found if folds is not None else found[0]
+
+
+def _drawn_statistics(
+    features: FloatArray, drawn: Drawn, folds: IntArray, oriented: FloatArray, *, centre: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Do what ``label_statistics`` does from sums over the units of each fold: all that a linear fit needs of labels."""
+    p = features.shape[-1]
+    columns = np.concatenate([features, np.ones_like(features[..., :1]), oriented[..., None]], axis=-1)
+    sums = label_sums(columns, drawn, folds)
+    whole, learned = sums.sum(axis=0), np.zeros((*features.shape[:-2], drawn.shape[1]))
+    for fold, own in enumerate(sums):
+        train = features[..., folds != fold, :]
+        middle = train.mean(axis=-2)[..., None, :] if centre else np.zeros((1, p))
+        train = train - middle
+        scale = np.swapaxes(train, -1, -2) @ train + RIDGE * train.shape[-2] * np.eye(p)
+        left, right = (
+            part[..., :p, :] - np.swapaxes(middle, -1, -2) * part[..., p : p + 1, :] for part in (own, whole - own)
+        )
+        learned += _dots(left, np.linalg.solve(scale, right))
+    return learned, whole[..., p + 1, :]
+
+
 def label_statistics(
     features: FloatArray,
-    labels: FloatArray,
+    labels: FloatArray | Drawn,
     *,
     folds: IntArray,
     centre: bool,
@@ -275,7 +412,7 @@ def label_statistics(
     Parameters
     ----------
     features : numpy.ndarray, shape [..., n, p]
-    labels : numpy.ndarray, shape [n, L] or [..., n, L]
+    labels : numpy.ndarray, shape [n, L] or [..., n, L], or Drawn
     oriented : numpy.ndarray, shape [..., n], optional
         What the pre-oriented statistic adds up; default the sum of the features.
 
@@ -284,8 +421,11 @@ def label_statistics(
     learned, direction : numpy.ndarray, shape [..., L]
     """
     n, p = features.shape[-2:]
+    added = features.sum(axis=-1) if oriented is None else oriented
+    if isinstance(labels, Drawn):
+        return _drawn_statistics(features, labels, folds, added, centre=centre)
     fits = list(fold_fits(features, folds, centre=centre))
-    total = (features.sum(axis=-1) if oriented is None else oriented)[..., None, :]
+    total = added[..., None, :]
     scoring = None
     if n < len(fits) * p:  # one matrix from labels to scores is then less work than the weights of each fold
         scoring = np.zeros((*features.shape[:-1], n))

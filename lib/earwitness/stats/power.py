@@ -28,7 +28,7 @@ from scipy.stats import norm
 from statsmodels.stats.power import TTestIndPower
 
 from earwitness.errors import InputError
-from earwitness.stats.permutation_test import LEARNED, balance, comparable, named, strata_of
+from earwitness.stats.permutation_test import LEARNED, balance, comparable, members, named, strata_of
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.types import SIDES, BoolArray, FloatArray, IntArray, Track
 
@@ -189,7 +189,7 @@ def reach(positive: BoolArray, strata: IntArray | None, *, paired: bool = False,
     if paired:
         return Reach(suspects, held_out, suspects, share, paired, 0.5**suspects, alpha)
     codes = np.zeros(len(positive), dtype=np.int64) if strata is None else strata
-    sizes = [(int((codes == code).sum()), int(positive[codes == code].sum())) for code in np.unique(codes)]
+    sizes = [(len(rows), int(positive[rows].sum())) for rows in members(codes)]
     labellings = sum(lgamma(n + 1) - lgamma(a + 1) - lgamma(n - a + 1) for n, a in sizes)
     return Reach(suspects, held_out, artists, share, paired, exp(-labellings), alpha)
 
@@ -204,8 +204,11 @@ def within(positive: BoolArray, strata: IntArray | None) -> tuple[IntArray, IntA
     suspects, held_out = (np.asarray((counted & side).sum(axis=-1)) for side in (positive, ~positive))
     if strata is None:
         return suspects, held_out, np.ones((), dtype=np.int64), balance(positive, strata)
-    inside = (strata[..., None] == np.arange(strata.max() + 1)) & counted[..., None]
-    return suspects, held_out, np.asarray(inside.any(axis=-2).sum(axis=-1)), balance(positive, strata)
+    audits, n_strata = strata.size // strata.shape[-1], int(strata.max()) + 1
+    code = strata.reshape(audits, -1) + n_strata * np.arange(audits)[:, None]
+    there = np.bincount(code[counted.reshape(code.shape)], minlength=audits * n_strata) > 0
+    artists = np.asarray(there.reshape(*strata.shape[:-1], n_strata).sum(axis=-1))
+    return suspects, held_out, artists, balance(positive, strata)
 
 
 def needed_table(

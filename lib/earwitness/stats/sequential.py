@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from earwitness.errors import InputError
+from earwitness.stats.permutation_test import members
 from earwitness.stats.verdict import ALPHA
 from earwitness.types import BoolArray, FloatArray, IntArray
 
@@ -74,8 +75,8 @@ def pair_by_lot(positive: BoolArray, seed: int, strata: IntArray | None = None) 
     rng = np.random.default_rng((seed, 2))
     groups = np.zeros(len(positive), dtype=np.int64) if strata is None else strata
     parts = []
-    for code in np.unique(groups):
-        sides = [rng.permutation(np.flatnonzero((groups == code) & (positive == side))) for side in (True, False)]
+    for rows in members(groups):
+        sides = [rng.permutation(rows[positive[rows] == side]) for side in (True, False)]
         k = min(len(side) for side in sides)
         parts.append(np.column_stack([side[:k] for side in sides]))
     pairs: IntArray = rng.permutation(np.concatenate(parts))
