@@ -25,7 +25,7 @@ from scipy.stats import fisher_exact, mannwhitneyu
 from earwitness.audit import request
 from earwitness.data import decode_pool, fingerprint
 from earwitness.data.audio import spec_of
-from earwitness.data.fingerprint import Words
+from earwitness.data.fingerprint import Print
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
@@ -139,7 +139,7 @@ class Intake:
     imbalances: tuple[str, ...]
     exclusions: pd.DataFrame
     straddling: tuple[str, ...] = ()
-    prints: dict[str, Words] = field(default_factory=dict, repr=False)
+    prints: dict[str, Print] = field(default_factory=dict, repr=False)
     scores: bool = False
     passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
     root: Path = Path()

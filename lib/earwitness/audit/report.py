@@ -30,6 +30,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earwitness.errors import InputError
+from earwitness.stats.units import ScoreColumns
 from earwitness.stats.verdict import Word
 from earwitness.types import WINDOW
 from earwitness.util import reason_of, write_whole
@@ -316,15 +317,22 @@ def scores_bytes(scores: pd.DataFrame) -> bytes:
     return wide[order].reset_index().to_csv(index=False).encode()
 
 
-def read_scores(content: bytes) -> pd.DataFrame:
-    """Return the tidy score table that a file of scores holds, exactly as written."""
+def read_columns(content: bytes) -> ScoreColumns:
+    """Return the scores that a file holds, exactly as written, one row per segment as in the file."""
     wide = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     keys = _keys(wide)
-    values = wide.columns.difference(keys, sort=False)
-    wide = wide[keys].join(wide[values].replace("", "nan").astype(np.float64))
+    names = wide.columns.difference(keys, sort=False)
+    scores = wide[names].replace("", "nan").to_numpy(np.float64)
     if WINDOW in wide:
         wide[WINDOW] = wide[WINDOW].astype(int)
-    return wide.melt(id_vars=keys, var_name="attack", value_name="score")
+    return ScoreColumns(wide[keys], tuple(names), scores, np.zeros(scores.shape, dtype=bool))
+
+
+def read_scores(content: bytes) -> pd.DataFrame:
+    """Return the tidy score table that a file of scores holds, exactly as written."""
+    held = read_columns(content)
+    wide = held.keys.join(pd.DataFrame(held.scores, columns=list(held.attacks)))
+    return wide.melt(id_vars=list(held.keys), var_name="attack", value_name="score")
 
 
 def _keys(table: pd.DataFrame) -> list[str]:

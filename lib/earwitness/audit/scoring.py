@@ -13,7 +13,7 @@ import pandas as pd
 
 from earwitness.attacks import score
 from earwitness.audit import checks
-from earwitness.audit.report import Control, Estimate, Result, Testable, read_scores, scores_bytes
+from earwitness.audit.report import Control, Estimate, Result, Testable, read_columns, scores_bytes
 from earwitness.audit.request import Request, shown
 from earwitness.models import describe
 from earwitness.signals.evaluations import audit_attacks
@@ -57,9 +57,9 @@ def decide(
     pairs: str | None,
 ) -> tuple[InferenceResult, Prepared]:
     """Apply the tests to stored scores; what a report says is what these files give."""
-    other = read_scores(control) if control else None
+    other = read_columns(control) if control else None
     saw: Saw | None = "neither" if control else None
-    scores = read_scores(content)
+    scores = read_columns(content)
     result = infer(
         scores, alpha=alpha, n_permutations=permutations, seed=seed, pairs=pairs, control_scores=other, control_saw=saw
     )

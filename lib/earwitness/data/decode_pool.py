@@ -40,7 +40,7 @@ from earwitness.data.audio import (
     segments,
     to_plain,
 )
-from earwitness.data.fingerprint import SPEC, words
+from earwitness.data.fingerprint import SPEC, WordFile, words
 from earwitness.errors import AudioError, EarwitnessError
 from earwitness.symbolic import fingerprint
 from earwitness.symbolic.midi import read
@@ -81,15 +81,15 @@ def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict
     list of dict
         In the order of ``paths``; whatever could be found out of ``sha256``, ``format``, ``codec``, ``sample_rate``,
         ``channels``, ``duration_s``, ``level_dbfs``, ``bandwidth_hz``, ``notes`` (of a score), ``segments``, ``words``
-        (the fingerprint); and ``reason``, empty for a recording that can be used.
+        (the fingerprint, in a temporary file: ``StoredWords``); and ``reason``, empty for a recording that can be used.
 
     Raises
     ------
     EarwitnessError
-        Workers cannot be started at all.
+        Workers cannot be started at all, or fingerprints cannot be written.
     """
-    pool = ThreadPoolExecutor(max(1, workers))
-    asked = [pool.submit(_one, path, spec) for path in paths]
+    pool, held = ThreadPoolExecutor(max(1, workers)), WordFile()
+    asked = [pool.submit(_one, path, spec, held) for path in paths]
     try:
         while wait(asked, timeout=0.2).not_done:  # a signal that another thread gets does not end an endless wait
             pass
@@ -105,7 +105,7 @@ def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict
         pool.shutdown(cancel_futures=True)
 
 
-def _one(path: Path, spec: Spec) -> dict[str, Any]:
+def _one(path: Path, spec: Spec, held: WordFile) -> dict[str, Any]:
     """Hash a file here and have it opened by an idle worker, or a new one."""
     try:
         if not path.is_file():
@@ -126,6 +126,8 @@ def _one(path: Path, spec: Spec) -> dict[str, Any]:
         _busy.discard(worker)
         if worker.process.poll() is None:
             _idle.append(worker)
+    if "words" in found:
+        found["words"] = held.put(found["words"])
     return found | {"reason": plain(found["reason"])}
 
 

@@ -5,7 +5,7 @@ each bit the sign of a change of energy between neighbouring bands and neighbour
 a constant offset. An index finds such pairs without comparing all with all: of each recording the words with the
 smallest hashes are looked up (Broder, *On the resemblance and containment of documents*, 1997), so two copies choose
 the same ones, and the cost of a recording does not grow with its length. The share of equal bits over the whole overlap
-decides.
+decides. Fingerprints of a large catalogue lie in a temporary file (``WordFile``) and are read when they are compared.
 
 It finds copies of a *recording*, not other takes, covers, samples or medleys. MIDI files have words of their own
 (``symbolic.fingerprint``) and are compared in the same way. The book pages *Audit your own* and *Copies* say what
@@ -14,9 +14,13 @@ happens to copies, and how many are found.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +29,9 @@ import scipy
 from scipy.fft import rfft
 
 from earwitness.data.audio import AudioSpec, load
+from earwitness.errors import StoreError
 from earwitness.types import IntArray, Track
+from earwitness.util import reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +80,57 @@ def words(mono: npt.NDArray[np.float32]) -> Words:
     return found
 
 
+class WordFile:
+    """Fingerprints on disk: a temporary file without a name, which goes when the last of its words does."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="earwitness-")  # noqa: SIM115 (it is closed with its last words)
+        self.lock, self.count = Lock(), 0
+
+    def put(self, words: Words) -> StoredWords:
+        """Write the words of a recording behind those of others; threads may do so at once.
+
+        Raises
+        ------
+        StoreError
+            The disk is full.
+        """
+        content = words.tobytes()
+        with self.lock:
+            try:
+                written = os.pwrite(self.file.fileno(), content, 4 * self.count)
+                reason = "no space left on device"
+            except OSError as error:
+                written, reason = -1, reason_of(error)
+            if written < len(content):
+                raise StoreError(
+                    f"fingerprints cannot be kept in {tempfile.gettempdir()} ({reason}): free some space, or set "
+                    "TMPDIR to a folder that has some, and run the same again"
+                )
+            self.count += len(words)
+        return StoredWords(self, self.count - len(words), len(words))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWords:
+    """Where a fingerprint lies in a ``WordFile``; numpy reads it when it is taken for an array."""
+
+    held: WordFile
+    start: int
+    count: int
+
+    def __len__(self) -> int:
+        """Return the number of words."""
+        return self.count
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Words:
+        """Read the words."""
+        return np.frombuffer(os.pread(self.held.file.fileno(), 4 * self.count, 4 * self.start), np.uint32)
+
+
+Print = Words | StoredWords
+
+
 # --- the index of words -----------------------------------------------------------------------------------------------
 
 KEPT = 256  # words of a recording that are looked up; about five seconds have so many
@@ -83,13 +140,13 @@ MIN_HITS = 2  # exact words that a pair must share at one offset to be compared
 PART = 1 << 23  # words that are sorted at a time
 
 
-def candidates(held: Sequence[Words]) -> IntArray:
+def candidates(held: Sequence[Print]) -> IntArray:
     """Return ``[n, 3]``: first, second, offset in frames, of pairs that share exact words, the best offsets of each.
 
     Parameters
     ----------
-    held : sequence of Words
-        Fingerprints; 0 is silence and no word.
+    held : sequence of Words or StoredWords
+        Fingerprints; 0 is silence and no word. Each is read once.
     """
     import pandas as pd
 
@@ -110,20 +167,20 @@ def candidates(held: Sequence[Words]) -> IntArray:
     return np.stack([key >> 32, key & 0xFFFFFFFF, best["offset"].to_numpy()], axis=1).astype(np.int64)
 
 
-def _chosen(held: Sequence[Words]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _chosen(held: Sequence[Print]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Return the words that are looked up, the recordings they are of, and their frames, in this order."""
-    frames = []
-    for words in held:
+    values, frames = [], []
+    for words in map(np.asarray, held):
         at = np.flatnonzero(words).astype(np.int32)
         if len(at) > KEPT:
             mixed = words[at] * np.uint32(2_654_435_761)  # wraps around: Knuth's multiplicative hash
             at = np.sort(at[np.argpartition(mixed, KEPT)[:KEPT]])
+        values.append(words[at])
         frames.append(at)
     if not frames:
         return np.zeros(0, np.uint32), np.zeros(0, np.int32), np.zeros(0, np.int32)
-    value = np.concatenate([words[at] for words, at in zip(held, frames, strict=True)])
     track = np.repeat(np.arange(len(held), dtype=np.int32), [len(at) for at in frames])
-    return value, track, np.concatenate(frames)
+    return np.concatenate(values), track, np.concatenate(frames)
 
 
 def _pairs(
@@ -160,7 +217,7 @@ MAX_ERRORS = (
 COLUMNS = ("track_id", "other_id", "role", "other_role", "similarity", "offset_s")
 
 
-def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: bool = False) -> pd.DataFrame:
+def duplicates(tracks: Sequence[Track], prints: Mapping[str, Print], *, scores: bool = False) -> pd.DataFrame:
     """Find pairs of tracks that are one recording, or one score.
 
     Parameters
@@ -168,7 +225,7 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: 
     tracks : sequence of Track
         Their order decides which of two is ``track_id`` (the earlier) and which ``other_id``.
     prints : mapping
-        ``track_id`` -> fingerprint; tracks without one are passed over.
+        ``track_id`` -> fingerprint, here or in a file; tracks without one are passed over.
     scores : bool
         The words are those of scores: a score has few of them, so nearly all of the shorter one must overlap.
 
@@ -186,7 +243,7 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Words], *, scores: 
     rows = []
     share, step_s = (SCORE_SHARE, nan) if scores else (MIN_SHARE, HOP / RATE)
     for first, second, offset in candidates(held):
-        similarity = _agreement(held[first], held[second], offset, share)
+        similarity = _agreement(np.asarray(held[first]), np.asarray(held[second]), offset, share)
         if similarity >= 1 - MAX_ERRORS:
             rows.append((first, second, similarity, offset * step_s))
     found = pd.DataFrame(rows, columns=["first", "second", "similarity", "offset_s"])

@@ -19,7 +19,7 @@ import gc
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -294,27 +294,30 @@ def read_manifest(
     if roles is not None or "role" not in cells.column_names:
         splits = cells["split"] if "split" in cells.column_names else pa.array([], pa.string())
         mapping = _roles_of_splits(path, set(pc.unique(splits).to_pylist()), target, roles)
-        kept = np.flatnonzero(pc.is_in(splits, pa.array(list(mapping), pa.string())).to_numpy())
-        cells = cells.take(kept)
+        wanted = pc.is_in(splits, pa.array(list(mapping), pa.string()))
+        kept, cells = np.flatnonzero(wanted.to_numpy()), cells.filter(wanted)
         role = pa.array([mapping[split] for split in cells["split"].to_pylist()], pa.string())
         cells = cells.drop_columns("role") if "role" in cells.column_names else cells
         cells = cells.append_column("role", role)
     base = Path(root) if root is not None else _audio_root(path)
+    parts = deque(cells.select([name for name in cells.column_names if name in Row.model_fields]).to_batches(SLICE))
+    del cells  # what has become tracks is given back while the rest is read
     with _no_collection():
-        return _tracks(lines, cells, kept, base)
+        return _tracks(lines, parts, kept, base)
 
 
-def _tracks(lines: Lines, cells: pa.Table, kept: np.ndarray | None, base: Path) -> list[Track]:
-    """Validate rows column by column and turn them into tracks, slice by slice."""
+def _tracks(lines: Lines, parts: deque[pa.RecordBatch], kept: np.ndarray | None, base: Path) -> list[Track]:
+    """Validate rows column by column and turn them into tracks, slice by slice; empties ``parts``."""
     found: list[Track] = []
     names: set[str] = set()
-    present = [name for name in TEXT_COLUMNS if name in cells.column_names and name not in {"path", "track_id"}]
-    for start in range(0, cells.num_rows, SLICE):
-        part = cells.slice(start, SLICE)
+    while parts:
+        part, start = parts.popleft(), len(found)
+        held = set(part.schema.names)
+        present = [name for name in TEXT_COLUMNS if name in held and name not in {"path", "track_id"}]
         columns: dict[str, list[Any]] = {name: _shared(part[name]) for name in present}
         columns["role"] = _shared(part["role"])
         paths = part["path"].to_pylist()
-        ids = [plain(cell) for cell in part["track_id"].to_pylist()] if "track_id" in cells.column_names else paths
+        ids = [plain(cell) for cell in part["track_id"].to_pylist()] if "track_id" in held else paths
         for name, problem in PROBLEMS.items():
             values = paths if name == "path" else columns.get(name, [])
             blank = [cell.strip() for cell in values] if name == "path" else values
@@ -331,7 +334,7 @@ def _tracks(lines: Lines, cells: pa.Table, kept: np.ndarray | None, base: Path) 
             if name in names:
                 _refuse(lines, kept, start + row, f"a track_id used before ({name!r})")
             names.add(name)
-        if "duration_s" in cells.column_names:
+        if "duration_s" in held:
             cells_given = part["duration_s"].to_pylist()
             lengths, row, why = checked("duration_s", [cell.strip() or None for cell in cells_given])
             if row >= 0:
@@ -344,9 +347,9 @@ def _tracks(lines: Lines, cells: pa.Table, kept: np.ndarray | None, base: Path) 
     return found
 
 
-def _shared(column: pa.ChunkedArray) -> list[str]:
+def _shared(column: pa.Array) -> list[str]:
     """Return a column's cells so that equal ones are one object: most columns of a large manifest repeat themselves."""
-    coded = column.combine_chunks().dictionary_encode()
+    coded = column.dictionary_encode()
     words = coded.dictionary.to_pylist()
     return [words[code] for code in coded.indices.to_numpy()]
 

@@ -2,11 +2,11 @@
 
 May import ``errors``, ``util`` and ``types``, and no other room: a statistic sees no model, no signal and no recording.
 
-In the order of an inference: ``units`` and ``prepare`` (a table to units x features), ``features`` (the frozen list),
-``permutation_test`` (the primary test), ``blind_gate`` (features that never touch the model), ``metrics`` (effects and
-intervals), ``power``, ``sequential`` (e-values), ``verdict`` (the rule and its constants), ``dataset_inference`` (all
-of it). Beside it: ``multiple_testing`` (many questions), ``artist_rank`` (an artist among artists), ``null_audits``
-(how often the rule errs), ``peers`` (published recipes).
+In the order of an inference: ``units``, ``score_file`` and ``prepare`` (a table to units x features), ``features`` (the
+frozen list), ``permutation_test`` (the primary test), ``blind_gate`` (features that never touch the model), ``metrics``
+(effects and intervals), ``power``, ``sequential`` (e-values), ``verdict`` (the rule and its constants),
+``dataset_inference`` (all of it). Beside it: ``multiple_testing`` (many questions), ``artist_rank`` (an artist among
+artists), ``null_audits`` (how often the rule errs), ``peers`` (published recipes).
 
 Names that matter: ``infer`` and ``compare`` (on the public face), ``InferenceResult``, ``ALPHA`` and ``RULE``.
 """
@@ -36,5 +36,6 @@ __getattr__, __dir__ = lazily(
         "smallest_gate_shift": "null_audits",
         "strata_of": "permutation_test",
         "units_needed": "power",
+        "write_scores": "score_file",
     },
 )

@@ -21,6 +21,7 @@ from earwitness.stats.features import feature_hash
 from earwitness.stats.metrics import Interval, auc, auc_within, hedges_g
 from earwitness.stats.power import reach
 from earwitness.stats.prepare import MISSING, Names, Prepared, Saw, prepare
+from earwitness.stats.score_file import Scores
 from earwitness.stats.sequential import e_value, pair_by_lot
 from earwitness.stats.verdict import ALPHA, MIN_UNITS, Findings, Word, decide
 from earwitness.types import BoolArray, FloatArray, IntArray
@@ -107,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 
 def infer(
-    scores: pd.DataFrame,
+    scores: Scores,
     unit: str = "track_id",
     features: Names | None = None,
     *,
@@ -117,7 +118,7 @@ def infer(
     segments_per_unit: int | None = None,
     blind: Names | pd.DataFrame | None = None,
     pairs: str | None = None,
-    control_scores: pd.DataFrame | None = None,
+    control_scores: Scores | None = None,
     control_saw: Saw | None = None,
 ) -> InferenceResult:
     """Dataset inference: test, gate, effect and verdict.
@@ -128,9 +129,10 @@ def infer(
 
     Parameters
     ----------
-    scores : pandas.DataFrame
+    scores : pandas.DataFrame, str or Path
         Tidy score table, columns ``track_id, segment_id, artist, work, role, attack, score``; roles
-        ``suspect``/``member`` against ``held_out``/``nonmember``; scores oriented higher = more member-like.
+        ``suspect``/``member`` against ``held_out``/``nonmember``; scores oriented higher = more member-like. Or a file
+        of :func:`earwitness.stats.write_scores`, or a folder of them, of which only what is tested is read.
     unit : str
         Column naming the independent unit.
     features : str or sequence of str, optional
@@ -150,7 +152,7 @@ def infer(
     pairs : str, optional
         Column whose values match one suspect unit with one held-out unit each (for example ``work``): the paired
         design.
-    control_scores : pandas.DataFrame, optional
+    control_scores : pandas.DataFrame, str or Path, optional
         The same units scored on a control model. The difference to it then *is* what is tested.
     control_saw : str
         What the control model was trained on; required with ``control_scores`` and refused unless ``"neither"``,

@@ -22,6 +22,7 @@ from statsmodels.stats.meta_analysis import effectsize_smd
 
 from earwitness.errors import InputError
 from earwitness.stats.permutation_test import members
+from earwitness.stats.score_file import Scores, opened
 from earwitness.stats.units import UnitTable, matching, unit_table
 from earwitness.types import FloatArray
 
@@ -181,7 +182,7 @@ def tpr_at_fpr(
 
 
 def compare(
-    scores: pd.DataFrame,
+    scores: Scores,
     unit: str = "track_id",
     *,
     attacks: str | Sequence[str] | None = None,
@@ -194,7 +195,8 @@ def compare(
     Parameters
     ----------
     scores, unit
-        Tidy score table and the column naming its independent unit (see :func:`earwitness.stats.units.unit_table`).
+        Tidy score table (or what ``infer`` takes for one) and the column naming its independent unit (see
+        :func:`earwitness.stats.units.unit_table`).
     attacks : str or sequence of str, optional
         Ids or globs; default all, blind baselines included.
     seed : int
@@ -210,7 +212,8 @@ def compare(
         choosing the best row of this table on the data that made it is optimistic (see
         :func:`earwitness.stats.multiple_testing.max_t`).
     """
-    table = unit_table(scores, unit, seed=seed)
+    held = opened(scores, [unit], lambda known: matching(known, attacks) if attacks is not None else known)
+    table = unit_table(held, unit, seed=seed)
     chosen = table.attacks if attacks is None else matching(table.attacks, attacks)
     return pd.DataFrame([_row(table, attack, seed) for attack in chosen])
 

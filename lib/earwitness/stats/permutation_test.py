@@ -382,7 +382,7 @@ def label_sums(columns: FloatArray, labels: FloatArray | Drawn, folds: IntArray 
 def _drawn_statistics(
     features: FloatArray, drawn: Drawn, folds: IntArray, oriented: FloatArray, *, centre: bool
 ) -> tuple[FloatArray, FloatArray]:
-    """Do what ``label_statistics`` does from sums over the units of each fold: all that a linear fit needs of labels."""
+    """Do what ``label_statistics`` does from sums over each fold's units: all that a linear fit needs of labels."""
     p = features.shape[-1]
     columns = np.concatenate([features, np.ones_like(features[..., :1]), oriented[..., None]], axis=-1)
     sums = label_sums(columns, drawn, folds)

@@ -32,7 +32,8 @@ from earwitness.stats.permutation_test import (
     strata_of,
     unusable_features,
 )
-from earwitness.stats.units import SIDE_LABELS, UnitTable, is_named, matching, unit_table
+from earwitness.stats.score_file import Scores, opened
+from earwitness.stats.units import SIDE_LABELS, ScoreColumns, UnitTable, is_named, matching, unit_table
 from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES, BoolArray, FloatArray, IntArray
 
 # --- what can be tested -----------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ class Prepared:
 
 
 def prepare(
-    scores: pd.DataFrame,
+    scores: Scores,
     unit: str,
     features: Names | None,
     *,
@@ -225,7 +226,7 @@ def prepare(
     segments_per_unit: int | None = None,
     blind: Names | pd.DataFrame | None = None,
     pairs: str | None = None,
-    control_scores: pd.DataFrame | None = None,
+    control_scores: Scores | None = None,
     control_saw: Saw | None = None,
 ) -> Prepared:
     """Aggregate, choose features, take ranks, and (with a control model) differences of ranks.
@@ -233,11 +234,17 @@ def prepare(
     Parameters and errors as in :func:`earwitness.stats.infer`.
     """
     _check_control(control_scores is not None, control_saw)
+
+    def asked(held: Sequence[str]) -> list[str]:
+        unseen = [] if isinstance(blind, pd.DataFrame) else _blind_names(held, blind)
+        return [*_chosen(held, features), *unseen]
+
+    held = opened(scores, [unit, *([pairs] if pairs else [])], asked)
+    keys = held.keys if isinstance(held, ScoreColumns) else held
     if pairs != "work":
-        check_works(scores)
-    table = unit_table(scores, unit, segments_per_unit=segments_per_unit, seed=seed)
-    attacks = [name for name in table.attacks if not name.startswith(BLIND_PREFIX)]
-    chosen = default_features(attacks) if features is None else sorted(matching(attacks, features))
+        check_works(keys)
+    table = unit_table(held, unit, segments_per_unit=segments_per_unit, seed=seed)
+    chosen = _chosen(table.attacks, features)
     check_complete(table, chosen)
     layers = [table.columns(chosen)]
     if control_scores is not None:
@@ -245,7 +252,7 @@ def prepare(
     usable, unusable = _usable(layers, chosen)
     layers = [layer[:, usable] for layer in layers]
     scored: BoolArray = np.logical_and.reduce([np.isfinite(layer) for layer in layers]).any(axis=1)
-    matched, partnerless = _match(scores, unit, table, scored, pairs)
+    matched, partnerless = _match(keys, unit, table, scored, pairs)
     unnamed: BoolArray = np.zeros(len(scored), dtype=bool)
     if matched is None:
         unnamed[scored] = ~named(table.artists[scored])
@@ -299,6 +306,18 @@ def prepare(
     )
 
 
+def _chosen(attacks: Sequence[str], features: Names | None) -> list[str]:
+    """Attack features that are asked for: the frozen list, or those named."""
+    modelled = [name for name in attacks if not name.startswith(BLIND_PREFIX)]
+    return default_features(modelled) if features is None else sorted(matching(modelled, features))
+
+
+def _blind_names(attacks: Sequence[str], blind: Names | None) -> list[str]:
+    """Blind features that are asked for: all, or those named."""
+    known = [name for name in attacks if name.startswith(BLIND_PREFIX)]
+    return sorted(known if blind is None else matching(known, blind))
+
+
 def _check_control(given: bool, saw: Saw | None) -> None:
     if given and saw != "neither":
         raise InputError(
@@ -320,8 +339,9 @@ def _usable(layers: list[FloatArray], chosen: Sequence[str]) -> tuple[BoolArray,
     return usable, reasons
 
 
-def _control_values(control: pd.DataFrame, table: UnitTable, unit: str, chosen: Sequence[str], seed: int) -> FloatArray:
-    other = unit_table(control, unit, segments_per_unit=table.segments_per_unit, seed=seed)
+def _control_values(control: Scores, table: UnitTable, unit: str, chosen: Sequence[str], seed: int) -> FloatArray:
+    held = opened(control, [unit], lambda attacks: [name for name in attacks if name in chosen])
+    other = unit_table(held, unit, segments_per_unit=table.segments_per_unit, seed=seed)
     lacking = sorted(set(table.units) - set(other.units))
     if lacking:
         raise InputError(
@@ -350,7 +370,7 @@ def _match(
         return None, np.zeros(len(keep), dtype=bool)
     if column not in scores.columns:
         raise InputError(f"the score table has no column {column!r} to pair by")
-    per_unit = scores[[unit, column]].drop_duplicates()
+    per_unit = scores[[unit, column]].astype(object).drop_duplicates()
     if len(several := per_unit.loc[per_unit[unit].duplicated(), unit]):
         raise InputError(f"ambiguous pairs: {unit} {several.iloc[0]!r} has more than one {column}")
     key_of = per_unit.set_index(unit)[column].astype(object).reindex(table.units)
@@ -374,8 +394,7 @@ def _blind_values(
 ) -> tuple[FloatArray, list[str]]:
     """Raw blind features of the kept units, and their names."""
     if not isinstance(blind, pd.DataFrame):
-        known = [name for name in table.attacks if name.startswith(BLIND_PREFIX)]
-        names = sorted(known if blind is None else matching(known, blind))
+        names = _blind_names(table.attacks, blind)
         check_complete(table, names)
         return table.columns(names)[keep], names
     if not blind.index.is_unique:

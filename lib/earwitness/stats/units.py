@@ -29,6 +29,26 @@ _KEEP_SHARE = 0.9
 
 
 @dataclass(frozen=True)
+class ScoreColumns:
+    """A score table with one row per segment and one column per attack, as :mod:`earwitness.stats.score_file` reads it.
+
+    Attributes
+    ----------
+    keys : pandas.DataFrame, m rows
+        Everything but attack and score.
+    attacks : tuple of str, length a
+    scores : numpy.ndarray, shape [m, a]
+    absent : numpy.ndarray of bool, shape [m, a]
+        True where the tidy table has no row.
+    """
+
+    keys: pd.DataFrame
+    attacks: tuple[str, ...]
+    scores: FloatArray
+    absent: BoolArray
+
+
+@dataclass(frozen=True)
 class UnitTable:
     """One row per unit, one column per attack, sorted by unit name.
 
@@ -66,7 +86,7 @@ class UnitTable:
 
 
 def unit_table(
-    scores: pd.DataFrame, unit: str = "track_id", *, segments_per_unit: int | None = None, seed: int = 0
+    scores: pd.DataFrame | ScoreColumns, unit: str = "track_id", *, segments_per_unit: int | None = None, seed: int = 0
 ) -> UnitTable:
     """Aggregate segment scores to units, with equal numbers of segments chosen without looking at roles.
 
@@ -75,7 +95,7 @@ def unit_table(
 
     Parameters
     ----------
-    scores : pandas.DataFrame
+    scores : pandas.DataFrame or ScoreColumns
         Columns ``track_id, segment_id, artist, work, role, attack, score`` (and ``unit``, if it is none of these). With
         a column ``window`` (that of a symbolic model) segments of lowest number are taken, by lot among equals.
         Scores are oriented higher = more member-like; NaN means that the attack cannot say.
@@ -92,57 +112,37 @@ def unit_table(
         Missing columns or names, unknown roles, a unit in both roles, a unit of two artists, a track of two works,
         duplicate rows, infinite scores.
     """
-    missing = [column for column in (*COLUMNS, unit) if column not in scores.columns]
-    if missing:
-        raise InputError(f"the score table needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
-    if scores.empty:
-        raise InputError("the score table has no rows")
-    attack_code, attack_names = _codes(scores, "attack")
-    track_code, track_names = _codes(scores, "track_id")
-    name_code, name_names = _codes(scores, "segment_id")
+    if isinstance(scores, pd.DataFrame):
+        check_columns(scores, (*COLUMNS, unit))
+        table, attacks = scores, _codes(scores, "attack")
+    else:
+        check_columns(scores.keys, (*COLUMNS[:-2], unit))
+        table, attacks = scores.keys, scores
+    track_code, track_names = _codes(table, "track_id")
+    name_code, name_names = _codes(table, "segment_id")
     segment_code, segment_keys = pd.factorize(track_code * np.int64(len(name_names)) + name_code)
     first = _first_row(segment_code, len(segment_keys))
-    unit_code, unit_names = _codes(scores, unit)
-    _check_constant(unit_code, segment_code, first, scores, f"segment belongs to more than one {unit}", "segment_id")
+    unit_code, unit_names = _codes(table, unit)
+    _check_constant(unit_code, segment_code, first, table, f"segment belongs to more than one {unit}", "segment_id")
 
     track_first, unit_first = _first_row(track_code, len(track_names)), _first_row(unit_code, len(unit_names))
-    artist_code, artist_names = _labels(scores, "artist")
-    work_code, work_names = _labels(scores, "work")
-    _check_constant(artist_code, track_code, track_first, scores, "track of more than one artist", "track_id")
-    _check_constant(work_code, track_code, track_first, scores, "track of more than one work", "track_id")
+    artist_code, artist_names = _labels(table, "artist")
+    work_code, work_names = _labels(table, "work")
+    _check_constant(artist_code, track_code, track_first, table, "track of more than one artist", "track_id")
+    _check_constant(work_code, track_code, track_first, table, "track of more than one work", "track_id")
     why = f"{unit} of more than one artist; choose a finer unit"
-    _check_constant(artist_code, unit_code, unit_first, scores, why, unit)
+    _check_constant(artist_code, unit_code, unit_first, table, why, unit)
 
-    side = _sides(scores["role"])
+    side = _sides(table["role"])
     both = np.flatnonzero(side != side[unit_first][unit_code])
     if len(both):
         raise InputError(
-            f"{unit} {scores[unit].iloc[both[0]]!r} is in both roles; a unit is either suspect (member) or held-out "
+            f"{unit} {table[unit].iloc[both[0]]!r} is in both roles; a unit is either suspect (member) or held-out "
             "(non-member): separate them in the manifest, or choose a finer unit"
         )
 
-    n_segments, n_attacks = len(segment_keys), len(attack_names)
-    cell = segment_code * np.int64(n_attacks) + attack_code
-    count = np.bincount(cell, minlength=n_segments * n_attacks)
-    if count.max() > 1:
-        row = scores.iloc[int(np.flatnonzero(cell == count.argmax())[1])]
-        raise InputError(
-            f"duplicate rows: attack {row['attack']!r} scores segment {row['segment_id']!r} of track "
-            f"{row['track_id']!r} more than once; keep one row per segment and attack"
-        )
-    if not pd.api.types.is_numeric_dtype(scores["score"]):
-        raise InputError(f"column 'score' of the score table must hold numbers, got {scores['score'].dtype}")
-    score = scores["score"].to_numpy(dtype=np.float64)
-    if np.isinf(score).any():
-        row = scores.iloc[int(np.flatnonzero(np.isinf(score))[0])]
-        raise InputError(
-            f"non-finite score: attack {row['attack']!r}, segment {row['segment_id']!r}, track {row['track_id']!r} is "
-            f"{row['score']}; scores must be finite, or NaN where the attack cannot say"
-        )
-    grid = np.full((n_segments, n_attacks), np.nan)
-    grid[segment_code, attack_code] = score
-    absent = (count == 0).reshape(n_segments, n_attacks)
-
+    attack_names, grid, absent = _grid(table, segment_code, first, attacks)
+    n_segments, n_attacks = grid.shape
     segment_unit = unit_code[first]
     per_unit = np.bincount(segment_unit, minlength=len(unit_names))
     m = _segments_per_unit(segments_per_unit, per_unit)
@@ -150,7 +150,7 @@ def unit_table(
         {"track": track_names[track_code[first]].astype(object), "segment": name_names[name_code[first]].astype(object)}
     )
     lot = pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}").to_numpy()
-    place = _places(scores)[first]
+    place = _places(table)[first]
     order = np.lexsort((lot, place, segment_unit))
     start = np.concatenate(([0], np.cumsum(per_unit)[:-1]))
     position = np.arange(n_segments) - np.repeat(start, per_unit)
@@ -179,6 +179,79 @@ def unit_table(
         segments_per_unit=m,
         excluded=excluded,
     )
+
+
+def check_columns(scores: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuse a score table without rows, or without a column that is needed."""
+    missing = [column for column in needed if column not in scores.columns]
+    if missing:
+        raise InputError(f"the score table needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+    if scores.empty:
+        raise InputError("the score table has no rows")
+
+
+def spread(scores: pd.DataFrame) -> ScoreColumns:
+    """Turn a tidy score table into one row per segment, in the order of their first rows; whatever else it says stays.
+
+    Raises
+    ------
+    InputError
+        As ``unit_table`` for columns, ids and scores; a segment of which two rows say different things.
+    """
+    check_columns(scores, COLUMNS)
+    attacks, (track_code, _), (name_code, names) = (_codes(scores, name) for name in ("attack", *COLUMNS[:2]))
+    segment_code, segment_keys = pd.factorize(track_code * np.int64(len(names)) + name_code)
+    first = _first_row(segment_code, len(segment_keys))
+    said = [name for name in scores.columns if name not in ("attack", "score")]
+    for name in said:
+        codes = pd.factorize(scores[name])[0]
+        _check_constant(codes, segment_code, first, scores, f"segment with more than one {name}", "segment_id")
+    attack_names, grid, absent = _grid(scores, segment_code, first, attacks)
+    keys = scores[said].iloc[first].reset_index(drop=True)
+    return ScoreColumns(keys, tuple(str(name) for name in attack_names), grid, absent)
+
+
+def _grid(
+    scores: pd.DataFrame,
+    segment_code: IntArray,
+    first: IntArray,
+    attacks: tuple[IntArray, npt.NDArray[np.object_]] | ScoreColumns,
+) -> tuple[Sequence[str] | npt.NDArray[np.object_], FloatArray, BoolArray]:
+    """Names of attacks, scores [segments, attacks], and where there is none; segments in order of their first rows."""
+    if isinstance(attacks, ScoreColumns):
+        if len(first) < len(segment_code):
+            row = scores.iloc[int(np.flatnonzero(first[segment_code] != np.arange(len(segment_code)))[0])]
+            raise InputError(
+                f"duplicate rows: segment {row['segment_id']!r} of track {row['track_id']!r} stands more than once; "
+                "keep one row per segment"
+            )
+        names, score, grid, absent = attacks.attacks, attacks.scores, attacks.scores, attacks.absent
+    else:
+        code, names = attacks
+        n_segments, n_attacks = len(first), len(names)
+        cell = segment_code * np.int64(n_attacks) + code
+        count = np.bincount(cell, minlength=n_segments * n_attacks)
+        if count.max() > 1:
+            row = scores.iloc[int(np.flatnonzero(cell == count.argmax())[1])]
+            raise InputError(
+                f"duplicate rows: attack {row['attack']!r} scores segment {row['segment_id']!r} of track "
+                f"{row['track_id']!r} more than once; keep one row per segment and attack"
+            )
+        if not pd.api.types.is_numeric_dtype(scores["score"]):
+            raise InputError(f"column 'score' of the score table must hold numbers, got {scores['score'].dtype}")
+        score = scores["score"].to_numpy(dtype=np.float64)
+        grid = np.full((n_segments, n_attacks), np.nan)
+        grid[segment_code, code] = score
+        absent = (count == 0).reshape(n_segments, n_attacks)
+    if (endless := np.isinf(score)).any():
+        at = np.argwhere(endless)[0]
+        row = scores.iloc[int(at[0])]
+        attack, value = (names[at[1]], score[tuple(at)]) if len(at) > 1 else (row["attack"], row["score"])
+        raise InputError(
+            f"non-finite score: attack {attack!r}, segment {row['segment_id']!r}, track {row['track_id']!r} is "
+            f"{value}; scores must be finite, or NaN where the attack cannot say"
+        )
+    return names, grid, absent
 
 
 def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
