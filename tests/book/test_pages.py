@@ -99,7 +99,9 @@ def test_a_template_needs_exactly_one_parameters_cell(tmp_path, tags, found):
 
 
 def test_a_page_reads_what_its_values_name_and_what_it_says(project):
-    cell = 'given = "data/a.csv"\nlisted: list = ["data/b.csv"]\nlisted += ["data/c.csv", "loss"]\nmade = 1 + 1\nmap = {}\n'
+    cell = (
+        'given = "data/a.csv"\nlisted: list = ["data/b.csv"]\nlisted += ["data/c.csv", "loss"]\nmade = n + 1\nmap = {}'
+    )
     node = nbformat.v4.new_notebook()
     node.cells = [nbformat.v4.new_code_cell(f"import os\n{cell}", metadata={"tags": ["parameters"]})]
     nbformat.write(node, project / "notebooks" / "demo.ipynb")

@@ -7,7 +7,6 @@ unknown parameters are errors that name the nearest known one. The book page *Au
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -36,7 +35,7 @@ class ScoreRun(_Entry):
     manifest: str
     splits: tuple[str, ...] = ()
     attacks: str = "all"
-    shards: Annotated[int, Field(ge=1, le=10_000)] = 2
+    shards: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     @property
     def name(self) -> str:
@@ -88,7 +87,8 @@ class Page(_Entry):
         """Files of the project, relative to it, that the page reads because ``reads`` or a value names them."""
         root = project_root()
         read = sorted(path for pattern in self.reads for path in root.glob(pattern) if path.is_file())
-        named = [name for name in self.names if not os.path.isabs(name) and os.path.isfile(root / name)]
+        short = [name for name in self.names if len(name) < 256]  # longer is no path, and cannot be asked for
+        named = [name for name in short if not Path(name).is_absolute() and (root / name).is_file()]
         return list(dict.fromkeys([*(str(path.relative_to(root)) for path in read), *named]))
 
 
