@@ -459,6 +459,6 @@ def present(name: str, *, download: bool) -> None:
         raise ModelError(
             f"{name}: not on this machine. Fetching it takes about {card.download_gb:.0f} GB ({card.size} parameters, "
             f"licence {card.licence}); scoring 40 recordings of four minutes then takes about {slow} on two cores, "
-            f"about {fast} on a GPU. Run again with --allow-download to fetch it, or put its files in a folder and name "
-            "the folder"
+            f"about {fast} on a GPU. Run again with --allow-download to fetch it, or put its files in a folder and "
+            "name the folder"
         ) from None
