@@ -1,7 +1,7 @@
 """What it takes to read a large manifest: seconds and memory for a million rows of eleven columns.
 
 Prints one JSON object: ``rows``, ``seconds`` (goal 10), ``cpu_seconds``, ``peak_mb`` of the whole process in 10^6 bytes
-(goal 1500), and ``over_csv``: seconds over those of Python's own ``csv.reader``, which validates nothing.
+(goal 1000), and ``over_csv``: seconds over those of Python's own ``csv.reader``, which validates nothing.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/bench_manifest.py [--rows 1000000]
 """

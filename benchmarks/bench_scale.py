@@ -116,19 +116,8 @@ def child(arguments):
 
     seconds = measured(step, size, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    size *= WORKS if step == "read manifest" else 1  # of its rows
     print(json.dumps({"step": step, "size": size, "cpu_s": round(seconds, 2), "peak_mb": round(peak)}))
-
-
-def slopes(table):
-    """Return growth exponents of seconds and memory per step: over all sizes, and between the two largest."""
-    rows = []
-    for step, held in table.groupby("step", sort=False):
-        logs = np.log(held.sort_values("size")[["size", "cpu_s", "peak_mb"]].to_numpy())
-        if len(logs) > 1:
-            for name, column in (("cpu_s", 1), ("peak_mb", 2)):
-                last = (logs[-1, column] - logs[-2, column]) / (logs[-1, 0] - logs[-2, 0])
-                rows.append((step, name, np.polyfit(logs[:, 0], logs[:, column], 1)[0], last))
-    return pd.DataFrame(rows, columns=["step", "what", "exponent", "exponent_last"]).round(2)
 
 
 def main():
@@ -152,15 +141,15 @@ def main():
                 told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             row = json.loads(told)
             print(json.dumps(row), flush=True)
-            row = {"step": step, "size": row["size"] * (WORKS if step == "read manifest" else 1)} | {
-                name: row[name] for name in ("cpu_s", "peak_mb")
-            }
             rows = [old for old in rows if (old["step"], old["size"]) != (row["step"], row["size"])] + [row]
             if arguments.out:
                 table = pd.DataFrame(rows).sort_values("size", kind="stable")
                 table = table.assign(order=table["step"].map(STEPS.index)).sort_values("order", kind="stable")
                 table.drop(columns="order").to_csv(arguments.out, index=False)
-    print(slopes(pd.DataFrame(rows)).to_string(index=False))
+    if arguments.largest > SIZES[0]:
+        from earwitness.book.tables import growth
+
+        print(growth(pd.DataFrame(rows)).round(2).to_string(index=False))
 
 
 if __name__ == "__main__":

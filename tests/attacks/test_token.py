@@ -371,6 +371,17 @@ def test_score_is_one_tidy_row_per_segment_and_attack():
     assert scores["score"].dtype == float
 
 
+def test_a_score_table_keeps_each_text_once():
+    table = attacks.score(Held([make(seed) for seed in range(3)]))
+    text = [name for name in table if name != "score"]
+    assert len(table) > 300
+    assert (table[text].dtypes == "str").all()
+    assert table.memory_usage(index=False).sum() == 8 * table.size  # references, and the scores
+    assert all(len(set(map(id, table[name]))) <= table[name].nunique() * 3 for name in text)
+    wide = table.pivot_table(index="segment_id", columns="attack", values="score").reset_index()
+    assert wide["segment_id"].tolist() == ["s0", "s1", "s2"]
+
+
 def test_score_all_takes_what_the_signals_suffice_for():
     full = set(attacks.score(Held([make()]))["attack"])
     null_only = TokenSignals(make().codes, make().mask, {"null": make().streams["null"]})

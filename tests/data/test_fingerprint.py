@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from earwitness.data.fingerprint import (
     OFFSETS,
     RATE,
     WINDOW,
+    WordFile,
     _chosen,
     candidates,
     duplicates,
@@ -27,6 +31,7 @@ from earwitness.data.fingerprint import (
     groups,
     words,
 )
+from earwitness.errors import StoreError
 from earwitness.pocket import render
 from earwitness.pocket.corpus import plan
 from earwitness.types import Track
@@ -183,3 +188,48 @@ def test_no_two_tracks_of_the_corpus_are_merged(book: Path) -> None:
     prints = {entry.track_id: fingerprint(root / entry.path) for entry in plan()}
     assert len(prints) == 1520
     assert _pairs(prints) == set()
+
+
+# --- fingerprints in a file -------------------------------------------------------------------------------------------
+
+
+def test_threads_keep_words_in_one_file_and_each_gets_its_own_back() -> None:
+    rng = np.random.default_rng(0)
+    made = [rng.integers(0, 2**32, length, dtype=np.uint32) for length in [0, 1, 7, *rng.integers(0, 400, 200)]]
+    held = WordFile()
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(held.put, made))
+    assert [len(one) for one in stored] == [len(one) for one in made]
+    for one, words_ in zip(stored, made, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), words_)
+    assert os.fstat(held.file.fileno()).st_size == 4 * sum(map(len, made))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12))
+@settings(deadline=None, max_examples=20)
+def test_copies_are_found_in_a_file_as_in_memory(seed: int, count: int) -> None:
+    rng, held = np.random.default_rng(seed), WordFile()
+    made = {str(i): rng.integers(0, 2**32, rng.integers(0, 600), dtype=np.uint32) for i in range(count)}
+    made |= {f"{name}-copy": words_[rng.integers(0, 20) :] for name, words_ in made.items() if rng.random() < 0.5}
+    tracks = [Track(name, Path(name), "suspect") for name in made]
+    pd.testing.assert_frame_equal(
+        duplicates(tracks, {name: held.put(words_) for name, words_ in made.items()}), duplicates(tracks, made)
+    )
+
+
+@pytest.mark.parametrize("full", ["refused", "cut short"])
+def test_a_full_disk_is_said_and_leaves_the_words_before_it(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, write = WordFile(), os.pwrite
+    first = held.put(np.arange(5, dtype=np.uint32))
+
+    def refuse(file: int, content: bytes, at: int) -> int:
+        if full == "refused":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content[:6], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(StoreError, match=r"fingerprints cannot be kept in .*no space left on device.*TMPDIR"):
+            held.put(np.arange(9, dtype=np.uint32))
+    second = held.put(np.arange(3, dtype=np.uint32))
+    assert (np.asarray(first).tolist(), np.asarray(second).tolist()) == ([0, 1, 2, 3, 4], [0, 1, 2])

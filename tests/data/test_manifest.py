@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from earwitness.data import manifest
 from earwitness.data.folders import read_folders
 from earwitness.data.manifest import ROLES, CorpusCard, read_card, read_manifest, read_splits
 from earwitness.errors import ManifestError
@@ -154,3 +155,42 @@ def test_every_committed_manifest_has_a_card_whose_splits_and_counts_hold(
         assert {split for splits in roles.values() for split in splits} <= set(card.splits)
         found = {t.role for t in read_manifest(copy, target=target)}
         assert found == ({"suspect", "held_out"} if own_roles else set(roles)) <= set(ROLES)
+
+
+@pytest.mark.parametrize("roles", [{"member": ["train"], "nonmember": ["test"]}, None], ids=["splits", "roles"])
+def test_rows_keep_their_lines_and_cells_however_they_are_sliced(
+    roles: dict[str, list[str]] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "SHARED", 3)
+    rows = [f"t{i},{i % 3}/{i}.wav,{('train', 'spare', 'test')[i % 3]},A{i % 4},{i % 5},suspect" for i in range(40)]
+    wanted = [i for i in range(40) if roles is None or i % 3 != 1]
+    known = None
+    for size in (1, 3, 7, 1000):
+        monkeypatch.setattr(manifest, "SLICE", size)
+        path = _manifest(tmp_path, "\n".join(["track_id,path,split,artist,duration_s,role", *rows, ""]), None)
+        found = read_manifest(path, roles=roles)
+        assert [t.track_id for t in found] == [f"t{i}" for i in wanted]
+        assert [(t.split, t.artist, t.duration_s) for t in found] == [
+            (("train", "spare", "test")[i % 3], f"A{i % 4}", float(i % 5)) for i in wanted
+        ]
+        assert found == (known or found)
+        known = found
+        for at, bad, problem in (
+            (38, "t3,2/38.wav,test,A2,3,suspect", "a track_id used before"),
+            (35, "t35,2/35.wav,test,A3,long,suspect", "expected seconds"),
+        ):
+            wrong = [*rows[:at], bad, *rows[at + 1 :]]
+            _manifest(tmp_path, "\n".join(["track_id,path,split,artist,duration_s,role", *wrong, ""]), None)
+            with pytest.raises(ManifestError, match=f"line {at + 2}: .*{problem}"):
+                read_manifest(path, roles=roles)
+
+
+def test_no_row_with_a_role_is_no_track(tmp_path: Path) -> None:
+    assert read_manifest(_manifest(tmp_path), roles={"suspect": ["spare"]})[0].track_id == "z"
+    path = _manifest(tmp_path, ROWS, CARD.replace("{member: [train], nonmember: [test]}", "{}"))
+    assert read_manifest(path, target="my/model") == []
+
+
+def test_hashes_in_capitals_are_those_in_small_letters(tmp_path: Path) -> None:
+    path = _manifest(tmp_path, f"path,role,sha256\na,suspect,{'AB' * 32}\nb,suspect,{'ab' * 32}\nc,suspect,\n", None)
+    assert [t.sha256 for t in read_manifest(path)] == ["ab" * 32, "ab" * 32, ""]

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
 from earwitness.stats.units import matching, unit_table
-from earwitness.util import results_dir, unguarded, write_csv
+from earwitness.util import project_root, results_dir, unguarded, write_csv
 
 if TYPE_CHECKING:
     from earwitness.audit.report import Estimate, Report
@@ -231,3 +232,37 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     counts = counts.reindex(table["group"].drop_duplicates())
     counts.insert(0, "audits", counts.sum(axis=1))
     return counts.rename_axis(columns=None).reset_index()
+
+
+# --- how measurements grow --------------------------------------------------------------------------------------------
+
+SCALE = "benchmarks/scale.csv"
+
+
+def growth(measured: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return what each step took at the largest size, and with which power of the size it grows.
+
+    Parameters
+    ----------
+    measured : pandas.DataFrame, optional
+        Columns ``step, size, cpu_s, peak_mb``, two sizes or more of a step. Default: the file of
+        ``benchmarks/bench_scale.py``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per step: ``step, size, cpu_s, peak_mb``; ``time_exponent, memory_exponent`` (slopes of the logarithms
+        over all sizes); ``last_time_exponent`` (between the two largest: the costs of starting do not hide growth).
+    """
+    held = pd.read_csv(project_root() / SCALE) if measured is None else measured
+    rows = []
+    for step, one in held.groupby("step", sort=False):
+        one = one.sort_values("size")
+        size, seconds, memory = np.log(one[["size", "cpu_s", "peak_mb"]].to_numpy(dtype=float)).T
+        exponents = {
+            "time_exponent": np.polyfit(size, seconds, 1)[0],
+            "memory_exponent": np.polyfit(size, memory, 1)[0],
+            "last_time_exponent": (seconds[-1] - seconds[-2]) / (size[-1] - size[-2]),
+        }
+        rows.append({"step": step} | one.iloc[-1][["size", "cpu_s", "peak_mb"]].to_dict() | exponents)
+    return pd.DataFrame(rows).astype({"size": int})

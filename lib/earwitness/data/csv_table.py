@@ -43,6 +43,11 @@ class Lines:
         return ManifestError(f"{self.path.name}, line {self.of(row)}: {problem}; mend this row")
 
 
+def _pool() -> pa.MemoryPool:
+    """Return the allocator that gives back most of a large table while it becomes tracks."""
+    return pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.default_memory_pool()
+
+
 def _text(path: Path) -> str:
     """Return a table's text: UTF-8, with or without a mark, or UTF-16 with one, as spreadsheets write them."""
     raw = path.read_bytes()
@@ -125,6 +130,7 @@ def read_table(path: Path, what: str = "a manifest") -> tuple[pa.Table, Lines]:
             fast.ReadOptions(column_names=names, skip_rows=rows.line_num, use_threads=False, block_size=BLOCK),
             fast.ParseOptions(delimiter=separator, newlines_in_values=True),
             fast.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            memory_pool=_pool(),
         ) as reader:
             columns = reader.read_all()
     except pa.ArrowInvalid as error:

@@ -19,13 +19,14 @@ import gc
 import json
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import repeat
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
@@ -145,7 +146,8 @@ __all__ = ["ROLES", "CorpusCard", "Track", "file_hash", "read_card", "read_manif
 
 # --- reading a manifest -----------------------------------------------------------------------------------------------
 
-SLICE = 1 << 16  # rows that become tracks at a time
+SLICE = 1 << 14  # rows that become tracks at a time
+SHARED = 1 << 15  # different cells of a column that are looked for in later rows too
 PROBLEMS = {
     "path": "an empty path",
     "sha256": "a sha256 that is not 64 hexadecimal digits",
@@ -294,11 +296,12 @@ def read_manifest(
     if roles is not None or "role" not in cells.column_names:
         splits = cells["split"] if "split" in cells.column_names else pa.array([], pa.string())
         mapping = _roles_of_splits(path, set(pc.unique(splits).to_pylist()), target, roles)
-        wanted = pc.is_in(splits, pa.array(list(mapping), pa.string()))
-        kept, cells = np.flatnonzero(wanted.to_numpy()), cells.filter(wanted)
-        role = pa.array([mapping[split] for split in cells["split"].to_pylist()], pa.string())
+        place = pc.index_in(splits, pa.array(list(mapping), pa.string()))  # null: a split without a role
+        kept = np.flatnonzero(place.is_valid().to_numpy())
         cells = cells.drop_columns("role") if "role" in cells.column_names else cells
-        cells = cells.append_column("role", role)
+        codes, names = place.combine_chunks(), pa.array(list(mapping.values()), pa.string())
+        cells = cells.append_column("role", pa.DictionaryArray.from_arrays(codes, names))
+        del splits, place, codes
     base = Path(root) if root is not None else _audio_root(path)
     parts = deque(cells.select([name for name in cells.column_names if name in Row.model_fields]).to_batches(SLICE))
     del cells  # what has become tracks is given back while the rest is read
@@ -309,13 +312,15 @@ def read_manifest(
 def _tracks(lines: Lines, parts: deque[pa.RecordBatch], kept: np.ndarray | None, base: Path) -> list[Track]:
     """Validate rows column by column and turn them into tracks, slice by slice; empties ``parts``."""
     found: list[Track] = []
-    names: set[str] = set()
+    hashes = np.empty(sum(part.num_rows for part in parts), np.int64)
+    known: defaultdict[str, dict[str, str]] = defaultdict(dict)
     while parts:
-        part, start = parts.popleft(), len(found)
+        whole, start = parts.popleft(), len(found)
+        part = whole.filter(whole["role"].is_valid())
         held = set(part.schema.names)
         present = [name for name in TEXT_COLUMNS if name in held and name not in {"path", "track_id"}]
-        columns: dict[str, list[Any]] = {name: _shared(part[name]) for name in present}
-        columns["role"] = _shared(part["role"])
+        columns: dict[str, list[Any]] = {name: _shared(part[name], known[name]) for name in present}
+        columns["role"] = _shared(part["role"], known["role"])
         paths = part["path"].to_pylist()
         ids = [plain(cell) for cell in part["track_id"].to_pylist()] if "track_id" in held else paths
         for name, problem in PROBLEMS.items():
@@ -325,32 +330,42 @@ def _tracks(lines: Lines, parts: deque[pa.RecordBatch], kept: np.ndarray | None,
             if row >= 0:
                 _refuse(lines, kept, start + row, f"{problem} ({values[row]!r})")
         if "sha256" in columns:
-            columns["sha256"] = [cell.lower() for cell in columns["sha256"]]  # some systems print it in capitals
+            some = {cell: cell.lower() for cell in columns["sha256"] if not cell.islower()}  # as some systems print it
+            columns["sha256"] = [some.get(cell, cell) for cell in columns["sha256"]]
         if (row := _outside(paths, base)) >= 0:
             _refuse(lines, kept, start + row, f"a path that leaves the audio folder ({paths[row]!r})")
         if (row := _backslashed(paths, base)) >= 0:
             _refuse(lines, kept, start + row, f'a path with backslashes ("{paths[row]}"): use "/" between folders')
-        for row, name in enumerate(ids):
-            if name in names:
-                _refuse(lines, kept, start + row, f"a track_id used before ({name!r})")
-            names.add(name)
+        hashes[start : start + len(ids)] = list(map(hash, ids))  # a set of a million names takes 70 MB
         if "duration_s" in held:
-            cells_given = part["duration_s"].to_pylist()
+            cells_given = _shared(part["duration_s"], known["duration_s"])
             lengths, row, why = checked("duration_s", [cell.strip() or None for cell in cells_given])
             if row >= 0:
                 _refuse(lines, kept, start + row, f"duration_s is {cells_given[row]!r}, expected seconds ({why})")
-            columns["duration_s"] = [float("nan") if length is None else length for length in lengths]
+            same = dict(zip(cells_given, lengths, strict=True))  # one number for equal cells
+            columns["duration_s"] = [nan if same[cell] is None else same[cell] for cell in cells_given]
         given = {"track_id": ids, "path": [base / cell for cell in paths], **columns}
         defaults = {field.name: field.default for field in fields(Track)}
         rows = zip(*(given.get(name, repeat(default)) for name, default in defaults.items()), strict=False)
         found += [Track(*row) for row in rows]
+        del whole, part
+        pa.default_memory_pool().release_unused()
+    hashes = hashes[: len(found)]
+    hashes.sort()
+    if (hashes[1:] == hashes[:-1]).any():
+        names = set[str]()
+        for row, track in enumerate(found):
+            if track.track_id in names:
+                _refuse(lines, kept, row, f"a track_id used before ({track.track_id!r})")
+            names.add(track.track_id)
     return found
 
 
-def _shared(column: pa.Array) -> list[str]:
+def _shared(column: pa.Array, known: dict[str, str]) -> list[str]:
     """Return a column's cells so that equal ones are one object: most columns of a large manifest repeat themselves."""
     coded = column.dictionary_encode()
     words = coded.dictionary.to_pylist()
+    words = [known.setdefault(word, word) if len(known) < SHARED else known.get(word, word) for word in words]
     return [words[code] for code in coded.indices.to_numpy()]
 
 

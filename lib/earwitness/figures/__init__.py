@@ -11,7 +11,7 @@ written to ``results/tables/<experiment>/``; each docstring names the columns it
 page* explains each kind of figure.
 """
 
-from earwitness.figures.curves import densities, hours, roc, tracks_needed
+from earwitness.figures.curves import densities, growth, hours, roc, tracks_needed
 from earwitness.figures.false_alarms import ladder, levels, lines, rule
 from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
 from earwitness.figures.heatmap import heat
@@ -30,6 +30,7 @@ __all__ = [
     "auc_forest",
     "densities",
     "dial",
+    "growth",
     "heard",
     "heat",
     "hours",

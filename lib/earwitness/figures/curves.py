@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import StrMethodFormatter
 
 from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
@@ -41,6 +42,39 @@ def hours(table: pd.DataFrame, *, source: str = "") -> Figure:
     axes.minorticks_off()
     canvas.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=2.8)
     return finish(canvas, f"Hours of one process for {low:,.0f} to {high:,.0f} tracks, one line per network.", source)
+
+
+@rc_context(STYLE)
+def growth(table: pd.DataFrame, *, source: str = "") -> Figure:
+    """Draw processor seconds and peak memory against size, both axes logarithmic, one line per step.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``step``, ``size``, ``cpu_s``, ``peak_mb`` (10^6 bytes); at most five steps.
+    source : str
+        Where the table lies.
+    """
+    need(table, "step", "size", "cpu_s", "peak_mb")
+    canvas = Canvas(figsize=(7.4, 3.9))
+    for axes, (column, label) in zip(
+        canvas.subplots(1, 2), (("cpu_s", "processor seconds"), ("peak_mb", "peak memory, MB")), strict=True
+    ):
+        looks = (*LOOKS, ("evidence", "-", "v"))
+        for (step, line), (colour, style, marker) in zip(table.groupby("step", sort=False), looks, strict=False):
+            line = line.sort_values("size")
+            axes.plot(
+                line["size"], line[column], color=COLOURS[colour], linestyle=style, marker=marker, ms=5, mew=0,
+                label=str(step) if column == "cpu_s" else None,
+            )  # fmt: skip
+        low, high = line["size"].min(), line["size"].max()
+        start = table[column].min()
+        axes.plot([low, high], [start, start * high / low], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xscale="log", yscale="log", xlabel="works (or rows)", ylabel=label)
+        axes.minorticks_off()
+    canvas.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=2.8)
+    steps = ", ".join(table["step"].unique())
+    return finish(canvas, f"Processor seconds and peak memory against size for {steps}; dashed: in proportion.", source)
 
 
 @rc_context(STYLE)

@@ -110,9 +110,13 @@ def opened(
                 tables.append(file.read(columns=[*keys, *chosen], use_threads=False).select([*keys, *chosen]))
         except KeyError:
             raise InputError(f"{part.name}: is no score table; write it with earwitness.stats.write_scores") from None
+        except FileNotFoundError:
+            raise InputError(
+                f"{part.name}: expected a score table (Parquet), found no such file; check the path"
+            ) from None
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = f"{reason_of(error)}".partition("\n")[0]
-            raise InputError(f"{part.name}: expected a score table (Parquet), {reason}; write it again") from None
+            reason = reason_of(error).partition("\n")[0]
+            raise InputError(f"{part.name}: expected a score table (Parquet): {reason}; write it again") from None
     table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
     keyed = table.select(keys).to_pandas()
     check_columns(keyed, KEYS)
