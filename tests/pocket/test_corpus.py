@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def sounds(plan):
     """Six tracks of each of eight artists, rendered: (artist number, waveform)."""
     artists = corpus.artists()[::4]
     return [(i, render.render(composer.compose(a, n, corpus.SEED), a)) for i, a in enumerate(artists) for n in range(6)]
+
+
+@cache
+def composed(artist, number):
+    """The notes of a track, which neither lot nor path can change: written once for the tests that need all tracks."""
+    return composer.compose(corpus.artists()[artist], number, corpus.SEED)
+
+
+@pytest.fixture
+def written_once(monkeypatch):
+    monkeypatch.setattr(corpus.PlannedTrack, "piece", lambda entry: composed(entry.artist.index, entry.number))
 
 
 def test_same_seed_same_notes():
@@ -74,6 +86,7 @@ def test_pitched_notes_belong_to_the_key(plan):
         assert any(set(pitched) <= {(key + step) % 12 for step in scale} for key in entry.artist.keys)
 
 
+@pytest.mark.usefixtures("written_once")
 def test_tracks_of_an_artist_differ_and_are_equally_dense(plan):
     for artist in corpus.artists()[:8]:
         pieces = [e.piece() for e in plan if e.artist is artist]
@@ -106,6 +119,7 @@ def test_formats_are_alike_in_every_artist_and_split(plan):
     assert len(counts) == (12 * 3 + 20 * 2) * 4
 
 
+@pytest.mark.usefixtures("written_once")
 def test_lots_do_not_depend_on_anything_else(plan):
     """Split against wording, position and notes: no more related than chance allows."""
     from scipy.stats import chi2_contingency, kruskal
@@ -130,6 +144,7 @@ def test_captions_name_the_style_and_not_the_track(plan):
             assert artist.name.lower() not in caption.lower()
 
 
+@pytest.mark.usefixtures("written_once")
 def test_committed_manifest_is_what_the_code_writes():
     assert MANIFEST.read_bytes() == corpus.manifest_csv().encode(), "run: python -m earwitness.pocket manifest"
     assert LADDER.read_bytes() == corpus.manifest_csv(corpus.ladder_plan()).encode()
@@ -157,6 +172,7 @@ def test_ladder_card_names_what_each_rung_was_trained_on():
             assert {t.split for t in tracks if t.role == "nonmember"} == {"neither"}
 
 
+@pytest.mark.usefixtures("written_once")
 def test_manifest_rows_and_note_hashes(plan):
     rows = list(csv.DictReader(io.StringIO(MANIFEST.read_text())))
     assert tuple(rows[0]) == corpus.COLUMNS
@@ -178,6 +194,7 @@ def test_card_agrees_with_the_corpus(plan):
             assert card["targets"][f"pocket/{kind}-{twin}"] == {"member": [twin], "nonmember": ["neither"]}
 
 
+@pytest.mark.usefixtures("written_once")
 def test_scores_card_agrees_with_the_notes(plan):
     card = yaml.safe_load(SCORES.with_suffix(".card.yml").read_text())
     notes = [len(e.piece().notes) for e in plan]
