@@ -21,7 +21,6 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
@@ -31,7 +30,7 @@ from earwitness.util import plain, reason_of, write_whole
 class Commands(TyperGroup):
     """Commands that refuse an option without a value: an empty path would be the folder at hand."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Name the option before an empty argument, as a variable that is not set leaves one.
 
         Raises

@@ -110,6 +110,8 @@ JOINED = {
     "counted parts": ("River/01 Kick.wav", "River/02 Snare.wav", "River/03 Lead Vox.wav"),
     "a folder of instrumentals": ("Mixes/01 River.flac", "Instrumentals/01 River.flac"),
     "two masters": ("Album/03 River.flac", "Best of/07 River (2011 Remaster).flac"),
+    "clips with a number": ("river_clip_01.wav", "river_clip_02.wav"),
+    "a separation program's": ("1_River_(Vocals).wav", "1_River_(Instrumental).wav"),
     "clips": ("River clip 1.wav", "River clip 2.wav", "River clip 3.wav"),
     "takes": ("River (take 1).wav", "River (take 2).wav"),
     "two suffixes": ("River.flac", "River (radio edit).mp3"),
@@ -170,6 +172,16 @@ def test_tags_say_what_names_do_not() -> None:
     assert _joins(tracks, facts) == [{"x1.flac", "x2.flac", "River (Live).flac"}]
     facts["suspect/River (Live).flac"]["tags"]["title"] = "Harbour (Live)"  # a tag counts more than a name
     assert sorted(map(sorted, _joins(tracks, facts))) == [["River (Live).flac", "x4.flac"], ["x1.flac", "x2.flac"]]
+
+
+def test_stems_with_the_tags_of_their_mix_are_joined_by_what_their_names_say() -> None:
+    names = ("River - Drums.wav", "River - Bass.wav", "River.wav")
+    tracks = _tracks(*names)
+    facts = {t.track_id: {"tags": {"title": "River", "artist": "Somebody", "album": "One"}} for t in tracks}
+    assert _joins(tracks, facts) == [set(names)]
+    numbers = _tracks("01.wav", "02.wav")
+    facts = {t.track_id: {"tags": {"title": "River", "artist": "Somebody", "album": "One"}} for t in numbers}
+    assert _joins(numbers, facts) == []  # twice on one album, and nothing says that it is one piece
 
 
 def test_sound_joins_what_names_do_not_but_an_album_in_one_file_joins_nothing() -> None:

@@ -94,7 +94,7 @@ def look(
         )
     )
     if empty := [ROLE_NAMES[side] for side in SIDES if not any(track.role in SIDES[side] for track in tracks)]:
-        word, reasons = "not testable", [f"there are no {side} that can be used" for side in empty]
+        word, reasons = "not testable", tuple(f"there are no {side} that can be used" for side in empty)
     stopped = word == "not testable"
     return Testable(
         answer=not stopped,

@@ -157,7 +157,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         permutations=request.n_permutations,
         deals=request.deals,
         pairs=plan.pairs,
-        unit=request.unit,
+        unit=request.unit,  # type: ignore[arg-type]
         code=code_state(),
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
@@ -192,6 +192,8 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     if request.captions is not None:
         say(coverage(found.tracks))
     intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs, unit=request.unit)
+    if intake.joins:
+        say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
     _refuse_straddling(intake, request)
     control = None
     if beside is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,7 +58,7 @@ def read(folder: Path, intake: Intake, model: str) -> References:
     found = listed(folder, intake.tracks)
     seen = examine(found.tracks, model, found=found, unit="track")
     both = fingerprint.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
-    facts = {row["track_id"]: row for one in (intake, seen) for row in one.files.to_dict("records")}
+    facts: dict[str, Any] = {row["track_id"]: row for one in (intake, seen) for row in one.files.to_dict("records")}
     copies = {
         link.second: f"{link.describe(link.second, 'recording')}, which stands on one of the sides"
         for link in links_of(both[both["role"] != both["other_role"]], facts)

@@ -93,7 +93,7 @@ def parse_title(text: str, drop: Iterable[str] = (), *, seconds: float = float("
         left = left.strip(" -_.~") or left
         cut = CLIP.search(left) if seconds <= CLIP_S else None
         cut = cut or next((m for m in (BRACKET.search(left), DASH.search(left)) if m and _is_version(m.group(1))), None)
-        cut = cut or BARE.search(left)
+        cut = cut or BARE.search(re.sub(r"[-_.]", " ", left))
         if cut is None and (last := left.rpartition(" "))[2] in PARTS and last[0]:
             left, soft = last[0], True
             marks.append(last[2])
@@ -156,8 +156,8 @@ def _known(track: Track, facts: Mapping[str, Any]) -> _Known:
     elif _is_version(folder.name):  # "Instrumentals/01 River.flac"
         named = replace(named, marks=named.marks | frozenset(_plain_words(folder.name).split()))
     tagged = parse_title(str(tags["title"]), drop, seconds=seconds) if str(tags.get("title") or "").strip() else None
-    if tagged is not None and not tagged.base:
-        tagged = None
+    if tagged is not None:  # stems often bear the tags of their mix: what a name says of the version holds beside them
+        tagged = replace(tagged, marks=tagged.marks | named.marks) if tagged.base else None
     return _Known(track, _plain_words(artist), _plain_words(album) or str(folder), tagged, named)
 
 

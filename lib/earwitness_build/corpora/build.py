@@ -23,6 +23,7 @@ from earwitness.data import decode_pool, fingerprint
 from earwitness.data.audio import SUFFIXES, probe
 from earwitness.data.copies import ACROSS, collections_of, families, left_out, links_of
 from earwitness.data.fingerprint import SPEC
+from earwitness.data.folders import BINS
 from earwitness.data.manifest import DATE, CorpusCard
 from earwitness.errors import AudioError, ManifestError
 from earwitness.symbolic.midi import survey
@@ -211,7 +212,7 @@ def _located(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
     """Return the rows with ``path`` filled in where a recording was found under ``root``, and empty elsewhere."""
     found: dict[str, list[str]] = {}
     for here, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if folder.lower() not in BINS)
         for name in names:
             if PurePosixPath(name).suffix.lower() in corpus.suffixes and not name.startswith("."):
                 relative = (Path(here) / name).relative_to(root).as_posix()
