@@ -141,8 +141,8 @@ def _link(target: str) -> Build:
 
 
 FILES: dict[str, tuple[Build, str]] = {
-    "empty wav": (_bytes("x.wav", b""), r"not readable as audio"),
-    "empty m4a": (_bytes("x.m4a", b""), r"not readable as audio"),
+    "empty wav": (_bytes("x.wav", b""), r"x\.\w+ +0 bytes: nothing in it"),
+    "empty m4a": (_bytes("x.m4a", b""), r"x\.\w+ +0 bytes: nothing in it"),
     "text renamed wav": (_bytes("x.wav", b"dear sirs, " * 50), r"not readable as audio"),
     "text renamed mp3": (_bytes("x.mp3", b"dear sirs, " * 50), r"x\.mp3 +.*(not readable|silent|shorter)"),
     "noise renamed flac": (_bytes("x.flac", bytes(range(256)) * 9), r"not readable as audio"),
@@ -284,7 +284,7 @@ def test_what_is_no_recording_is_passed_over_and_counted(
     recording(tmp_path / "s" / ".trash" / "x.wav", SECONDS, seed=3)
     code, text = _run(["check", f"--model={MODEL}", *arguments], monkeypatch, capsys)
     assert code == 0
-    assert "no suffix 1, .jpg 1, .m3u8 1, hidden 4" in text
+    assert "no suffix 1, .jpg 1, .m3u8 1, in a recycle bin (.trash) 1, sidecars 3" in text
 
 
 # ---- what is refused as a whole: exit code 2, or 3 for the model

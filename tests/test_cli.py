@@ -92,7 +92,7 @@ def test_a_seed_below_zero_is_refused_before_anything_is_read(command: str, corp
         ("check", "--suspects", "", "--held-out", "h", "--model", "pocket/musicgen-a"),
         ("check", "--suspects=s", "--held-out=", "--model", "pocket/musicgen-a"),
         ("plan", "--manifest", " ", "--model", "pocket/musicgen-a"),
-        ("audit", "--suspects", "s", "--held-out", "h", "--model", "", "--out", "o"),
+        ("audit", "--suspects", "s", "--held-out", "h", "--model", "m", "--out", ""),
         ("audit", "--suspects", "s", "--held-out", "h", "--model", "m", "--works", "", "--out", "o"),
         ("verify", ""),
         ("manifest", "build", "audiocaps", "--from", ""),

@@ -28,7 +28,7 @@ from earwitness.util import plain, reason_of, write_whole
 
 
 class Commands(TyperGroup):
-    """Commands that refuse an option without a value: an empty path would be the folder at hand."""
+    """Commands that refuse an empty text: as a path it would be the folder at hand. Of models the loader speaks."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Name the option before an empty argument, as a variable that is not set leaves one.
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
         """
         for before, text in zip(["", *args], args, strict=False):
             name, equals, value = text.partition("=") if text.startswith("--") else (before, "=", text)
-            if equals and not value.strip():
+            if equals and not value.strip() and not name.endswith("-model"):
                 raise InputError(
                     f"{name or 'the command'}: expected a value, got an empty text; is a variable not set?"
                 )
