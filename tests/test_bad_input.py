@@ -141,8 +141,8 @@ def _link(target: str) -> Build:
 
 
 FILES: dict[str, tuple[Build, str]] = {
-    "empty wav": (_bytes("x.wav", b""), r"not readable as audio"),
-    "empty m4a": (_bytes("x.m4a", b""), r"not readable as audio"),
+    "empty wav": (_bytes("x.wav", b""), r"x\.\w+ +0 bytes: nothing in it"),
+    "empty m4a": (_bytes("x.m4a", b""), r"x\.\w+ +0 bytes: nothing in it"),
     "text renamed wav": (_bytes("x.wav", b"dear sirs, " * 50), r"not readable as audio"),
     "text renamed mp3": (_bytes("x.mp3", b"dear sirs, " * 50), r"x\.mp3 +.*(not readable|silent|shorter)"),
     "noise renamed flac": (_bytes("x.flac", bytes(range(256)) * 9), r"not readable as audio"),
@@ -194,7 +194,7 @@ FILES: dict[str, tuple[Build, str]] = {
     "device by link": (_link("/dev/zero"), r"a link that leaves the folder"),
     "copy of a neighbour": (
         lambda f, _: (f / "x.wav").write_bytes((f / "good.wav").read_bytes()),
-        r"x\.wav +the same recording as suspect/good\.wav on the same side; the first is kept",
+        r"x\.wav +the same recording as suspect/good\.wav on the same side, which is kept",
     ),
     "copy of a held-out recording": (
         lambda f, _: (f / "x.wav").write_bytes((f.parent / "h" / "good.wav").read_bytes()),
@@ -284,7 +284,7 @@ def test_what_is_no_recording_is_passed_over_and_counted(
     recording(tmp_path / "s" / ".trash" / "x.wav", SECONDS, seed=3)
     code, text = _run(["check", f"--model={MODEL}", *arguments], monkeypatch, capsys)
     assert code == 0
-    assert "no suffix 1, .jpg 1, .m3u8 1, hidden 4" in text
+    assert "no suffix 1, .jpg 1, .m3u8 1, in a recycle bin (.trash) 1, sidecars 3" in text
 
 
 # ---- what is refused as a whole: exit code 2, or 3 for the model
@@ -369,7 +369,7 @@ REFUSED: dict[str, tuple[Build, int, str]] = {
     "missing column": (_table("file,role\na.wav,suspect\n"), 2, "expected a column 'path'"),
     "column twice": (_table("path,role,role\na.wav,suspect,held_out\n"), 2, "each column once"),
     "ragged row": (_table("path,role\na.wav,suspect,x\n"), 2, "line 2: expected 2 cells, found 3"),
-    "open quote": (_table('path,role\n"a.wav,suspect\n'), 2, "not a UTF-8 CSV|cells"),
+    "open quote": (_table('path,role\n"a.wav,suspect\n'), 2, "line 2: a quote that opens here"),
     "wrong role": (_table("path,role\na.wav,accused\n"), 2, "line 2: a role that is none of"),
     "role in capitals": (_table("path,role\na.wav,Suspect\n"), 2, "line 2: a role that is none of"),
     "no role for this model": (_table("path,split\na.wav,x\n"), 2, "its card does not say who is a member"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from earwitness.cli import app
+from earwitness.errors import InputError, ManifestError
 from tests.tiny import musicgen, recording
 
 
@@ -82,3 +84,31 @@ def test_a_seed_below_zero_is_refused_before_anything_is_read(command: str, corp
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
     assert "--seed" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--suspects", "", "--held-out", "h", "--model", "pocket/musicgen-a"),
+        ("check", "--suspects=s", "--held-out=", "--model", "pocket/musicgen-a"),
+        ("plan", "--manifest", " ", "--model", "pocket/musicgen-a"),
+        ("audit", "--suspects", "s", "--held-out", "h", "--model", "m", "--out", ""),
+        ("audit", "--suspects", "s", "--held-out", "h", "--model", "m", "--works", "", "--out", "o"),
+        ("verify", ""),
+        ("manifest", "build", "audiocaps", "--from", ""),
+    ],
+)
+def test_an_empty_text_is_refused_by_every_command(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"expected a value, got an empty text; is a variable not set\?") as caught:
+        app(list(arguments), standalone_mode=False)
+    named = next(
+        a.rstrip("=") for a, b in zip(arguments, (*arguments[1:], "x"), strict=True) if a.endswith("=") or not b.strip()
+    )
+    assert str(caught.value).startswith(named)
+
+
+def test_values_that_only_hold_a_blank_or_an_equals_sign_are_values() -> None:
+    with pytest.raises(ManifestError, match="a b=c"):
+        app(["manifest", "verify", "a b=c"], standalone_mode=False)

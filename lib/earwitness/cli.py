@@ -21,12 +21,34 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.util import plain, reason_of, write_whole
 
+
+class Commands(TyperGroup):
+    """Commands that refuse an empty text: as a path it would be the folder at hand. Of models the loader speaks."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the option before an empty argument, as a variable that is not set leaves one.
+
+        Raises
+        ------
+        InputError
+            An argument that is blank.
+        """
+        for before, text in zip(["", *args], args, strict=False):
+            name, equals, value = text.partition("=") if text.startswith("--") else (before, "=", text)
+            if equals and not value.strip() and not name.endswith("-model"):
+                raise InputError(
+                    f"{name or 'the command'}: expected a value, got an empty text; is a variable not set?"
+                )
+        return super().parse_args(ctx, args)
+
+
 ABOUT = "Did this audio model train on these recordings?"
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
 manifest_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Corpora: build and verify manifests.")
 app.add_typer(manifest_app, name="manifest")
 SHOWN = 10  # ids printed of each kind by ``manifest verify``
@@ -47,6 +69,8 @@ ControlModel = Annotated[str | None, typer.Option(help="a model trained on neith
 ControlSaw = Annotated[str | None, typer.Option(help='say "neither" if you know that it saw neither side')]
 References = Annotated[Path | None, typer.Option("--reference-artists", help="folder with one folder per artist")]
 Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work, suspect against held-out")]
+Works = Annotated[Path | None, typer.Option(help="CSV with path and work: which recordings are versions of one piece")]
+Unit = Annotated[str, typer.Option(help="work, or track: count every version for itself; the report warns of it")]
 AuditSeed = Annotated[int | None, typer.Option("--seed", help="default: derived from the recordings")]
 Alpha = Annotated[float, typer.Option(help="level of the tests", rich_help_panel="Advanced")]
 Permutations = Annotated[
@@ -67,6 +91,8 @@ def check(
     manifest: AuditManifest = None,
     root: Root = None,
     pairs: Pairs = None,
+    works: Works = None,
+    unit: Unit = "work",
     as_json: Annotated[bool, typer.Option("--json", help="print everything found as JSON")] = False,
     write: Annotated[str, typer.Option(help="also write data_manifests/artists/NAME.csv and its card")] = "",
     workers: Annotated[int, typer.Option(help="files decoded at a time", min=1, max=64)] = 2,
@@ -81,8 +107,8 @@ def check(
 
     identity(model, allow_download=False)  # a mistyped name should fail before a thousand files are read
     target = record_path(write) if write else None
-    found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model)
-    intake = examine(found.tracks, model, workers=workers, found=found, pairs=pairs)
+    found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model, works=works)
+    intake = examine(found.tracks, model, workers=workers, found=found, pairs=pairs, unit=unit)
     if as_json:
         typer.echo(json.dumps(as_dict(intake), indent=2))
     else:
@@ -107,6 +133,8 @@ def plan(
     control_saw: ControlSaw = None,
     reference_artists: References = None,
     pairs: Pairs = None,
+    works: Works = None,
+    unit: Unit = "work",
     freeze: Annotated[Path | None, typer.Option(help="fix the audit in this file instead, before it is scored")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
@@ -128,12 +156,14 @@ def plan(
     from earwitness.audit.request import Request
 
     how: dict[str, Any] = {"seed": seed or 0, "probe": probe, "allow_download": allow_download}
-    auditing_only = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
+    auditing_only: tuple[object, ...] = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
+    auditing_only += (works, unit != "work")
     if split and (manifest is None or any(auditing_only)):
         raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
     request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        works=works, unit=unit,
         seed=seed, alpha=alpha, n_permutations=n_permutations,
     )  # fmt: skip
     if manifest is not None and not any(auditing_only):
@@ -169,6 +199,8 @@ def audit(
     control_saw: ControlSaw = None,
     reference_artists: References = None,
     pairs: Pairs = None,
+    works: Works = None,
+    unit: Unit = "work",
     frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
@@ -186,6 +218,7 @@ def audit(
     request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
+        works=works, unit=unit,
         frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio,
         redact=redact, pdf=pdf,
     )  # fmt: skip

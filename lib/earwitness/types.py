@@ -24,7 +24,7 @@ POSITIVE_ROLES, REFERENCE_ROLES = (roles[::-1] for roles in SIDES.values())
 REFERENCE = "reference"  # role of what is scored beside the two sides, for the rank among reference artists
 BLIND_PREFIX = "blind/"  # ids of attacks that never touch the model
 WINDOW = "window"  # number of a segment within its piece: only in score tables of symbolic models
-SCORES = {".mid", ".midi", ".kar"}  # read by ``symbolic.midi``, for models of notes; .kar is MIDI with lyrics
+SCORES = {".mid", ".midi", ".kar", ".rmi", ".rmid"}  # for ``symbolic.midi``: .kar has lyrics, .rmi a RIFF wrapper
 # What an audit scores and tests, by kind of model: fixed before anything was scored. ``stats.features`` says how.
 DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
     "token": tuple(
@@ -63,13 +63,14 @@ class Track:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file's header says: container, codec, sample rate (Hz), channels, length (s)."""
+    """What a file's header says: container, codec, sample rate (Hz), channels, length (s); and in what it is odd."""
 
     format: str
     codec: str
     sample_rate: int
     channels: int
     duration_s: float
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,7 +67,7 @@ def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**cells).rename(columns=unguard)
 
 
-def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
+def write_csv(frame: pd.DataFrame, path: Path, bare: Collection[str] = (), **options: object) -> None:
     """Write a table for people, whole or not at all; text cells are guarded against formulas.
 
     Parameters
@@ -76,10 +76,13 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: object) -> None:
         Written without its index.
     path : Path
         Its folder must exist.
+    bare : collection of str
+        Columns that are written as they are, because other programs look their cells up: ids and paths.
     **options
         Passed to ``DataFrame.to_csv``.
     """
-    write_whole(path, guarded(frame).to_csv(index=False, **options))  # type: ignore[call-overload]
+    table = guarded(frame).assign(**{name: frame[name] for name in bare})
+    write_whole(path, table.to_csv(index=False, **options))  # type: ignore[call-overload]
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -219,13 +219,21 @@ def test_twins_of_works_stay_where_they_are_compared_in_pairs(tmp_path: Path) ->
 
 
 def test_scores_in_other_clothes_are_read_or_named_never_passed_over(tmp_path: Path) -> None:
-    for name in ("song.KAR", "song.rmi"):
-        tiny_midi.golden_a(tmp_path / name)
+    data = tiny_midi.golden_a(tmp_path / "song.KAR").read_bytes()
+    for name in ("song.rmi", "called.mid"):
+        wrapped = b"RMIDdata" + len(data).to_bytes(4, "little") + data
+        (tmp_path / name).write_bytes(b"RIFF" + len(wrapped).to_bytes(4, "little") + wrapped)
     found = {entry.name: (entry.kind, entry.reason) for entry in folders.scan(tmp_path)}
-    assert found["song.KAR"] == ("recording", "")
-    assert found["song.rmi"] == ("recording", ".rmi files are not read; export it as a MIDI file (.mid)")
-    heard = decode_pool.look(tmp_path / "song.KAR", NOTES)
-    assert (heard["format"], heard["notes"] > 0) == ("MIDI", True)
+    assert set(found.values()) == {("recording", "")}
+    for name, remark in (
+        ("song.KAR", ""),
+        ("song.rmi", "it lies in a RIFF wrapper"),
+        ("called.mid", "it lies in a RIFF"),
+    ):
+        heard = decode_pool.look(tmp_path / name, NOTES)
+        assert (heard["format"], heard["notes"] > 0) == ("MIDI", True)
+        assert heard["remark"].startswith(remark)
+        assert bool(heard["remark"]) == bool(remark)
 
 
 def test_the_walk_ends_and_stays_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,6 @@ from earwitness.data.fingerprint import (
     candidates,
     duplicates,
     fingerprint,
-    groups,
     words,
 )
 from earwitness.errors import StoreError
@@ -137,13 +136,6 @@ def test_long_recordings_are_found_by_few_of_their_words() -> None:
     assert {(a, b, o) for a, b, o in found.tolist()} == {(i, 20 + i, 4_000) for i in range(20)}
     kept = [len(_chosen([w])[0]) for w in long]
     assert set(kept) == {KEPT}
-
-
-def test_copies_of_copies_are_one_group() -> None:
-    tracks = [Track(name, Path(name), "") for name in "abcdef"]
-    pairs = pd.DataFrame([("a", "c"), ("c", "e"), ("b", "f")], columns=["track_id", "other_id"])
-    assert sorted(groups(tracks, pairs)) == [[0, 2, 4], [1, 5]]
-    assert groups(tracks, pairs[:0]) == []
 
 
 @settings(max_examples=30, deadline=None)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from earwitness.data import manifest
 from earwitness.data.folders import read_folders
-from earwitness.data.manifest import ROLES, CorpusCard, read_card, read_manifest, read_splits
+from earwitness.data.manifest import ROLES, CorpusCard, disagreement, read_card, read_manifest, read_splits
 from earwitness.errors import ManifestError
+from earwitness.types import Track
+from earwitness.util import write_csv
 from tests.tiny import recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,3 +197,118 @@ def test_no_row_with_a_role_is_no_track(tmp_path: Path) -> None:
 def test_hashes_in_capitals_are_those_in_small_letters(tmp_path: Path) -> None:
     path = _manifest(tmp_path, f"path,role,sha256\na,suspect,{'AB' * 32}\nb,suspect,{'ab' * 32}\nc,suspect,\n", None)
     assert [t.sha256 for t in read_manifest(path)] == ["ab" * 32, "ab" * 32, ""]
+
+
+# --- tables that people hand in ---------------------------------------------------------------------------------------
+
+
+def _row(i: int, caption: str = "slow music") -> str:
+    return f"{i}.wav,{'suspect' if i % 2 else 'held_out'},{caption}\n"
+
+
+OPEN_QUOTES = {
+    "to the end of the file": ('"lively music', "", 9),
+    "to the next quote": ('"lively music', '"quoted, later"', 7),
+    "to a quote that ends a line": ('"lively music', 'odd "', 7),
+}
+
+
+@pytest.mark.parametrize("case", OPEN_QUOTES)
+def test_a_quote_that_swallows_rows_names_the_line_on_which_it_opens(case: str, tmp_path: Path) -> None:
+    opened, later, end = OPEN_QUOTES[case]
+    rows = [_row(i) for i in range(8)]
+    rows[2], rows[5] = _row(2, opened), _row(5, later or "slow music")
+    table = _manifest(tmp_path, f"path,role,caption\n{''.join(rows)}", None)
+    with pytest.raises(
+        ManifestError, match=rf"m\.csv, line 4: a quote that opens here runs on to line {end}; close it"
+    ):
+        read_manifest(table)
+
+
+def test_a_quote_before_a_path_that_swallows_rows_names_its_line(tmp_path: Path) -> None:
+    table = _manifest(tmp_path, 'path,role\na.wav,suspect\n"b.wav,suspect\nc.wav,held_out\n"d.wav",held_out\n', None)
+    with pytest.raises(ManifestError, match=r"m\.csv, line 3: a quote that opens here runs on to line 5"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_captions_of_several_lines_are_read(newline: str, tmp_path: Path) -> None:
+    said = newline.join(['"slow, sad, quiet', "then lively, with a drum, and loud", '1, 2, 3 and 4"'])
+    path = tmp_path / "m.csv"
+    path.write_bytes(newline.join(["path,role,caption", f"a.wav,suspect,{said}", "b.wav,held_out,x", ""]).encode())
+    tracks = read_manifest(path)
+    assert [t.path.name for t in tracks] == ["a.wav", "b.wav"]
+    assert tracks[0].caption.count("\n") == 2
+
+
+@pytest.mark.parametrize(("row", "line"), [(0, 2), (3, 5), (9, 11)])
+def test_a_byte_that_is_no_utf_8_names_its_line(row: int, line: int, tmp_path: Path) -> None:
+    rows = [_row(i).encode() for i in range(10)]
+    rows[row] = _row(row, "café").encode("latin-1")
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"path,role,caption\n" + b"".join(rows))
+    with pytest.raises(ManifestError, match=rf"m\.csv, line {line}: not a UTF-8 CSV table \(byte 0xe9: .*in UTF-8"):
+        read_manifest(path)
+
+
+def test_a_bad_byte_far_down_and_half_a_character_of_utf_16_name_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(
+        b"\xef\xbb\xbfpath,role\r\n" + b"".join(b"%d.wav,suspect\r\n" % i for i in range(9000)) + b"\xff,x\r\n"
+    )
+    with pytest.raises(ManifestError, match=r"m\.csv, line 9002: .*byte 0xff"):
+        read_manifest(path)
+    path.write_bytes("path,role\na.wav,suspect\nb".encode("utf-16") + b"\x00\xd8")
+    with pytest.raises(ManifestError, match=r"m\.csv, line 3: not a UTF-8 CSV table"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "column", ["start_s", "end_s", "Start", "offset", "start_time", "clip_start", "onset_s", "from_ms", "end_seconds"]
+)
+def test_a_column_that_asks_for_a_part_of_a_file_is_refused_and_an_empty_one_is_not(
+    column: str, tmp_path: Path
+) -> None:
+    table = _manifest(tmp_path, f"path,role,{column}\na.wav,suspect,\nb.wav,held_out,12.5\n", None)
+    with pytest.raises(ManifestError, match=rf"a column '{column}' asks for a part of each file, and files are taken"):
+        read_manifest(table)
+    assert len(read_manifest(_manifest(tmp_path, f"path,role,{column}\na.wav,suspect,\nb.wav,held_out, \n", None))) == 2
+
+
+@pytest.mark.parametrize("column", ["started", "endorsed", "from_label", "toss", "startle_s"])
+def test_columns_that_only_begin_so_are_anybodys(column: str, tmp_path: Path) -> None:
+    assert len(read_manifest(_manifest(tmp_path, f"path,role,{column}\na.wav,suspect,1\n", None))) == 1
+
+
+@pytest.mark.parametrize("cell", ["1e30", "1e308", "1e999", "-1", "nan", "inf", "10000001"])
+def test_a_length_that_no_recording_has_is_refused_with_its_line(cell: str, tmp_path: Path) -> None:
+    table = _manifest(tmp_path, f"path,role,duration_s\na.wav,suspect,3\nb.wav,held_out,{cell}\n", None)
+    with pytest.raises(ManifestError, match=rf"m\.csv, line 3: duration_s is '{cell}', expected seconds"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize(
+    ("told", "there", "differs"),
+    [(3.0, 3.0, False), (3.0, 3.9, False), (30.0, 180.0, True), (272.0, 30.0, True), (100.0, 104.9, False),
+     (100.0, 106.0, True), (float("nan"), 5.0, False), (0.0, 5.0, True)],
+)  # fmt: skip
+def test_a_length_that_the_file_does_not_have_is_a_disagreement(told: float, there: float, differs: bool) -> None:
+    track = Track("a", Path("a.wav"), "suspect", duration_s=told)
+    said = disagreement(track, {"sha256": "x", "duration_s": there})
+    assert bool(said) is differs
+    if differs:
+        assert f"says {told:.1f} s and the file holds {there:.1f} s" in said
+
+
+def test_ids_and_paths_of_built_manifests_hold_no_apostrophes(tmp_path: Path) -> None:
+    names = ["-0Gj8-vB1q4.wav", "=x.wav", "+y.wav", "@z.wav", "plain.wav"]
+    rows = pd.DataFrame({"track_id": [n[:-4] for n in names], "path": names, "role": "suspect", "caption": "=cmd()"})
+    write_csv(rows, tmp_path / "m.csv", bare=("track_id", "path"))
+    text = (tmp_path / "m.csv").read_text()
+    assert text.splitlines()[1] == "-0Gj8-vB1q4,-0Gj8-vB1q4.wav,suspect,'=cmd()"
+    tracks = read_manifest(tmp_path / "m.csv")
+    assert [t.path.name for t in tracks] == names
+    assert [t.track_id for t in tracks] == [n[:-4] for n in names]
+    assert {t.caption for t in tracks} == {"=cmd()"}
+    guarded = _manifest(tmp_path, "track_id,path,role\n'-a,'-a.wav,suspect\n", None)  # as earlier versions wrote them
+    assert [(t.track_id, t.path.name) for t in read_manifest(guarded)] == [("-a", "-a.wav")]

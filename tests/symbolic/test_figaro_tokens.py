@@ -334,7 +334,6 @@ BAD = {
     "short header": (b"MThd\0\0\0\4\0\1\0\1", "header holds 4 bytes"),
     "track cut": (raw(METRE + NOTE + END)[:-3], "cut short"),
     "no track": (raw(), "0 tracks"),
-    "track missing": (raw(METRE + NOTE + END, count=2), "ends in the middle"),
     "thousands of tracks": (raw(*[END] * 3000), "3000 tracks; expected 1 to 512"),
     "type 2": (raw(METRE + NOTE + END, kind=2), "type 2, several pieces in one file"),
     "unknown type": (raw(METRE + NOTE + END, kind=7), "unknown type 7"),
@@ -469,3 +468,100 @@ def test_what_mido_writes_the_survey_counts(tmp_path: Path) -> None:
     assert found.events == sum(len(track) for track in file.tracks)
     assert found.notes == sum(m.type == "note_on" and m.velocity > 0 for track in file.tracks for m in track)
     assert found.ticks == max(sum(m.time for m in track) for track in file.tracks)
+
+
+# --- what stands around the tracks, and what is no fault of a piece ---------------------------------------------------
+
+LINE = raw(METRE + NOTE + END)
+TWO = raw(METRE + END, NOTE + END)
+
+
+def riff(data: bytes, *before: bytes, kind: bytes = b"RMID") -> bytes:
+    chunks = b"".join([*before, b"data" + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)])
+    return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + kind + chunks
+
+
+WRAPPED = {
+    "one track too few": (
+        raw(METRE + END, NOTE + END, count=1),
+        "it announces 1 tracks and holds 2, which are all read",
+    ),
+    "one track too many": (raw(METRE + END, NOTE + END, count=3), "it announces 3 tracks and holds 2"),
+    "no track": (raw(METRE + END, NOTE + END, count=0), "it announces 0 tracks and holds 2"),
+    "type 0 with two tracks": (raw(METRE + END, NOTE + END, kind=0, count=1), "it announces 1 tracks and holds 2"),
+    "RIFF": (riff(TWO), "it lies in a RIFF wrapper"),
+    "RIFF with a note before it": (riff(TWO, b"LIST\x05\0\0\0INFOx\0"), "it lies in a RIFF wrapper"),
+    "RIFF of odd length": (riff(raw(METRE + END, NOTE + END)), "it lies in a RIFF wrapper"),
+    "RIFF with one track too few": (riff(raw(METRE + END, NOTE + END, count=1)), "RIFF wrapper; it announces 1 tracks"),
+    "MacBinary": (b"\0\x05piece" + bytes(121) + TWO, "it lies behind a MacBinary header"),
+    "zeros behind it": (TWO + bytes(100), "100 bytes behind its last track are no music"),
+    "a tag behind it": (TWO + b"TAG" + b" " * 125, "128 bytes behind its last track are no music"),
+    "a chunk of another program": (TWO[:14] + chunk(b"XFIH", b"abc") + TWO[14:], ""),
+    "a chunk behind it": (TWO + chunk(b"XFKM", b"abcd"), ""),
+    "a longer header": (b"MThd" + (8).to_bytes(4) + TWO[8:14] + b"\1\2" + TWO[14:], ""),
+    "as the standard writes it": (TWO, ""),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_odd_files_are_read_whole_with_a_remark(tmp_path: Path, case: str) -> None:
+    content, remark = WRAPPED[case]
+    path = tmp_path / "x.mid"
+    path.write_bytes(content)
+    parsed = midi.read(path)
+    assert [(n.pitch, n.velocity) for part in parsed.instruments for n in part.notes] == [(60, 64)]
+    found = midi.survey(content)
+    assert remark in found.remark if remark else found.remark == ""
+    assert (found.tracks, found.notes) == (2, 1)
+    assert midi.probe(path).remark == found.remark
+    plain, _ = midi.plain_file(content)
+    assert midi.plain_file(plain) == (plain, "")
+    SCHEME.read(path)
+
+
+def test_a_healthy_file_is_passed_on_as_it_is() -> None:
+    assert midi.plain_file(LINE)[0] is LINE
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (TWO[:-3], "cut short"),
+        (TWO + b"MTr", "cut short"),
+        (TWO + b"MTrk\0\0", "cut short"),
+        (TWO + b"MTrk\0\0\1\0abc", "cut short"),
+        (riff(TWO)[:-5], "cut short"),
+        (riff(LINE, kind=b"WAVE"), "does not begin with MThd"),
+        (b"RIFF\x04\0\0\0RMID", "a RIFF wrapper without a MIDI file in it"),
+        (riff(b"RIFFxxxx"), "does not begin with MThd"),
+        (b"\0" * 128 + b"MThd", "ends in the middle"),
+    ],
+)
+def test_odd_files_that_are_cut_or_hold_no_midi_are_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "x.rmi").write_bytes(content)
+    with pytest.raises(AudioError, match=re.escape(reason)):
+        midi.read(tmp_path / "x.rmi")
+
+
+def test_a_piece_without_a_metre_is_for_figaro_alone_no_piece(tmp_path: Path) -> None:
+    (tmp_path / "x.mid").write_bytes(raw(NOTE + END))
+    with pytest.raises(AudioError, match=r"FIGARO's own reader drops such files.*other kinds take it, in 4/4"):
+        SCHEME.read(tmp_path / "x.mid")
+    assert midi.read(tmp_path / "x.mid").get_downbeats()[0] == 0
+
+
+def test_a_piece_of_more_bars_than_a_small_table_gives_the_windows_that_lie_within_it(tmp_path: Path) -> None:
+    """A model with rows for 32 bars hears the first windows of 60 bars, and the same ones as of a shorter piece."""
+    notes = [(480 * i, 480 * i + 400, 50 + i % 24, 80) for i in range(240)]
+    long = tiny_midi.write(tmp_path / "long.mid", [(0, notes)])
+    scheme = FigaroScheme(window=32)
+    windows = scheme.windows(scheme.read(long))
+    assert windows
+    assert [w.index for w in windows] == list(range(len(windows)))
+    assert max(int(w.inputs[name].max()) for w in windows for name in ("bars", "description_bars")) <= 32
+    whole = FigaroScheme().windows(FigaroScheme().read(long))  # of 256 bars nothing is cut off
+    assert len(whole) == len(figaro_tokens.tokens_of(SCHEME.read(long))) // 257
+    assert scheme.training_windows(scheme.read(long))
+    longer = tiny_midi.write(tmp_path / "longer.mid", [(0, [(480 * i, 480 * i + 400, 60, 80) for i in range(1100)])])
+    with pytest.raises(AudioError, match="bars; training skipped pieces of more than 256"):
+        scheme.read(longer)

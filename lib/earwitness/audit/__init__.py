@@ -56,6 +56,8 @@ def audit(
     control_saw: str | None = None,
     reference_artists: Name | None = None,
     pairs: str | None = None,
+    works: Name | None = None,
+    unit: str = "work",
     frozen: Name | None = None,
     seed: int | None = None,
     alpha: float = ALPHA,
@@ -93,6 +95,11 @@ def audit(
         A folder with one folder per artist that no model can have seen; the suspects are ranked among them.
     pairs : str, optional
         ``"work"``: compare one suspect with one held-out take of the same work.
+    works : str or Path, optional
+        CSV with ``path`` (or ``track_id``) and ``work``: which recordings are versions of one piece. An empty ``work``
+        says that a recording is a work of its own.
+    unit : str
+        ``"work"``: versions of one piece count once. ``"track"``: every recording counts, with a warning in the report.
     frozen : str or Path, optional
         A plan written by ``ew.plan(...).freeze(path)``; anything else is refused.
     seed : int, optional
@@ -141,6 +148,7 @@ def audit(
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, frozen=frozen,
+        works=works, unit=unit,
         seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio, redact=redact,
         pdf=pdf,
     )  # fmt: skip

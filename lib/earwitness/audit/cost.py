@@ -409,7 +409,7 @@ def forecasts(
     """
     infos = [_told(name, allow_download) for name in request.models]
     refuse_mixture(infos, _told(request.control_model, allow_download) if request.control_model else None)
-    sides = list(gather_tracks(request).tracks)
+    sides = [replace(t, work=t.work if request.unit == "work" else "") for t in gather_tracks(request).tracks]
     others: list[Track] = []
     if request.reference_artists is not None:
         again = without_captions([track for track in sides if track.role in SIDES["suspect"] and track.caption])

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from earwitness.audit.cost import Forecast
 from earwitness.audit.intake import Intake
+from earwitness.data.folders import say_passed_over, shorten
 from earwitness.stats.power import reach, reach_of, refusals
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.types import ROLE_NAMES
@@ -29,6 +30,10 @@ from earwitness.util import plain, span
 
 # --- what check prints ------------------------------------------------------------------------------------------------
 
+COUNTED = {  # what follows from a join, by unit
+    "work": "; a work counts once. If they are several, say so in a table with path and work (--works)",
+    "track": ". WARNING: they are counted for themselves (--unit track), although they are not independent",
+}
 PAIRED = " within pairs (the share in which the suspect scores above its twin)"
 
 
@@ -64,6 +69,8 @@ def as_dict(intake: Intake) -> dict[str, Any]:
         "counts": intake.counts(),
         "imbalances": list(intake.imbalances),
         "straddling": list(intake.straddling),
+        "joins": [{"tracks": [t.track_id for t in join.tracks], "why": join.why} for join in intake.joins],
+        "unit": intake.unit,
         "passed_over": intake.passed_over,
         **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
     }
@@ -72,17 +79,18 @@ def as_dict(intake: Intake) -> dict[str, Any]:
 def show_check(intake: Intake, console: Console) -> None:
     """Print the tables that a person needs before anything is scored."""
     console.print(_overview(intake))
-    _rows(console, "Left out", intake.exclusions, ("track_id", "reason"))
+    _rows(console, "Left out", shorten(intake.exclusions), ("track_id", "reason"))
+    odd = intake.files[(intake.files["remark"] != "") & (intake.files["reason"] == "")]
+    _rows(console, "Used whole, with a remark", odd, ("track_id", "remark"))
     pairs = intake.duplicates.assign(similarity=intake.duplicates["similarity"].map("{:.0%}".format))
-    columns = ("track_id", "other_id", "similarity")
-    _rows(console, "Copies of one recording", pairs[~pairs["twins"]], columns)
+    columns = ("track_id", "relation", "similarity")
+    _rows(console, "Copies", pairs[~pairs["twins"]], columns)
     _rows(console, "Versions of one work, compared in pairs", pairs[pairs["twins"]], columns)
+    for join in intake.joins:
+        console.print(escape(plain(f"{join.describe()}{COUNTED[intake.unit]}")))
     for role, kinds in intake.passed_over.items():
         if kinds:
-            listed = ", ".join(f"{kind or 'no suffix'} {count}" for kind, count in kinds.items())
-            console.print(
-                f"Passed over among {ROLE_NAMES[role]}, no recordings by their names: {escape(plain(listed))}"
-            )
+            console.print(escape(plain(f"Among {ROLE_NAMES[role]} {say_passed_over(kinds)}")))
     for sentence in intake.imbalances:
         console.print(f"The sides differ in {escape(plain(sentence))}")
     console.print(escape(enough(intake)[1]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from earwitness.audit.request import Request
 
 Name = str | Path
-PLACES = ("suspects", "held_out", "manifest", "root", "captions", "reference_artists", "frozen")
+PLACES = ("suspects", "held_out", "manifest", "root", "captions", "works", "reference_artists", "frozen")
 
 
 def one(name: str, place: Any) -> Path:
@@ -122,6 +122,8 @@ def plan(
     control_saw: str | None = None,
     reference_artists: Name | None = None,
     pairs: str | None = None,
+    works: Name | None = None,
+    unit: str = "work",
     seed: int | None = None,
     alpha: float = ALPHA,
     n_permutations: int = 9999,
@@ -134,6 +136,8 @@ def plan(
     Parameters
     ----------
     suspects, held_out, model, manifest, root, captions, control_model, control_saw, reference_artists, pairs
+        As for ``ew.audit``.
+    works, unit
         As for ``ew.audit``.
     seed, alpha, n_permutations : int, float, int, optional
         As for ``ew.audit``, and fixed by ``freeze``. The seed also draws the offsets of the cuts that are counted.
@@ -167,8 +171,8 @@ def plan(
 
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
-        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists,
-        seed=seed, alpha=alpha, n_permutations=n_permutations,
+        control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, works=works,
+        unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations,
     )  # fmt: skip
     found = forecasts(request, attacks, seed=seed or 0, probe=probe, allow_download=allow_download)
     return AuditPlan(tuple(found), request, allow_download)

@@ -1,8 +1,9 @@
 """What an audit was given, before any model is loaded: files, copies, imbalances, and what is left out and why.
 
 Rules: a recording that cannot be decoded, or is shorter than one segment, is left out. Copies of one recording on both
-sides are left out on both; of copies on one side the first stays. Where works are compared in pairs, versions of a work
-on both sides are meant to be alike and stay, unless they are one file. Everything left out is listed with its reason.
+sides are left out on both, of copies on one side one stays (``data.copies``). Versions of one piece are one work, which
+is what is counted (``data.works``). Where works are compared in pairs, versions of a work on both sides are meant to be
+alike and stay, unless they are one file. Everything left out is listed with its reason.
 
 Whatever else differs between the sides can be mistaken for membership: ``sentences`` warns of it, the blind gate
 decides. The book pages *Audit your own* and *Methods: audio preparation* show both.
@@ -12,10 +13,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,11 @@ from scipy.stats import fisher_exact, mannwhitneyu
 from earwitness.audit import request
 from earwitness.data import decode_pool, fingerprint
 from earwitness.data.audio import spec_of
+from earwitness.data.copies import settle
 from earwitness.data.fingerprint import Print
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
+from earwitness.data.manifest import disagreement
+from earwitness.data.works import Join, find_joins, joined, works_on_both_sides
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
 from earwitness.types import ROLE_NAMES, Track
@@ -102,7 +105,7 @@ def years(released: pd.Series) -> pd.Series:
 
 FILE_COLUMNS = (
     "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
-    "notes", "sha256", "segments", "reason",
+    "notes", "sha256", "segments", "remark", "reason",
 )  # fmt: skip
 
 
@@ -116,15 +119,21 @@ class Intake:
         Usable; copies left out by the rules above. ``sha256`` and ``duration_s`` are filled in.
     files : pandas.DataFrame
         One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
-        bandwidth_hz, notes, sha256, segments, reason`` (empty where usable).
+        bandwidth_hz, notes, sha256, segments, remark, reason``: in what a usable file is odd, and why one cannot be
+        used; both may be empty.
     duplicates : pandas.DataFrame
-        ``track_id, other_id, role, other_role, similarity, offset_s, twins``; ``twins``: compared as a pair.
+        ``track_id, other_id, role, other_role, similarity, offset_s, twins, relation``; ``twins``: compared as a pair;
+        ``relation``: what the first is to the second, in words.
     imbalances : tuple of str
         Sentences: in what the roles differ.
     exclusions : pandas.DataFrame
         ``track_id, role, reason``, one row per recording left out.
     straddling : tuple of str
-        Works with takes in both roles: only the paired test may compare them.
+        Named works with takes in both roles: only the paired test may compare them.
+    joins : tuple of Join
+        Recordings that were taken for versions of one work.
+    unit : str
+        ``work``: what is counted; or ``track``: every recording for itself, because somebody said so.
     prints : dict
         ``track_id`` -> fingerprint of every usable track.
     scores : bool
@@ -140,6 +149,8 @@ class Intake:
     exclusions: pd.DataFrame
     straddling: tuple[str, ...] = ()
     prints: dict[str, Print] = field(default_factory=dict, repr=False)
+    joins: tuple[Join, ...] = ()
+    unit: str = "work"
     scores: bool = False
     passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
     root: Path = Path()
@@ -150,7 +161,13 @@ class Intake:
 
 
 def examine(
-    tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None, pairs: str | None = None
+    tracks: Sequence[Track],
+    model: str,
+    *,
+    workers: int = 2,
+    found: Found | None = None,
+    pairs: str | None = None,
+    unit: str = "work",
 ) -> Intake:
     """Open every recording in a worker process and say what can be used, without loading the model.
 
@@ -166,6 +183,8 @@ def examine(
         From ``gather``: what was refused or passed over is then listed too.
     pairs : str, optional
         ``work``: works are compared in pairs.
+    unit : str
+        ``track``: no works are counted, neither named ones nor joined ones.
 
     Raises
     ------
@@ -174,7 +193,7 @@ def examine(
     ModelError
         As ``models.describe``.
     """
-    request.known(pairs)
+    request.known(pairs, unit)
     if not tracks and (found is None or found.refused.empty):
         raise InputError("expected at least one recording, got none; check the folders or the manifest's roles")
     if pairs is not None:
@@ -183,67 +202,53 @@ def examine(
     spec = spec_of(info)
     answers = decode_pool.inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):
-        if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:
-            answer["reason"] = "its bytes differ from the manifest's sha256; restore the file or its hash"
+        answer["reason"] = answer["reason"] or disagreement(track, answer)
     told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}
     usable = {track.track_id: track for track in tracks if not told[track.track_id]["reason"]}
     scores = info.scheme is not None
     copies = fingerprint.duplicates(
         list(usable.values()), {name: told[name]["words"] for name in usable}, scores=scores
     )
-    alike = [_twins(usable[a], usable[b], told) for a, b in zip(copies["track_id"], copies["other_id"], strict=True)]
-    copies["twins"] = np.array(alike, dtype=bool) & (pairs is not None)
-    others = copies[~copies["twins"]]
-    for name, reason in _copies(list(usable.values()), others, "piece" if scores else "recording").items():
+    kind = "piece" if scores else "recording"
+    copies, links, left = settle(list(usable.values()), copies, told, paired=pairs is not None, kind=kind)
+    kept = [track for name, track in usable.items() if name not in left]
+    joins = [] if pairs is not None else find_joins(kept, told, links)
+    kept, apart = joined(kept, joins, told)
+    usable = {track.track_id: track for track in kept if track.track_id not in apart}
+    for name, reason in (left | apart).items():
         told[name]["reason"] = reason
-        del usable[name]
     if pairs is not None:
         request.refuse_ambiguous(list(usable.values()))
     rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
     refused = found.refused if found else pd.DataFrame(columns=EXCLUSION_COLUMNS)
     files = pd.concat([pd.DataFrame(rows), refused], ignore_index=True).reindex(columns=list(FILE_COLUMNS))
-    kept = tuple(
-        replace(track, sha256=told[name]["sha256"], duration_s=told[name]["duration_s"])
+    files["remark"] = files["remark"].astype(object).where(files["remark"].notna(), "")
+    named = works_on_both_sides(usable.values())
+    kept = [
+        replace(
+            track,
+            sha256=told[name]["sha256"],
+            duration_s=told[name]["duration_s"],
+            work=track.work if unit == "work" else "",
+        )
         for name, track in usable.items()
-    )
+    ]
     released = pd.Series({track.track_id: track.released for track in kept}, dtype=str)
     compared = files.set_index("track_id").loc[released.index].assign(year=years(released))
-    works = {
-        role: {track.work for track in kept if track.work and track.role == role} for role in {t.role for t in kept}
-    }
     return Intake(
-        tracks=kept,
+        tracks=tuple(kept),
         files=files,
         duplicates=copies,
         imbalances=sentences(compared),
         exclusions=files.loc[files["reason"] != "", list(EXCLUSION_COLUMNS)].reset_index(drop=True),
-        straddling=tuple(sorted(set.intersection(*works.values()))) if len(works) > 1 else (),
+        straddling=named,
+        joins=tuple(joins),
+        unit=unit,
         prints={name: told[name]["words"] for name in usable},
         scores=scores,
         passed_over=found.passed_over if found else {},
         root=found.root if found else common_folder(tracks),
     )
-
-
-def _twins(first: Track, second: Track, told: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Are these two versions of one work, one on each side, and two files?"""
-    files = {told[track.track_id]["sha256"] for track in (first, second)}
-    return first.role != second.role and bool(first.work) and first.work == second.work and len(files) == 2
-
-
-def _copies(tracks: Sequence[Track], pairs: pd.DataFrame, kind: str) -> dict[str, str]:
-    """Return track_id -> reason for copies that are left out: all of a group on two sides, else all but the first."""
-    left = {}
-    for members in fingerprint.groups(tracks, pairs):
-        group = [tracks[i] for i in members]
-        both = len({track.role for track in group}) > 1
-        for track in group if both else group[1:]:
-            other = next(t for t in group if (t.role != track.role if both else t is not track))
-            where = "on the other side; both are left out" if both else "on the same side; the first is kept"
-            if both and track.work and track.work == other.work:
-                where += " (versions of one work are compared with --pairs work, unless they are the same file)"
-            left[track.track_id] = f"the same {kind} as {other.track_id} {where}"
-    return left
 
 
 def record_path(name: str) -> Path:
@@ -294,7 +299,7 @@ def write_manifest(intake: Intake, path: Path, *, title: str) -> tuple[Path, Pat
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(pd.DataFrame(rows), path)
+        write_csv(pd.DataFrame(rows), path, bare=("track_id", "path"))
         write_whole(card, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None

@@ -21,10 +21,10 @@ from earwitness.signals.blind import BlindSignals
 from earwitness.stats.permutation_test import comparable, named, primary_test, strata_of
 from earwitness.stats.power import reach_of
 from earwitness.stats.prepare import gate_features
-from earwitness.stats.units import unit_table
+from earwitness.stats.units import add_units, unit_table
 from earwitness.stats.verdict import MIN_UNITS, Findings, decide
 from earwitness.symbolic.windows import SymbolicSpec
-from earwitness.types import BLIND_PREFIX, WINDOW, ModelInfo, Track
+from earwitness.types import BLIND_PREFIX, ROLE_NAMES, SIDES, WINDOW, ModelInfo, Track
 
 CLEARLY = 0.01  # only then is no model run; the gate itself looks again, and closer, once the model has been heard
 
@@ -93,6 +93,8 @@ def look(
             apart=apart,
         )
     )
+    if empty := [ROLE_NAMES[side] for side in SIDES if not any(track.role in SIDES[side] for track in tracks)]:
+        word, reasons = "not testable", tuple(f"there are no {side} that can be used" for side in empty)
     stopped = word == "not testable"
     return Testable(
         answer=not stopped,
@@ -110,7 +112,7 @@ def _gate(tracks: Sequence[Track], spec: Spec, permutations: int, seed: int) -> 
     scored: pd.DataFrame = score(Unheard(tracks, spec), f"{BLIND_PREFIX}*")
     if scored["role"].nunique() < 2:
         return None
-    table = unit_table(scored, seed=seed)
+    table = unit_table(add_units(scored), "unit", seed=seed)
     keep = named(table.artists)
     keep[keep] = comparable(table.positive[keep], strata_of(table.artists[keep]))
     values, positive, strata = table.means[keep], table.positive[keep], strata_of(table.artists[keep])

@@ -45,6 +45,7 @@ from earwitness.audit.report import (
 )
 from earwitness.audit.report import write as write_report
 from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
+from earwitness.data.folders import shorten
 from earwitness.errors import InputError
 from earwitness.models import describe
 from earwitness.stats.features import feature_hash, frozen_features
@@ -78,20 +79,23 @@ def name_of(known: Examined, track_id: str) -> str:
 
 def exclusion_of(known: Examined, track_id: str, role: str, reason: str) -> Exclusion:
     """Return the entry of a recording that was left out; names are taken out of the reason where asked."""
-    shown_reason = known.redactor(reason) if known.redactor else reason
-    return Exclusion(name=name_of(known, track_id), role=role, reason=plain(shown_reason))
+    return Exclusion(name=name_of(known, track_id), role=role, reason=unnamed_text(known, reason))
 
 
 def list_duplicates(known: Examined) -> list[str]:
     """Return a sentence per pair of copies."""
     sentences = []
     for row in known.intake.duplicates.to_dict("records"):
-        pair = " and ".join(str(row[key]) for key in ("track_id", "other_id"))
         where = "the same side" if row["role"] == row["other_role"] else "different sides"
         where += ", compared as a pair" if row["twins"] else ""
-        named = "two recordings" if known.redactor else plain(pair)
-        sentences.append(f"{named}: the same recording on {where} (similarity {row['similarity']:.2f})")
+        said = f"{row['track_id']}: {row['relation']}, on {where} (similarity {row['similarity']:.2f})"
+        sentences.append(unnamed_text(known, said))
     return sentences
+
+
+def unnamed_text(known: Examined, text: str) -> str:
+    """Return a sentence as the report may show it: names are taken out where asked."""
+    return plain(known.redactor(text) if known.redactor else text)
 
 
 def list_recordings(known: Examined, totals: Sequence[Mapping[str, float]]) -> list[Recording]:
@@ -153,6 +157,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         permutations=request.n_permutations,
         deals=request.deals,
         pairs=plan.pairs,
+        unit=request.unit,  # type: ignore[arg-type]
         code=code_state(),
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
@@ -186,7 +191,9 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
         say(coverage(found.tracks))
-    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs)
+    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs, unit=request.unit)
+    if intake.joins:
+        say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
     _refuse_straddling(intake, request)
     control = None
     if beside is not None:
@@ -299,8 +306,8 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     )
     say(wording.before(before, paired=request.pairs is not None))
     results, files, recordings, shown_ones, left = _models(known, before, say)
-    for problem in left:
-        say(f"left out: {problem.name}: {problem.reason}")
+    for row in shorten(pd.DataFrame([(p.name, p.reason) for p in left], columns=["track_id", "reason"])).itertuples():
+        say(f"left out: {row.track_id}: {row.reason}")
     suspects = [track.sha256 for track in tracks if track.role == "suspect"]
     earlier = earlier_runs(suspects, logs)
     unanswered = [reason for result in results if result.verdict == "not testable" for reason in result.reasons]
@@ -318,6 +325,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         pictures=shown_ones,
         exclusions=left,
         duplicates=list_duplicates(known),
+        works=[unnamed_text(known, join.describe()) for join in known.intake.joins],
         imbalances=list(known.intake.imbalances),
         frozen=frozen,
         repeat=how_to_repeat(known, files),
@@ -374,7 +382,7 @@ def _models(
             role = next(track.role for track in tracks if track.track_id == track_id)
             left.append(exclusion_of(known, track_id, role, f"under {entry.model}: {reason}"))
     results, ranks = _ranked(known, results, say)
-    totals = [scoring.totals(one.prepared) for one in scored]
+    totals = [scoring.totals(one.prepared, one.content) for one in scored]
     drawn, more = examples.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
     return results, files | ranks | more, list_recordings(known, totals), drawn, left
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from earwitness.audit.intake import Intake, examine
 from earwitness.audit.report import Rank, read_scores, scores_bytes
 from earwitness.audit.scoring import scores_of
 from earwitness.data import fingerprint
+from earwitness.data.copies import links_of
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, scan
 from earwitness.errors import InputError, ManifestError
 from earwitness.stats.artist_rank import rank_artist
@@ -54,11 +56,12 @@ def read(folder: Path, intake: Intake, model: str) -> References:
         No folder, an artist who is on one of the sides as well, or fewer than two artists that can be used.
     """
     found = listed(folder, intake.tracks)
-    seen = examine(found.tracks, model, found=found)
+    seen = examine(found.tracks, model, found=found, unit="track")
     both = fingerprint.duplicates([*intake.tracks, *seen.tracks], intake.prints | seen.prints, scores=intake.scores)
+    facts: dict[str, Any] = {row["track_id"]: row for one in (intake, seen) for row in one.files.to_dict("records")}
     copies = {
-        row["other_id"]: f"the same recording as {row['track_id']}, which stands on one of the sides"
-        for row in both[both["role"] != both["other_role"]].to_dict("records")
+        link.second: f"{link.describe(link.second, 'recording')}, which stands on one of the sides"
+        for link in links_of(both[both["role"] != both["other_role"]], facts)
     }
     more = pd.DataFrame([(name, REFERENCE, why) for name, why in copies.items()], columns=list(EXCLUSION_COLUMNS))
     kept = [track for track in seen.tracks if track.track_id not in copies]

@@ -231,6 +231,9 @@ class Repeat(_Record):
     machine: str
     versions: dict[str, str]
     files: dict[str, str] = Field(description="file of the report folder -> SHA-256")
+    unit: Literal["work", "track"] = Field(
+        default="track", exclude_if=lambda unit: unit == "track", description="what was counted; older reports: track"
+    )
 
 
 class Report(_Record):
@@ -262,8 +265,9 @@ class Report(_Record):
         The recordings that are shown, with the names of their files.
     exclusions : list of Exclusion
         What was left out, and why.
-    duplicates, imbalances : list of str
-        A sentence for each pair of copies, and for each way in which the sides differ.
+    duplicates, works, imbalances : list of str
+        A sentence for each pair of copies, for each work that recordings were joined to, and for each way in which the
+        sides differ.
     frozen : Frozen
         Whether a plan was fixed before scoring, and when.
     repeat : Repeat
@@ -285,6 +289,7 @@ class Report(_Record):
     pictures: list[Picture]
     exclusions: list[Exclusion]
     duplicates: list[str]
+    works: list[str] = Field(default=[], exclude_if=lambda works: not works)
     imbalances: list[str]
     frozen: Frozen
     repeat: Repeat

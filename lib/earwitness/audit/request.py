@@ -15,22 +15,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, get_args
-from unicodedata import normalize
 
-from earwitness.data.csv_table import read_table
 from earwitness.data.folders import Found, gather
 from earwitness.data.manifest import read_card
-from earwitness.errors import InputError, ManifestError, nearest
+from earwitness.data.side_table import read_beside
+from earwitness.errors import InputError, ManifestError
 from earwitness.stats.prepare import Saw
 from earwitness.stats.verdict import ALPHA
 from earwitness.types import ROLE_NAMES, SIDE_OF, SIDES, ModelInfo, Track
-from earwitness.util import plain
 
 # --- captions ---------------------------------------------------------------------------------------------------------
-
-Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
 
 
 def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] = ()) -> list[Track]:
@@ -52,22 +48,7 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
         A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
         one, or empty captions only.
     """
-    table, lines = read_table(path, "captions")
-    named = next((name for name in ("track_id", "path") if name in table.column_names), None)
-    if named is None or "caption" not in table.column_names:
-        raise ManifestError(
-            f"{path.name}: expected columns 'caption' and 'path' (or 'track_id'), found "
-            f"{', '.join(table.column_names)}; rename them"
-        )
-    places = _places(tracks, unopened, by_id=named == "track_id")
-    given: dict[str, str] = {}
-    for row, (name, caption) in enumerate(zip(table[named].to_pylist(), table["caption"].to_pylist(), strict=True)):
-        fits = _fits(name, places)
-        if len(fits) != 1:
-            raise lines.fault(row, _several(name, fits) if fits else _none(name, places))
-        if fits[0] in given:
-            raise lines.fault(row, f"a second caption for {fits[0]!r}")
-        given[fits[0]] = caption
+    given = read_beside(tracks, path, "caption", unopened)
     found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
     if not any(track.caption.strip() for track in found):
         raise ManifestError(f"{path.name}: expected captions, found empty cells only; fill the column 'caption'")
@@ -81,61 +62,25 @@ def coverage(tracks: Sequence[Track]) -> str:
     return f"captions for {', '.join(counts)}"
 
 
-def _key(name: str) -> str:
-    """Return a name as it is compared: accents are composed on some systems only, and a manifest may write ``./``."""
-    return normalize("NFC", plain(name)).removeprefix("./")
-
-
-def _fits(name: str, places: Places) -> list[str]:
-    """Return the recordings that are called so in the most exact way that there is."""
-    key = _key(name)
-    rank = next((rank for rank, place in enumerate(places) if key in place), None)
-    if rank is None:
-        return []
-    fits = places[rank][key]
-    if rank != 1:
-        return fits
-    # at the top of one folder and deeper in the other: nothing says which of the two is meant
-    folders = {fit.partition("/")[0] for fit in fits}
-    return [*fits, *(other for other in places[2].get(key, ()) if other.partition("/")[0] not in folders)]
-
-
-def _places(tracks: Sequence[Track], unopened: Iterable[str], *, by_id: bool) -> Places:
-    """Return what each recording may be called: its id; its path in its folder; the end of its path."""
-    places: Places = [{}, {}, {}]
-    for name, path in [*((t.track_id, t.path) for t in tracks), *((name, PurePath(name)) for name in unopened)]:
-        parts = _key(path.as_posix()).split("/")
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        for place, called in zip(places, ([_key(name)], [_key(name).partition("/")[2]], tails), strict=True):
-            for key in filter(None, called):
-                place.setdefault(key, []).append(name)
-    return places[:1] if by_id else places
-
-
-def _several(name: str, fits: Sequence[str]) -> str:
-    return f"{name!r} fits {len(fits)} recordings ({fits[0]}, {fits[1]}); write the folder before it"
-
-
-def _none(name: str, places: Places) -> str:
-    written = '; use "/" between folders' if "\\" in name else nearest(name, (places[1:2] or places)[0])
-    return f"{plain(name)!r} fits no recording{written}"
-
-
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 PAIRED = 'pairs="work" (--pairs work)'
 
 
-def known(pairs: str | None) -> None:
-    """Refuse a pairing that does not exist.
+def known(pairs: str | None, unit: str = "work") -> None:
+    """Refuse a pairing or a unit that does not exist.
 
     Raises
     ------
     InputError
-        Anything but ``work`` or None.
+        A pairing that is neither ``work`` nor None, a unit that is neither ``work`` nor ``track``, pairs of tracks.
     """
     if pairs not in (None, "work"):
         raise InputError(f"expected {PAIRED}, got {pairs!r}")
+    if unit not in ("work", "track"):
+        raise InputError(f"expected unit (--unit) work or track, got {unit!r}")
+    if pairs is not None and unit == "track":
+        raise InputError(f"{PAIRED} compares works, and unit (--unit) track counts none; leave one of them out")
 
 
 def works_of(tracks: Sequence[Track]) -> dict[str, dict[str, list[Track]]]:
@@ -157,8 +102,8 @@ def refuse_none(tracks: Sequence[Track]) -> None:
     """
     if not any(len(sides) > 1 for sides in works_of(tracks).values()):
         raise InputError(
-            f"{PAIRED}: no work is named on both sides, so there is no pair; give a manifest (not two folders) "
-            "whose column 'work' holds the same name for both recordings of a pair"
+            f"{PAIRED}: no work is named on both sides, so there is no pair; give a manifest whose column 'work' holds "
+            "the same name for both recordings of a pair, or such a table with works (--works)"
         )
 
 
@@ -216,6 +161,10 @@ class Request:
         CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.audit.request.with_captions`.
     pairs : str, optional
         ``work``: match one suspect with one held-out take of the same work.
+    works : Path, optional
+        CSV with ``path`` (or ``track_id``) and ``work``: which recordings are versions of one piece.
+    unit : str
+        ``work``: what counts is the work; ``track``: every recording for itself, with a warning in the report.
     alpha, n_permutations, deals : float, int, int
         Level, relabellings of the tests, and deals of the level check.
     seed : int, optional
@@ -236,6 +185,8 @@ class Request:
     reference_artists: Path | None = None
     captions: Path | None = None
     pairs: str | None = None
+    works: Path | None = None
+    unit: str = "work"
     alpha: float = ALPHA
     n_permutations: int = 9999
     deals: int = 500
@@ -263,7 +214,7 @@ class Request:
             raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
         if (self.manifest is None) == (self.suspects is None):
             raise InputError("expected two folders (--suspects, --held-out) or a manifest (--manifest), and not both")
-        known(self.pairs)
+        known(self.pairs, self.unit)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
         if self.seed is not None and self.seed < 0:
@@ -290,6 +241,7 @@ class Request:
             ("--manifest", self.manifest, "MANIFEST.csv"),
             ("--root", self.root, "FOLDER"),
             ("--captions", self.captions, "CAPTIONS.csv"),
+            ("--works", self.works, "WORKS.csv"),
             ("--reference-artists", self.reference_artists, "REFERENCES"),
             ("--frozen", self.frozen, "PLAN.json"),
         ):
@@ -298,7 +250,7 @@ class Request:
             words += ["--model", shown(name)]
         if self.control_model:
             words += ["--control-model", shown(self.control_model)]
-        for name in ("control_saw", "pairs", "seed", "alpha", "n_permutations", "deals"):
+        for name in ("control_saw", "pairs", "unit", "seed", "alpha", "n_permutations", "deals"):
             option, value = f"--{name.removeprefix('n_').replace('_', '-')}", getattr(self, name)
             words += [option, str(value)] if value != getattr(Request, name) else []  # only what is not the default
         flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}
@@ -380,7 +332,7 @@ def gather_tracks(request: Request) -> Found:
     """
     found = gather(
         suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
-        model=request.models[0],
+        model=request.models[0], works=request.works,
     )  # fmt: skip
     # A corpus's members are taken for suspects and its non-members for held-out: will the audit find them?
     found = replace(found, tracks=tuple(replace(t, role=SIDE_OF.get(t.role, t.role)) for t in found.tracks))

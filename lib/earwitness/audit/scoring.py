@@ -6,7 +6,8 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.stats.metrics import Interval
 from earwitness.stats.multiple_testing import holm_verdicts
 from earwitness.stats.prepare import Prepared, Saw, prepare
+from earwitness.stats.units import ScoreColumns, add_units
 from earwitness.types import ModelInfo, Track
 
 SHIFT_AUDITS = 200  # of each cause and dose in the check of shifts
@@ -55,15 +57,25 @@ def decide(
     permutations: int,
     seed: int,
     pairs: str | None,
+    unit: str = "work",
 ) -> tuple[InferenceResult, Prepared]:
-    """Apply the tests to stored scores; what a report says is what these files give."""
-    other = read_columns(control) if control else None
+    """Apply the tests to stored scores; what a report says is what these files give.
+
+    What counts is the work, or with ``unit="track"`` each recording: reports of older versions were made so.
+    """
     saw: Saw | None = "neither" if control else None
-    scores = read_columns(content)
-    result = infer(
-        scores, alpha=alpha, n_permutations=permutations, seed=seed, pairs=pairs, control_scores=other, control_saw=saw
-    )
-    return result, prepare(scores, "track_id", None, seed=seed, pairs=pairs, control_scores=other, control_saw=saw)
+    scores, other = _by_unit(content), _by_unit(control) if control else None
+    keys = scores.keys
+    joined = pairs is None and unit == "work" and bool((keys["unit"] != keys["track_id"]).any())
+    column = "unit" if joined else "track_id"
+    how: dict[str, Any] = {"seed": seed, "pairs": pairs, "control_scores": other, "control_saw": saw}
+    return infer(scores, column, alpha=alpha, n_permutations=permutations, **how), prepare(scores, column, None, **how)
+
+
+def _by_unit(content: bytes) -> ScoreColumns:
+    """Return the scores that a file holds, with the unit of each segment."""
+    held = read_columns(content)
+    return replace(held, keys=add_units(held.keys))
 
 
 def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:
@@ -88,10 +100,12 @@ def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: R
     )
 
 
-def totals(prepared: Prepared) -> dict[str, float]:
-    """Return the pre-oriented sum of every recording that was tested: the mean of its standardised features."""
-    means = prepared.features.mean(axis=1)
-    return {str(name): float(value) for name, value in zip(prepared.units, means, strict=True)}
+def totals(prepared: Prepared, content: bytes) -> dict[str, float]:
+    """Return the pre-oriented sum of every recording that was tested, or of its work: its mean standardised feature."""
+    means = dict(zip(prepared.units, prepared.features.mean(axis=1).tolist(), strict=True))
+    units = _by_unit(content).keys.drop_duplicates("track_id")[["track_id", "unit"]]
+    found = {str(track): means.get(track, means.get(unit)) for track, unit in units.itertuples(index=False)}
+    return {track: value for track, value in found.items() if value is not None}
 
 
 def estimate(found: Interval) -> Estimate:

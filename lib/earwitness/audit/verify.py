@@ -213,6 +213,7 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             permutations=repeat.permutations,
             seed=repeat.seed,
             pairs=repeat.pairs or None,
+            unit=repeat.unit,
         )
         for result in tested
     ]
@@ -227,7 +228,7 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             _entry(result, one), prepared, alpha=repeat.alpha, deals=repeat.deals, seed=repeat.seed, pairs=repeat.pairs
         )
         yield from _differences(result, found)
-        means = totals(prepared)
+        means = totals(prepared, files[result.scores])
         if any(not _same(row.scores[i], means.get(row.number)) for row in report.recordings):
             yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"
 

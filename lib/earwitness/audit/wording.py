@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from earwitness.audit.report import Result, Side, Testable, Word
 
 MENDS = {
+    "no suspects": "Add suspects that can be used; those that were left out are listed below, each with its reason.",
+    "no held-out": (
+        "Add held-out recordings that can be used; those that were left out are listed below, each with its reason."
+    ),
     "no artist is on both sides": (
         "Give held-out recordings by the same artists as the suspects, or folders of other artists with "
         "--reference-artists, among whom the suspects can be ranked."
@@ -31,6 +35,8 @@ MENDS = {
     "no usable blind": "Give recordings that differ among themselves; identical ones tell nothing.",
 }
 REASONS = {
+    "no suspects": "none of the recordings in question can be used",
+    "no held-out": "none of the held-out recordings can be used",
     "no artist is on both sides": "no artist is on both sides, so that artists would be compared instead of training",
     "too few": "there are too few recordings",
     "never touch": "the two sets can be told apart by properties that have nothing to do with the model",

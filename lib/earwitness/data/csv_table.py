@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,8 @@ from earwitness.util import reason_of, unguard
 
 PEEK = 1 << 16  # bytes in which the header must end
 BLOCK = 1 << 24
+LINE_END = re.compile(r"\r\n|\r|\n")
+FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # ends a path, and seldom a sentence
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,13 @@ def _text(path: Path) -> str:
     try:
         return raw.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path.name}: not a UTF-8 CSV table ({error.reason}); export it again as CSV") from None
+        before = error.object[: error.start].decode("utf-16" if marked else "latin-1", "ignore")
+        line = len(LINE_END.findall(before)) + 1
+        found = error.object[error.start : error.start + 1].hex()
+        raise ManifestError(
+            f"{path.name}, line {line}: not a UTF-8 CSV table (byte 0x{found}: {error.reason}); export it again as "
+            "CSV in UTF-8"
+        ) from None
 
 
 def _head(path: Path, what: str) -> tuple[str, bool]:
@@ -77,19 +86,51 @@ def _head(path: Path, what: str) -> tuple[str, bool]:
 
 def _fault(path: Path, separator: str, width: int, reason: str) -> ManifestError:
     """Return the error that names the first line that is wrong, read row by row."""
+    found = _first_fault(path, separator, width)
+    return found or ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV")
+
+
+def _first_fault(path: Path, separator: str, width: int) -> ManifestError | None:
+    """Read a table row by row and strictly; return the first thing that is wrong, or None.
+
+    A quote that is never closed swallows what follows: a row that spans lines, of which one is a row by itself.
+    """
     with io.StringIO(_text(path), newline="") as text:
         rows = csv.reader(text, delimiter=separator, strict=True)
-        try:
-            for row in rows:
-                if row and len(row) != width:
-                    return ManifestError(
-                        f"{path.name}, line {rows.line_num}: expected {width} cells, found {len(row)}; quote cells "
-                        "that hold the separator"
-                    )
-        except csv.Error as error:
-            reason = f"{path.name}, line {rows.line_num}: not a UTF-8 CSV table ({error}); export it again as CSV"
-            return ManifestError(reason)
-    return ManifestError(f"{path.name}: not a UTF-8 CSV table ({reason}); export it again as CSV")
+        while True:
+            start = rows.line_num + 1
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                if rows.line_num > start or "end of data" in str(error):
+                    return _open_quote(path, start, rows.line_num)
+                return ManifestError(
+                    f"{path.name}, line {start}: not a UTF-8 CSV table ({error}); export it again as CSV"
+                )
+            if row is None:
+                return None
+            if rows.line_num > start and any(
+                _is_row(line, separator, width) for c in row for line in c.split("\n")[1:]
+            ):
+                return _open_quote(path, start, rows.line_num)
+            if row and len(row) != width:
+                return ManifestError(
+                    f"{path.name}, line {rows.line_num}: expected {width} cells, found {len(row)}; quote cells "
+                    "that hold the separator"
+                )
+
+
+def _open_quote(path: Path, start: int, end: int) -> ManifestError:
+    """Return the error that names the line on which a quote opens that swallows rows."""
+    return ManifestError(
+        f"{path.name}, line {start}: a quote that opens here runs on to line {end}; close it, or take it out"
+    )
+
+
+def _is_row(line: str, separator: str, width: int) -> bool:
+    """Say whether a line within a cell looks like a row: as many separators, and a file's name among its cells."""
+    cells = line.split(separator)
+    return width > 1 and len(cells) >= width and any(FILE_NAME.search(cell.strip(' "\r')) for cell in cells)
 
 
 def read_table(path: Path, what: str = "a manifest") -> tuple[pa.Table, Lines]:
@@ -138,6 +179,9 @@ def read_table(path: Path, what: str = "a manifest") -> tuple[pa.Table, Lines]:
             columns = pa.table({name: pa.array([], pa.string()) for name in names})
         else:
             raise _fault(path, separator, len(names), " ".join(str(error).split())[:120]) from None
+    multiline = any(pc.any(pc.match_substring(columns[name], "\n")).as_py() for name in names)
+    if multiline and (fault := _first_fault(path, separator, len(names))):
+        raise fault
     if not columns.num_rows:
         raise ManifestError(f"{path.name}: expected at least one row, found none; add one row per recording")
     for place, name in enumerate(names):

@@ -41,6 +41,7 @@ from earwitness.data.audio import (
     to_plain,
 )
 from earwitness.data.fingerprint import SPEC, WordFile, words
+from earwitness.data.tags import read_tags
 from earwitness.errors import AudioError, EarwitnessError
 from earwitness.symbolic import fingerprint
 from earwitness.symbolic.midi import read
@@ -197,6 +198,7 @@ def look(path: Path, spec: Spec) -> dict[str, Any]:
         if score != isinstance(spec, SymbolicSpec):
             raise AudioError(MISTAKEN[score])  # noqa: TRY301
         found |= asdict(probe(path))
+        found |= {} if score else {"tags": read_tags(path)}
         if score:
             notes = fingerprint.notes_of(read(path))
             found["notes"], printed = len(notes), fingerprint.words(notes)

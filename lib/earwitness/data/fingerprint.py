@@ -6,6 +6,7 @@ a constant offset. An index finds such pairs without comparing all with all: of 
 smallest hashes are looked up (Broder, *On the resemblance and containment of documents*, 1997), so two copies choose
 the same ones, and the cost of a recording does not grow with its length. The share of equal bits over the whole overlap
 decides. Fingerprints of a large catalogue lie in a temporary file (``WordFile``) and are read when they are compared.
+What follows for each recording is said in ``copies``.
 
 It finds copies of a *recording*, not other takes, covers, samples or medleys. MIDI files have words of their own
 (``symbolic.fingerprint``) and are compared in the same way. The book pages *Audit your own* and *Copies* say what
@@ -205,7 +206,7 @@ def _pairs(
             yield (track[a].astype(np.int64) << 32) | track[b], frame[a] - frame[b]
 
 
-__all__ = ["duplicates", "fingerprint", "groups"]
+__all__ = ["duplicates", "fingerprint"]
 
 # --- pairs of copies --------------------------------------------------------------------------------------------------
 
@@ -254,27 +255,6 @@ def duplicates(tracks: Sequence[Track], prints: Mapping[str, Print], *, scores: 
             name = f"{prefix}{'id' if prefix and column == 'track_id' else column}"
             found[name] = [getattr(known[i], field) for i in found[side]]
     return found[list(COLUMNS)]
-
-
-def groups(tracks: Sequence[Track], pairs: pd.DataFrame) -> list[list[int]]:
-    """Return, for each recording that has copies, the places of all its copies in ``tracks``, in order.
-
-    Parameters
-    ----------
-    tracks : sequence of Track
-        As given to ``duplicates``.
-    pairs : pandas.DataFrame
-        What ``duplicates`` returned; whoever is a copy of a copy belongs to the group.
-    """
-    import pandas as pd
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    place = {track.track_id: i for i, track in enumerate(tracks)}
-    first, second = pairs["track_id"].map(place), pairs["other_id"].map(place)
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(tracks), len(tracks)))
-    label = pd.Series(connected_components(graph, directed=False)[1]) if len(pairs) else pd.Series(dtype=int)
-    return [list(members) for members in label.groupby(label).groups.values() if len(members) > 1]
 
 
 def _agreement(first: Words, second: Words, offset: int, share: float) -> float:

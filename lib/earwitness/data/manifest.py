@@ -18,6 +18,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,10 @@ from earwitness.util import file_hash, inside, plain, reason_of, sha256
 SCHEMA_VERSION: Literal[1] = 1
 Role = Literal["member", "nonmember", "suspect", "held_out"]
 ROLES: tuple[str, ...] = get_args(Role)
+MAX_SECONDS = 1e7  # of a recording, in a manifest: four months, far beyond what is read
+PART = re.compile(  # columns by which other tables say which part of a file is meant
+    r"(clip_)?(start|end|offset|onset|begin|from|to)(_?time)?(_?(s|sec|secs|seconds|ms))?", re.IGNORECASE
+)
 DATE = "[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"  # a year, month or day as ISO 8601 writes it
 
 
@@ -65,8 +70,8 @@ class Row(BaseModel):
         None, description="member, nonmember (known truth, for research), suspect, held_out (an audit)"
     )
     caption: str = Field("", description="the text the model is conditioned on")
-    duration_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None, description="length of the file in seconds"
+    duration_s: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] | None = Field(
+        None, description="length of the whole file in seconds; no part of a file is ever cut out by a manifest"
     )
     sha256: str = Field("", pattern="^([0-9A-Fa-f]{64})?$", description="SHA-256 of the file's bytes, in hexadecimal")
     licence: str = Field("", description="licence of the recording, as its source states it")
@@ -293,6 +298,12 @@ def read_manifest(
         raise ManifestError(
             f"{path.name}: expected a column 'path', found {', '.join(cells.column_names)}{hint}; rename it"
         )
+    for part in (name for name in cells.column_names if PART.fullmatch(name)):
+        if any(cell.strip() for cell in pc.unique(cells[part]).to_pylist()):
+            raise ManifestError(
+                f"{path.name}: a column {part!r} asks for a part of each file, and files are taken whole; cut the "
+                "parts out into files of their own, or take the column out"
+            )
     if roles is not None or "role" not in cells.column_names:
         splits = cells["split"] if "split" in cells.column_names else pa.array([], pa.string())
         mapping = _roles_of_splits(path, set(pc.unique(splits).to_pylist()), target, roles)
@@ -467,6 +478,29 @@ def _state(track: Track) -> str:
         return "missing"
     except OSError as error:
         return reason_of(error)
+
+
+def disagreement(track: Track, found: Mapping[str, Any]) -> str:
+    """Say in what a file that was opened is not what its manifest says: other bytes, another length; or nothing.
+
+    A length is rounded in many tables, and taken from a header in others: a second, or a twentieth, is no disagreement.
+
+    Parameters
+    ----------
+    track : Track
+        A row of the manifest.
+    found : mapping
+        ``sha256`` and ``duration_s`` (s) of the file.
+    """
+    if track.sha256 and track.sha256 != found["sha256"]:
+        return "its bytes differ from the manifest's sha256; restore the file or its hash"
+    told, there = track.duration_s, float(found.get("duration_s") or 0)
+    if told == told and abs(told - there) > max(1.0, 0.05 * there):
+        return (
+            f"the manifest says {told:.1f} s and the file holds {there:.1f} s: files are taken whole, so cut it, or "
+            "correct duration_s or leave it empty"
+        )
+    return ""
 
 
 # --- draws by lot -----------------------------------------------------------------------------------------------------

@@ -231,12 +231,13 @@ def needed_table(
 def reach_of(tracks: Sequence[Track], alpha: float, pairs: str | None = None) -> Reach:
     """Say what comparing the suspects among some tracks with the held-out could see; other tracks are passed over.
 
-    With ``pairs`` (``work``) one take of a work is compared with one on the other side.
+    A work counts once on a side. With ``pairs`` (``work``) one take of it is compared with one on the other side.
     """
     if pairs is not None:
         takes = [{(t.work, t.artist) for t in tracks if t.work and t.role in roles} for roles in SIDES.values()]
         return reach(np.repeat([True, False], len(set.intersection(*takes))), None, paired=True, alpha=alpha)
-    compared = [track for track in tracks if any(track.role in roles for roles in SIDES.values())]
+    units = {(t.work, t.artist, t.role) if t.work else (t.track_id,): t for t in tracks}
+    compared = [track for track in units.values() if any(track.role in roles for roles in SIDES.values())]
     positive = np.array([track.role in SIDES["suspect"] for track in compared], dtype=bool)
     artists = np.array([track.artist for track in compared], dtype=object)
     keep = named(artists)
@@ -249,7 +250,8 @@ def refusals(usable: Sequence[Track], pairs: str | None = None, alpha: float = A
     if not any(sizes.values()):
         return []
     if not all(sizes.values()):
-        return [f"there is no {side.replace('_', '-')} track to compare with" for side, n in sizes.items() if not n]
+        lacking = [side.replace("_", "-") for side, n in sizes.items() if not n]
+        return [f"there is no {side} track to compare with; add {side} tracks that can be used" for side in lacking]
     seen = reach_of(usable, alpha, pairs)
     if not seen.n_suspect and pairs is not None:
         return ["no work has takes on both sides, so there is no pair to compare"]
@@ -258,7 +260,8 @@ def refusals(usable: Sequence[Track], pairs: str | None = None, alpha: float = A
     smallest = seen.detectable_auc or 1.0
     if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and smallest <= MAX_DETECTABLE_AUC:
         return []
-    few, each = f"tracks: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
+    what = "tracks" if seen.n_suspect + seen.n_held_out == sum(sizes.values()) else "works and tracks to compare"
+    few, each = f"{what}: {seen.n_suspect} suspect and {seen.n_held_out} held-out", "of each "
     if pairs is not None:
         few, each = f"pairs: {seen.n_suspect} works with takes on both sides", ""
     return [

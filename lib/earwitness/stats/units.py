@@ -254,6 +254,16 @@ def _grid(
     return names, grid, absent
 
 
+def add_units(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a score table with a column ``unit``: the first track of a work, or the track where no work is named.
+
+    Takes of one work by several artists, or in several roles, are several units.
+    """
+    named = is_named(scores["work"])
+    first = scores[named].groupby(["work", "artist", "role"], dropna=False, sort=False)["track_id"].transform("first")
+    return scores.assign(unit=first.reindex(scores.index).where(named, scores["track_id"]))
+
+
 def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
     """Resolve names or globs against the attack ids of a table, keeping the table's order.
 

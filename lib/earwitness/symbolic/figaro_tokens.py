@@ -128,7 +128,10 @@ def score_of(midi: pretty_midi.PrettyMIDI, name: str = "piece", *, max_bars: int
         No time-signature event, no notes, too many bars, or a metre of no length.
     """
     if not midi.time_signature_changes:
-        raise AudioError(f"{name}: no time-signature event; training skipped such files, so it is a member of nothing")
+        raise AudioError(
+            f"{name}: no time-signature event; FIGARO's own reader drops such files, so no FIGARO was trained on it; "
+            "leave it out (MIDI models of other kinds take it, in 4/4)"
+        )
     notes, off_grid = _notes(midi)
     if not len(notes):
         raise AudioError(f"{name}: no notes; leave it out")

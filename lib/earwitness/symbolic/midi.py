@@ -1,7 +1,9 @@
 """MIDI files read under limits: what a hostile or broken file could cost is known before a library sees it.
 
-The structure is walked once, byte by byte, counting tracks, events and ticks; only then pretty_midi builds its tables,
-whose size grows with ticks, seconds and instruments. The book page *Threat model* says what this does not stop.
+Whatever stands around the tracks is taken off first (a RIFF or MacBinary wrapper, chunks of other programs, what lies
+behind the end), and the tracks that are there count, not those that the header announces. The structure is then walked
+once, byte by byte, counting tracks, events and ticks; only then pretty_midi builds its tables, whose size grows with
+ticks, seconds and instruments. The book page *Threat model* says what this does not stop.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ AGAIN = "export it again from the program that wrote it"
 
 @dataclass(frozen=True)
 class Survey:
-    """What the bytes of a file say: its type, tracks, ticks per quarter, events, notes (note-ons), last tick."""
+    """What the bytes of a file say: its type, tracks, ticks per quarter, events, notes (note-ons), last tick.
+
+    ``remark`` says in what the file is odd, although it is read whole; empty if in nothing.
+    """
 
     kind: int
     tracks: int
@@ -38,6 +43,7 @@ class Survey:
     events: int
     notes: int
     ticks: int
+    remark: str = ""
 
 
 class _Bytes:
@@ -63,6 +69,75 @@ class _Bytes:
         raise ValueError("a number is longer than four bytes")
 
 
+def unwrap(data: bytes) -> tuple[bytes, str]:
+    """Return the MIDI file that lies in a RIFF file (.rmi) or behind a MacBinary header, and which of them it was.
+
+    Raises
+    ------
+    ValueError
+        A RIFF file of another kind, or without MIDI in it.
+    """
+    if data[:1] == b"\0" and data[128:132] == b"MThd":
+        return data[128:], "it lies behind a MacBinary header"
+    if data[:4] != b"RIFF" or data[8:12] != b"RMID":
+        return data, ""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data":
+            return data[at + 8 : at + 8 + size], "it lies in a RIFF wrapper"
+        at += 8 + size + size % 2
+    raise ValueError("a RIFF wrapper without a MIDI file in it")
+
+
+def plain_file(data: bytes) -> tuple[bytes, str]:
+    """Return a file as the standard writes it, header and tracks alone, and in what it was odd.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file.
+
+    Returns
+    -------
+    bytes, str
+        The very same bytes where nothing was taken off; an empty string where nothing is odd.
+
+    Raises
+    ------
+    ValueError
+        No MIDI file, or one that is cut short.
+    """
+    inner, wrapped = unwrap(data)
+    reader = _Bytes(inner)
+    if reader.take(min(4, len(inner))) != b"MThd":
+        raise ValueError("it does not begin with MThd")
+    length = int.from_bytes(reader.take(4))
+    header = reader.take(length)
+    if length < 6:
+        raise ValueError(f"its header holds {length} bytes instead of 6")
+    kind, announced = (int.from_bytes(header[i : i + 2]) for i in (0, 2))
+    tracks, others, odd = [], 0, [wrapped] if wrapped else []
+    while rest := len(inner) - reader.at:
+        name = inner[reader.at : reader.at + 4]
+        size = int.from_bytes(inner[reader.at + 4 : reader.at + 8])
+        if b"MTrk".startswith(name) and size + 8 > rest:
+            raise ValueError("it is cut short: a track is longer than the file")
+        if size + 8 > rest or not name.isalnum():
+            odd.append(f"{rest} bytes behind its last track are no music")
+            break
+        chunk = reader.take(size + 8)
+        tracks += [chunk] if name == b"MTrk" else []
+        others += name != b"MTrk"  # a chunk of another program, which the standard allows and libraries refuse
+    if announced != len(tracks) and tracks:
+        odd.append(f"it announces {announced} tracks and holds {len(tracks)}, which are all read")
+    if not odd and not others and announced == len(tracks):
+        return data, ""
+    kind = 1 if kind == 0 and len(tracks) > 1 else kind  # one track is all that type 0 may hold
+    head = kind.to_bytes(2) + min(len(tracks), 0xFFFF).to_bytes(2) + header[4:6]
+    return b"MThd" + (6).to_bytes(4) + head + b"".join(tracks), "; ".join(odd)
+
+
 def survey(data: bytes) -> Survey:
     """Walk a file's structure without building anything.
 
@@ -71,13 +146,10 @@ def survey(data: bytes) -> Survey:
     ValueError
         What is wrong with it, or which limit it exceeds.
     """
+    data, remark = plain_file(data)
     reader = _Bytes(data)
-    if reader.take(min(4, len(data))) != b"MThd":
-        raise ValueError("it does not begin with MThd")
-    length = int.from_bytes(reader.take(4))
-    header = reader.take(length)
-    if length < 6:
-        raise ValueError(f"its header holds {length} bytes instead of 6")
+    reader.take(4)
+    header = reader.take(int.from_bytes(reader.take(4)))
     kind, tracks, resolution = (int.from_bytes(header[i : i + 2]) for i in (0, 2, 4))
     if kind > 1:
         what = "type 2, several pieces in one file; save each" if kind == 2 else f"unknown type {kind}; save it"
@@ -90,17 +162,14 @@ def survey(data: bytes) -> Survey:
     for _ in range(tracks):
         e, n, t = _track(reader, MAX_EVENTS - events)
         events, notes, ticks = events + e, notes + n, max(ticks, t)
-    return Survey(kind, tracks, resolution, events, notes, ticks)
+    return Survey(kind, tracks, resolution, events, notes, ticks, remark)
 
 
 def _track(reader: _Bytes, most: int) -> tuple[int, int, int]:
     """Walk one track; return its events, notes and last tick."""
-    if reader.take(4) != b"MTrk":
-        raise ValueError("a track does not begin with MTrk")
+    reader.take(4)
     length = int.from_bytes(reader.take(4))
     end = reader.at + length
-    if end > len(reader.data):
-        raise ValueError("it is cut short: a track is longer than the file")
     events = notes = tick = running = 0
     while reader.at < end:
         tick += reader.number()
@@ -133,16 +202,14 @@ def _track(reader: _Bytes, most: int) -> tuple[int, int, int]:
     return events, notes, tick
 
 
-def read(path: Path) -> pretty_midi.PrettyMIDI:
-    """Read a MIDI file.
+def content(path: Path) -> bytes:
+    """Return the bytes of a MIDI file as ``plain_file`` writes them, within the limits of this module.
 
     Raises
     ------
     AudioError
-        A file that is missing, damaged, beyond the limits of this module, or that pretty_midi refuses.
+        A file that is missing, damaged, too large, or beyond the limits of tracks, events and ticks.
     """
-    import pretty_midi
-
     if not path.is_file():
         raise AudioError(f"{path.name}: expected a MIDI file, found none; check the path in the manifest")
     if (size := path.stat().st_size) > MAX_BYTES:
@@ -154,6 +221,21 @@ def read(path: Path) -> pretty_midi.PrettyMIDI:
             raise ValueError("it holds no notes")  # noqa: TRY301
     except ValueError as error:
         raise AudioError(f"{path.name}: not a MIDI file that can be used ({error}); {AGAIN}") from None
+    return plain_file(data)[0]
+
+
+def read(path: Path) -> pretty_midi.PrettyMIDI:
+    """Read a MIDI file.
+
+    Raises
+    ------
+    AudioError
+        As ``content``; or a file that pretty_midi refuses, or of too many beats, seconds or instruments.
+    """
+    import pretty_midi
+
+    data = content(path)
+    found = survey(data)
     try:
         with warnings.catch_warnings(action="ignore"):
             midi = pretty_midi.PrettyMIDI(BytesIO(data))
@@ -184,4 +266,4 @@ def probe(path: Path) -> FileInfo:
     """
     seconds = float(read(path).get_end_time())
     found = survey(path.read_bytes())
-    return FileInfo("MIDI", f"type {found.kind}", 0, found.tracks, seconds)
+    return FileInfo("MIDI", f"type {found.kind}", 0, found.tracks, seconds, found.remark)

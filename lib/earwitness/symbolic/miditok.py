@@ -138,9 +138,9 @@ class MiditokScheme:
             ],
             NOTE,
         )
-        metres = parsed.time_signature_changes
+        metres = [m for m in parsed.time_signature_changes if m.time <= 0]
         try:
-            music = symusic.Score.from_midi(path.read_bytes())
+            music = symusic.Score.from_midi(midi.content(path))
         except Exception as error:  # whatever a second parser makes of what the first accepted
             raise AudioError(f"{path.name}: symusic cannot read it ({type(error).__name__}); {midi.AGAIN}") from None
         return MiditokPiece(
@@ -148,7 +148,7 @@ class MiditokScheme:
             parsed.resolution,
             np.sort(notes, order=["start_s", "pitch"]),
             len(parsed.get_downbeats()),
-            4 * metres[0].numerator / metres[0].denominator if metres else float("nan"),
+            4 * metres[0].numerator / metres[0].denominator if metres else 4.0,  # the standard's own metre is 4/4
         )
 
     def windows(self, score: MiditokPiece) -> list[Window]:

@@ -2,7 +2,8 @@
 
 FIGARO's windows start at token 257 k: 257 tokens, of which the first 256 are inputs and the last 256 labels. Segments
 are the whole windows alone: all hold equally many tokens, none overlap, and the rest of a piece is left out as the rest
-of a recording is. Tokens 257 k are never labels. The book page *Methods: symbolic models* draws it.
+of a recording is. Tokens 257 k are never labels. A model with a table of fewer bars than FIGARO's 256 takes from a
+longer piece the windows that lie within its table. The book page *Methods: symbolic models* draws it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 from earwitness.errors import AudioError
 from earwitness.symbolic import figaro_vocabulary as v
 from earwitness.symbolic import midi
-from earwitness.symbolic.figaro_tokens import GROUPS, Score, Tokens, description_of, score_of, tokens_of
+from earwitness.symbolic.figaro_tokens import (
+    GROUPS,
+    TRAINED_BARS,
+    Score,
+    Tokens,
+    description_of,
+    score_of,
+    tokens_of,
+)
 from earwitness.types import Scheme, Segment, Window
 
 VERSION = 1  # raise it when a token, an id or a window changes: stored signals are keyed by it
@@ -48,7 +57,7 @@ class FigaroScheme:
 
     def read(self, path: Path) -> Score:
         """Read a file as training did; an ``AudioError`` says why it cannot be used."""
-        return score_of(midi.read(path), path.name, max_bars=self.window)
+        return score_of(midi.read(path), path.name, max_bars=max(self.window, TRAINED_BARS))
 
     def windows(self, score: Score) -> list[Window]:
         """Return the whole windows of a piece.
@@ -97,6 +106,8 @@ class FigaroScheme:
             notes = np.full(self.window, -1, np.int32)
             held = len(tokens.ids[labels])
             groups[:held], notes[:held] = tokens.groups[labels], tokens.notes[labels]
+            if max(int(values.max()) for values in (beside["bars"], beside["description_bars"])) > self.window:
+                break  # the model has no row for such a bar, and later windows have later bars
             whole = self._padded(tokens.ids[start : start + self.window + 1], self.window + 1)
             found.append(Window(index, start, whole, groups, notes, beside, tuple(bars), score))
         return found

@@ -3,9 +3,9 @@
 Read and check, draw one caption per track, find the recordings on disk, count what is gone, set copies apart, draw
 comparable members and non-members, write. Everything is written or nothing is, and nothing is overwritten unasked.
 
-Copies of one recording get one ``work``, by the same rule as in an audit: of copies within one split the first stays;
-of copies in several splits none does, because one of them may have trained a model under the other's name. The book
-pages *Methods: manifests* and *Copies* show the command and how many copies are found.
+Copies of one recording get one ``work``, by the same rule as in an audit (``data.copies``): of copies within one split
+one stays; of copies in several splits none does, because one of them may have trained a model under the other's name.
+The book pages *Methods: manifests* and *Copies* show the command and how many copies are found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import yaml
 
 from earwitness.data import decode_pool, fingerprint
 from earwitness.data.audio import SUFFIXES, probe
+from earwitness.data.copies import ACROSS, collections_of, families, left_out, links_of
 from earwitness.data.fingerprint import SPEC
+from earwitness.data.folders import BINS
 from earwitness.data.manifest import DATE, CorpusCard
 from earwitness.errors import AudioError, ManifestError
 from earwitness.symbolic.midi import survey
@@ -34,7 +36,7 @@ from earwitness_build.corpora.registry import Builder, find
 
 NOTES = SymbolicSpec(FigaroScheme())  # the words of a score are those of the file, whatever a model makes of it
 COPIES = "copies"
-MEANING = "copies of recordings: of those within one split all but the first, of those in several splits all"
+MEANING = "copies of recordings: of those within one split all but one, of those in several splits all"
 
 
 def set_apart(rows: pd.DataFrame, root: Path, *, scores: bool = False) -> tuple[pd.DataFrame, list[str]]:
@@ -54,24 +56,25 @@ def set_apart(rows: pd.DataFrame, root: Path, *, scores: bool = False) -> tuple[
         for name, path, split in zip(rows["track_id"], rows["path"], rows["split"], strict=True)
     ]
     told = decode_pool.inspect([track.path for track in tracks], NOTES if scores else SPEC)
-    prints = {track.track_id: answer["words"] for track, answer in zip(tracks, told, strict=True) if "words" in answer}
-    split, work = rows["split"].tolist(), rows["work"].tolist()
-    within = between = 0
-    for group in fingerprint.groups(tracks, fingerprint.duplicates(tracks, prints, scores=scores)):
-        across = len({split[place] for place in group}) > 1
-        for place in group:
-            work[place] = work[group[0]] or f"copies of {tracks[group[0]].track_id}"
-        for place in group if across else group[1:]:
-            split[place] = COPIES
-        within, between = within + (0 if across else len(group) - 1), between + (len(group) if across else 0)
+    facts = {track.track_id: answer for track, answer in zip(tracks, told, strict=True) if "words" in answer}
+    known = [track for track in tracks if track.track_id in facts]
+    prints = {name: answer["words"] for name, answer in facts.items()}
+    links = links_of(fingerprint.duplicates(known, prints, scores=scores), facts)
+    left = left_out(known, links, facts)
+    split = [COPIES if track.track_id in left else track.role for track in tracks]
+    works = dict(zip(rows["track_id"], rows["work"], strict=True))
+    for family in families(facts, links, apart=collections_of(links, facts)):
+        works |= dict.fromkeys(family, works[family[0]] or f"copies of {family[0]}")
+    between = sum(ACROSS in reason for reason in left.values())
+    within = len(left) - between
     notes = []
     if within or between:
         notes.append(f"{within} copies within a split and {between} across splits were set apart (split {COPIES})")
-    if len(prints) < len(tracks):
+    if len(facts) < len(tracks):
         notes.append(
-            f"{len(tracks) - len(prints)} recordings could not be decoded and were not looked through for copies"
+            f"{len(tracks) - len(facts)} recordings could not be decoded and were not looked through for copies"
         )
-    return rows.assign(split=split, work=work), notes
+    return rows.assign(split=split, work=[works[name] for name in rows["track_id"]]), notes
 
 
 TEXT = ("artist", "work", "caption", "licence", "source", "released")
@@ -209,7 +212,7 @@ def _located(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
     """Return the rows with ``path`` filled in where a recording was found under ``root``, and empty elsewhere."""
     found: dict[str, list[str]] = {}
     for here, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if folder.lower() not in BINS)
         for name in names:
             if PurePosixPath(name).suffix.lower() in corpus.suffixes and not name.startswith("."):
                 relative = (Path(here) / name).relative_to(root).as_posix()
@@ -303,12 +306,12 @@ def _write(files: Sequence[Path], rows: pd.DataFrame, gone: pd.DataFrame, card: 
         manifest.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=manifest.parent, prefix=".building-") as place:
             made = [Path(place) / path.name for path in files]
-            write_csv(rows[list(COLUMNS)], made[0])
+            write_csv(rows[list(COLUMNS)], made[0], bare=("track_id", "path"))
             made[1].write_text(
                 yaml.safe_dump(card.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120),
                 encoding="utf-8",
             )
-            write_csv(gone[["track_id", "split", "source"]], made[2])
+            write_csv(gone[["track_id", "split", "source"]], made[2], bare=("track_id",))
             for part, path in zip(reversed(made), (lost, beside, manifest), strict=True):
                 part.replace(path)
     except OSError as error:
