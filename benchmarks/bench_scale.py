@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SEGMENTS, WORKS, BLIND = 3, 10, 20  # segments a work, works an artist, blind features
+SEGMENTS, WORKS, BLIND = 3, 10, 71  # segments a work, works an artist, blind features, as many as a real audit has
 SIZES = (1_000, 3_162, 10_000, 31_623, 100_000)
 PART = 10_000  # works in one file of scores
 STEPS = ("infer", "infer, one artist", "read scores", "find copies", "read manifest")
@@ -36,25 +36,23 @@ STEPS = ("infer", "infer, one artist", "read scores", "find copies", "read manif
 def score_parts(folder, works, *, one_artist):
     """Write score tables without any effect of training: tracks, their artist and chance, one file per part."""
     from earwitness.stats.score_file import write_scores
+    from earwitness.stats.units import ScoreColumns
     from earwitness.types import DEFAULT_FEATURES
 
     names = [*DEFAULT_FEATURES["token"], *(f"blind/{j}" for j in range(BLIND))]
     rng = np.random.default_rng(works)
     for start in range(0, works, PART):
         track = np.repeat(np.arange(start, min(start + PART, works)), SEGMENTS)
-        rows = np.arange(len(track)) + SEGMENTS * start
-        base = pd.DataFrame(
-            {
-                "track_id": [f"track-{i:06d}" for i in track],
-                "segment_id": [f"{i:064x}" for i in rows],
-                "artist": [f"artist-{0 if one_artist else i // WORKS:05d}" for i in track],
-                "work": [f"work-{i:06d}" for i in track],
-                "role": np.where(track % 2, "suspect", "held_out"),
-            }
-        )
+        keys = {
+            "track_id": [f"track-{i:06d}" for i in track],
+            "segment_id": [f"{i:064x}" for i in np.arange(len(track)) + SEGMENTS * start],
+            "artist": [f"artist-{0 if one_artist else i // WORKS:05d}" for i in track],
+            "work": [f"work-{i:06d}" for i in track],
+            "role": np.where(track % 2, "suspect", "held_out"),
+        }
         own = rng.normal(size=(PART, 1))[track - start] + rng.normal(size=(len(track), len(names)))
-        frames = [base.assign(attack=name, score=own[:, j]) for j, name in enumerate(names)]
-        write_scores(pd.concat(frames, ignore_index=True), folder / f"part-{start:06d}.parquet")
+        held = ScoreColumns(pd.DataFrame(keys), tuple(names), own, np.zeros(own.shape, dtype=bool))
+        write_scores(held, folder / f"part-{start:06d}.parquet")
 
 
 def prepared(step, size, folder):

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from earwitness.audit import cost
-from earwitness.book import stamps
+from earwitness.book import stamps, tables
 from earwitness.errors import InputError
-from earwitness.figures import hours
+from earwitness.figures import growth, hours
 from earwitness.util import STAMP
 
 ROW = {"network": "n", "device": "one core", "segment_seconds": 30.0, "score_s_per_segment": 3.5,
@@ -47,6 +47,33 @@ def test_the_committed_measurement_is_read_and_one_s_own_added(root: Path) -> No
     assert found["network"].tolist() == [*held["network"], "yours"]
     assert found["score_s_per_segment"].tolist() == [*held["score_s_per_segment"], 0.25]
     assert (held[["score_s_per_segment", "bytes_per_segment"]] > 0).all(axis=None)
+
+
+def test_growth_by_hand() -> None:
+    rows = [("line", n, n / 100, 50.0) for n in (100, 1000, 10_000)] + [("square", n, n**2, n) for n in (10, 100)]
+    measured = pd.DataFrame(rows, columns=["step", "size", "cpu_s", "peak_mb"]).sample(frac=1, random_state=1)
+    found = tables.growth(measured).set_index("step")
+    assert found.loc["line", ["size", "cpu_s", "peak_mb"]].tolist() == [10_000, 100, 50]
+    exponents = found[["time_exponent", "memory_exponent", "last_time_exponent"]]
+    assert exponents.loc["line"].tolist() == pytest.approx([1, 0, 1], abs=1e-9)
+    assert exponents.loc["square"].tolist() == pytest.approx([2, 1, 2])
+    figure = growth(measured, source="results/tables/costs/scale.csv")
+    assert "peak memory, MB" in figure.svg
+    assert "line" in figure.alt
+    assert "square" in figure.alt
+    with pytest.raises(InputError, match="needs a column 'peak_mb'"):
+        growth(measured.drop(columns="peak_mb"))
+
+
+def test_what_was_measured_at_scale_keeps_its_promises() -> None:
+    measured = tables.measured_scale()
+    found = tables.growth(measured).set_index("step")
+    assert found.loc[["infer", "infer, one artist", "find copies"], "size"].eq(100_000).all()
+    assert found.loc["read manifest", "size"] == 1_000_000
+    assert (found["peak_mb"] <= 4000).all()
+    assert found.loc["read manifest", "peak_mb"] <= 1024
+    assert (found["cpu_s"] <= 2 * 600).all()
+    assert (found[["time_exponent", "memory_exponent", "last_time_exponent"]] <= 1.1).all(axis=None)
 
 
 def test_the_figure_shows_every_network() -> None:

@@ -239,14 +239,18 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
 SCALE = "benchmarks/scale.csv"
 
 
-def growth(measured: pd.DataFrame | None = None) -> pd.DataFrame:
+def measured_scale() -> pd.DataFrame:
+    """Return what ``benchmarks/bench_scale.py`` measured: ``step, size, cpu_s, peak_mb`` (10^6 bytes)."""
+    return pd.read_csv(project_root() / SCALE)
+
+
+def growth(measured: pd.DataFrame) -> pd.DataFrame:
     """Return what each step took at the largest size, and with which power of the size it grows.
 
     Parameters
     ----------
-    measured : pandas.DataFrame, optional
-        Columns ``step, size, cpu_s, peak_mb``, two sizes or more of a step. Default: the file of
-        ``benchmarks/bench_scale.py``.
+    measured : pandas.DataFrame
+        Columns ``step, size, cpu_s, peak_mb``; two sizes or more of a step, all above 0.
 
     Returns
     -------
@@ -254,15 +258,14 @@ def growth(measured: pd.DataFrame | None = None) -> pd.DataFrame:
         One row per step: ``step, size, cpu_s, peak_mb``; ``time_exponent, memory_exponent`` (slopes of the logarithms
         over all sizes); ``last_time_exponent`` (between the two largest: the costs of starting do not hide growth).
     """
-    held = pd.read_csv(project_root() / SCALE) if measured is None else measured
     rows = []
-    for step, one in held.groupby("step", sort=False):
-        one = one.sort_values("size")
-        size, seconds, memory = np.log(one[["size", "cpu_s", "peak_mb"]].to_numpy(dtype=float)).T
+    for step, one in measured.groupby("step", sort=False):
+        held = one.sort_values("size")[["size", "cpu_s", "peak_mb"]]
+        size, seconds, memory = np.log(held.to_numpy(dtype=float)).T
         exponents = {
             "time_exponent": np.polyfit(size, seconds, 1)[0],
             "memory_exponent": np.polyfit(size, memory, 1)[0],
             "last_time_exponent": (seconds[-1] - seconds[-2]) / (size[-1] - size[-2]),
         }
-        rows.append({"step": step} | one.iloc[-1][["size", "cpu_s", "peak_mb"]].to_dict() | exponents)
+        rows.append({"step": step} | held.iloc[-1].to_dict() | exponents)
     return pd.DataFrame(rows).astype({"size": int})

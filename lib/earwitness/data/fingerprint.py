@@ -124,7 +124,7 @@ class StoredWords:
         """Return the number of words."""
         return self.count
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Words:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Words:
         """Read the words."""
         return np.frombuffer(os.pread(self.held.file.fileno(), 4 * self.count, 4 * self.start), np.uint32)
 

@@ -26,12 +26,12 @@ KEYS = COLUMNS[:-2]
 MARK = b"earwitness.attacks"  # the file's own list of attacks
 
 
-def write_scores(scores: pd.DataFrame, path: str | Path) -> None:
+def write_scores(scores: pd.DataFrame | ScoreColumns, path: str | Path) -> None:
     """Write a tidy score table as Parquet, whole or not at all; its folder must exist.
 
     Parameters
     ----------
-    scores : pandas.DataFrame
+    scores : pandas.DataFrame or ScoreColumns
         As :func:`earwitness.score` returns it; further columns, which say something of a segment, are kept.
     path : str or Path
         File to write. ``infer`` and ``compare`` read it, or a folder of such files.
@@ -49,7 +49,7 @@ def write_scores(scores: pd.DataFrame, path: str | Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    held = spread(scores)
+    held = spread(scores) if isinstance(scores, pd.DataFrame) else scores
     columns = {}
     for name in held.keys:
         try:

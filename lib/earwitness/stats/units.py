@@ -112,12 +112,9 @@ def unit_table(
         Missing columns or names, unknown roles, a unit in both roles, a unit of two artists, a track of two works,
         duplicate rows, infinite scores.
     """
-    if isinstance(scores, pd.DataFrame):
-        check_columns(scores, (*COLUMNS, unit))
-        table, attacks = scores, _codes(scores, "attack")
-    else:
-        check_columns(scores.keys, (*COLUMNS[:-2], unit))
-        table, attacks = scores.keys, scores
+    table = scores if isinstance(scores, pd.DataFrame) else scores.keys
+    check_columns(table, (*COLUMNS[: None if table is scores else -2], unit))
+    attacks = _codes(scores, "attack") if isinstance(scores, pd.DataFrame) else scores
     track_code, track_names = _codes(table, "track_id")
     name_code, name_names = _codes(table, "segment_id")
     segment_code, segment_keys = pd.factorize(track_code * np.int64(len(name_names)) + name_code)
@@ -225,7 +222,8 @@ def _grid(
                 f"duplicate rows: segment {row['segment_id']!r} of track {row['track_id']!r} stands more than once; "
                 "keep one row per segment"
             )
-        names, score, grid, absent = attacks.attacks, attacks.scores, attacks.scores, attacks.absent
+        score, grid, absent = attacks.scores, attacks.scores, attacks.absent
+        names: Sequence[str] | npt.NDArray[np.object_] = attacks.attacks
     else:
         code, names = attacks
         n_segments, n_attacks = len(first), len(names)
