@@ -187,6 +187,41 @@ def test_a_copy_chain_over_both_sides_leaves_none(tmp_path: Path) -> None:
     assert found.exclusions["reason"].str.contains("both are left out").all()
 
 
+def test_an_album_in_one_file_goes_its_tracks_stay_and_every_reason_is_true(tmp_path: Path) -> None:
+    songs = [tune(4.0, seed) for seed in range(4)]
+    for i, song in enumerate(songs):
+        soundfile.write(_in(tmp_path / "s", f"s{i}.wav"), song, RATE)
+        soundfile.write(_in(tmp_path / "h", f"h{i}.wav"), tune(4.0, 50 + i), RATE)
+    soundfile.write(tmp_path / "s" / "all of it.flac", np.concatenate(songs), RATE)
+    soundfile.write(tmp_path / "h" / "h9.flac", songs[3], RATE)
+    given_ = gather(suspects=tmp_path / "s", held_out=tmp_path / "h")
+    found = examine(given_.tracks, MODEL, found=given_)
+    left = found.exclusions.set_index("track_id")["reason"].to_dict()
+    assert set(left) == {"suspect/all of it.flac", "suspect/s3.wav", "held_out/h9.flac"}
+    assert left["suspect/all of it.flac"].startswith("holds suspect/s0.wav and suspect/s1.wav and 3 more")
+    assert left["suspect/s3.wav"] == "the same recording as held_out/h9.flac on the other side; both are left out"
+    assert found.counts() == {"suspect": 3, "held_out": 4}
+    assert not found.joins
+
+
+def test_music_in_the_cloud_is_counted_and_named(tmp_path: Path) -> None:
+    for side in "sh":
+        recording(_in(tmp_path / side, "a.wav"), 3.0, seed=ord(side))
+    for i in range(3):
+        (tmp_path / "s" / f".{i} Song.m4a.icloud").write_bytes(b"bplist00")
+    given_ = gather(suspects=tmp_path / "s", held_out=tmp_path / "h")
+    console = Console(width=120, record=True, file=io.StringIO())
+    show_check(examine(given_.tracks, MODEL, found=given_), console)
+    text = console.export_text()
+    assert "3 recordings not on this disk; download first" in text
+    assert all(f"suspect/{i} Song.m4a" in text for i in range(3))
+
+
+def _in(folder: Path, name: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder / name
+
+
 def test_twins_of_works_stay_where_they_are_compared_in_pairs(tmp_path: Path) -> None:
     """Versions published by the toss of a coin: another fade, another dither, else the same to any fingerprint."""
     tracks = []

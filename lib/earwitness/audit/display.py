@@ -22,11 +22,11 @@ from rich.table import Table
 
 from earwitness.audit.cost import Forecast
 from earwitness.audit.intake import Intake
-from earwitness.data.folders import say_passed_over, shorten
+from earwitness.data.folders import CLOUD, say_passed_over, shorten
 from earwitness.stats.power import reach, reach_of, refusals
 from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, MIN_UNITS, POWER
 from earwitness.types import ROLE_NAMES
-from earwitness.util import plain, span
+from earwitness.util import counted, plain, span
 
 # --- what check prints ------------------------------------------------------------------------------------------------
 
@@ -80,6 +80,8 @@ def show_check(intake: Intake, console: Console) -> None:
     """Print the tables that a person needs before anything is scored."""
     console.print(_overview(intake))
     _rows(console, "Left out", shorten(intake.exclusions), ("track_id", "reason"))
+    if away := int((intake.exclusions["reason"] == CLOUD).sum()):
+        console.print(f"{counted(away, 'recording')} not on this disk; download first")
     odd = intake.files[(intake.files["remark"] != "") & (intake.files["reason"] == "")]
     _rows(console, "Used whole, with a remark", odd, ("track_id", "remark"))
     pairs = intake.duplicates.assign(similarity=intake.duplicates["similarity"].map("{:.0%}".format))
