@@ -73,6 +73,8 @@ def show_check(intake: Intake, console: Console) -> None:
     """Print the tables that a person needs before anything is scored."""
     console.print(_overview(intake))
     _rows(console, "Left out", intake.exclusions, ("track_id", "reason"))
+    odd = intake.files[(intake.files["remark"] != "") & (intake.files["reason"] == "")]
+    _rows(console, "Used whole, with a remark", odd, ("track_id", "remark"))
     pairs = intake.duplicates.assign(similarity=intake.duplicates["similarity"].map("{:.0%}".format))
     columns = ("track_id", "other_id", "similarity")
     _rows(console, "Copies of one recording", pairs[~pairs["twins"]], columns)

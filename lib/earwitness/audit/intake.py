@@ -29,6 +29,7 @@ from earwitness.data.fingerprint import Words
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
+from earwitness.signals import blind
 from earwitness.types import ROLE_NAMES, Track
 from earwitness.util import project_root, reason_of, write_csv, write_whole
 
@@ -102,7 +103,7 @@ def years(released: pd.Series) -> pd.Series:
 
 FILE_COLUMNS = (
     "track_id", "role", "format", "codec", "sample_rate", "channels", "duration_s", "level_dbfs", "bandwidth_hz",
-    "notes", "sha256", "segments", "reason",
+    "notes", "sha256", "segments", "reason", "remark",
 )  # fmt: skip
 
 
@@ -116,7 +117,8 @@ class Intake:
         Usable; copies left out by the rules above. ``sha256`` and ``duration_s`` are filled in.
     files : pandas.DataFrame
         One row per file found: ``track_id, role, format, codec, sample_rate, channels, duration_s, level_dbfs,
-        bandwidth_hz, notes, sha256, segments, reason`` (empty where usable).
+        bandwidth_hz, notes, sha256, segments, reason`` (empty where usable), ``remark`` (what is odd about one that is
+        used whole all the same).
     duplicates : pandas.DataFrame
         ``track_id, other_id, role, other_role, similarity, offset_s, twins``; ``twins``: compared as a pair.
     imbalances : tuple of str
@@ -150,7 +152,13 @@ class Intake:
 
 
 def examine(
-    tracks: Sequence[Track], model: str, *, workers: int = 2, found: Found | None = None, pairs: str | None = None
+    tracks: Sequence[Track],
+    model: str,
+    *,
+    workers: int = 2,
+    found: Found | None = None,
+    pairs: str | None = None,
+    describe: bool = False,
 ) -> Intake:
     """Open every recording in a worker process and say what can be used, without loading the model.
 
@@ -166,6 +174,8 @@ def examine(
         From ``gather``: what was refused or passed over is then listed too.
     pairs : str, optional
         ``work``: works are compared in pairs.
+    describe : bool
+        Keep the blind features of what is decoded, for those who ask for them later.
 
     Raises
     ------
@@ -181,7 +191,8 @@ def examine(
         request.refuse_none(tracks)
     info, _ = identity(model, allow_download=False)
     spec = spec_of(info)
-    answers = decode_pool.inspect([track.path for track in tracks], spec, workers=workers)
+    inspect = blind.inspect if describe else decode_pool.inspect
+    answers = inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):
         if not answer["reason"] and track.sha256 and track.sha256 != answer["sha256"]:
             answer["reason"] = "its bytes differ from the manifest's sha256; restore the file or its hash"
@@ -202,6 +213,7 @@ def examine(
     rows = [{"track_id": track.track_id, "role": track.role} | told[track.track_id] for track in tracks]
     refused = found.refused if found else pd.DataFrame(columns=EXCLUSION_COLUMNS)
     files = pd.concat([pd.DataFrame(rows), refused], ignore_index=True).reindex(columns=list(FILE_COLUMNS))
+    files["remark"] = files["remark"].fillna("")
     kept = tuple(
         replace(track, sha256=told[name]["sha256"], duration_s=told[name]["duration_s"])
         for name, track in usable.items()

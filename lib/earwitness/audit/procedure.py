@@ -186,7 +186,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
         say(coverage(found.tracks))
-    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs)
+    intake = examine(found.tracks, request.models[0], found=found, pairs=request.pairs, describe=True)
     _refuse_straddling(intake, request)
     control = None
     if beside is not None:
