@@ -423,7 +423,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "eleven labs": ("Eleven Labs", "closed service"),
     "closed as a hub name": ("suno/chirp-v4", "closed service"),
     "a file": ("{root}/s/good.wav", "is a file; a model is the folder"),
-    "folder without weights": ("{root}/s", "expected config.json, found none"),
+    "folder without weights": ("{root}/s", "expected config.json, found no such file"),
     "folder of something else": ("{root}/other", "is no family we load"),
     "config that is no JSON": ("{root}/broken", "not JSON"),
     "upwards": ("pocket/../../x", "no pocket model"),
@@ -554,7 +554,7 @@ def test_a_manifest_without_held_out_is_not_testable(
     code, text = _run(["check", f"--model={MODEL}", *arguments], monkeypatch, capsys)  # type: ignore[misc]
     assert code == 0
     assert "not testable: there is no held-out track" in text
-    assert re.search(r"gone\.wav +expected an audio file, found none", text)
+    assert re.search(r"gone\.wav +expected an audio file, found no such file", text)
 
 
 @pytest.mark.timeout(60)

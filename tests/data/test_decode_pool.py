@@ -176,7 +176,7 @@ def test_segments_come_from_a_worker_to_the_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.audio, other.audio)
         assert other.audio.flags.writeable
     assert decode_pool.probe(path) == audio.probe(path)
-    with pytest.raises(AudioError, match=r"none\.wav: expected an audio file, found none"):
+    with pytest.raises(AudioError, match=r"none\.wav: expected an audio file, found no such file"):
         decode_pool.probe(tmp_path / "none.wav")
     with pytest.raises(AudioError, match=r"a\.mp3: .* is shorter than the model's segment"):
         list(decode_pool.segments(path, AudioSpec(RATE, 1, 30.0)))
@@ -214,7 +214,7 @@ def test_pipes_devices_and_absurd_sizes_are_neither_hashed_nor_opened(tmp_path: 
     (tmp_path / "device.wav").symlink_to("/dev/zero")
     names = ["pipe.wav", "sparse.wav", "folder.wav", "device.wav", "none.wav"]
     found = [answer["reason"] for answer in decode_pool.inspect([tmp_path / name for name in names], HEARD)]
-    wanted = ["no regular file", "1024 GiB, and at most 32 GiB are read", "a folder", "no regular file", "found none"]
+    wanted = ["no regular file", "1024 GiB, and at most 32 GiB are read", "a folder", "no regular file", "no such file"]
     assert all(part in reason for part, reason in zip(wanted, found, strict=True)), found
     for name, part in zip(names, wanted, strict=True):
         with pytest.raises(AudioError, match=part):

@@ -142,7 +142,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
                 )
             yield file
     except FileNotFoundError:
-        raise AudioError(f"{path.name}: expected an audio file, found none; check the path in the manifest") from None
+        raise AudioError(f"{path.name}: expected an audio file, found no such file; check the path") from None
     except OSError as error:
         why = str(error.strerror or error).lower()
         raise AudioError(f"{path.name}: cannot be read ({why}); check its path and permissions") from None
@@ -465,10 +465,12 @@ def _mp3(path: Path) -> Structure:
     if not count:  # whatever libsndfile estimates then, it stops there, and at a kilobyte of something else
         rest = size - start - held
         with suppress(sf.LibsndfileError), sf.SoundFile(path) as sound:
-            return Structure("MP3", sound.frames < samples - each or rest > 1024, samples - each, samples)
+            by_av = at > 0 or sound.frames < samples - each or rest > 1024
+            return Structure("MP3", by_av, samples - each, samples)
         return Structure("MP3", True, samples - each, samples)
-    whole = counted and abs(counted - held) <= max(2 * 1441, counted // 100)  # the bytes it counts are there
-    if number < count - 1 and not whole:
+    here = head.find(b"\xff")
+    missing = counted - held - _frame_size(head[here : here + 6])[0]  # bytes; some programs count a tag of 128
+    if number < count and (missing > 160 or (number < count - 1 and not counted)):  # some count the header's own frame
         raise _short(path, f"{count * each / rate:.2f} s", f"{samples / rate:.2f} s are there")
     if abs(number - count) > 1:
         return Structure("MP3", True, samples - each - 4096, samples, count * each)

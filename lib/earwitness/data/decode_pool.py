@@ -157,8 +157,8 @@ def probe(path: Path) -> FileInfo:
         return _probe(path.absolute(), state_of(path))
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        why = "expected an audio file, found none; check the path in the manifest"
-        raise AudioError(f"{path.name}: {why if missing else reason_of(error)}") from None
+        why = "no such file" if missing else reason_of(error)
+        raise AudioError(f"{path.name}: expected an audio file, found {why}; check the path") from None
 
 
 @lru_cache(maxsize=1 << 16)
