@@ -123,17 +123,42 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         return sound.read(), sound.rate
 
 
-def pieces_of(sound: Sound, path: Path) -> Iterator[np.ndarray]:
-    """Yield the samples of an open recording, ``[C, samples]``, a minute at a time.
+class Loudness:
+    """The sum of squares of a recording, in double precision."""
+
+    def __init__(self) -> None:
+        self.power, self.count = 0.0, 0
+
+    def push(self, piece: np.ndarray) -> None:
+        """Take ``[C, samples]``."""
+        flat = piece.ravel(order="K")
+        for start in range(0, len(flat), 1 << 16):  # as much as a cache holds
+            some = flat[start : start + (1 << 16)].astype(np.float64)
+            self.power += float(np.dot(some, some))
+        self.count += len(flat)
+
+    def dbfs(self) -> float:
+        """Return the level; -inf for digital silence."""
+        return float(10 * np.log10(self.power / self.count)) if self.power > 0 else -np.inf
+
+    def refuse_silence(self, path: Path) -> None:
+        """Refuse a recording of which nothing is heard."""
+        if self.dbfs() < SILENCE_DBFS:
+            raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
+
+
+def pieces_of(sound: Sound, path: Path, loudness: Loudness | None = None) -> Iterator[np.ndarray]:
+    """Yield the samples of an open recording, ``[C, samples]``, a minute at a time, and add up how loud they are.
 
     Raises
     ------
     AudioError
         A sample that is no finite number, or more of them than the limit.
     """
-    size, start = ceil(WINDOW_SECONDS * sound.rate), 0
+    size, start, loudness = ceil(WINDOW_SECONDS * sound.rate), 0, loudness or Loudness()
     while (piece := sound.read(size)).shape[1]:
-        if not np.isfinite(piece).all():
+        loudness.push(piece)
+        if not np.isfinite(loudness.power):
             bad = start + int(np.argmin(np.isfinite(piece).all(axis=0)))
             raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
         start += piece.shape[1]
@@ -155,7 +180,8 @@ class Resampler:
 
     def push(self, piece: np.ndarray) -> Iterator[np.ndarray]:
         """Take ``[C, samples]`` and yield what can be said by now, ``[C, samples]`` at the model's rate."""
-        self._ahead = np.concatenate([self._ahead, _remix(piece, self._spec)], axis=1)
+        mixed = _remix(piece, self._spec)
+        self._ahead = np.concatenate([self._ahead, mixed], axis=1) if self._ahead.shape[1] else mixed
         while self._ahead.shape[1] > self._size + self._margin:
             yield self._block()
 
@@ -409,37 +435,12 @@ class Gathered:
         return LongRecording(self._content.digest(), self._samples, mean[:, None], gain, max(1.0, peak))
 
 
-class Loudness:
-    """The sum of squares of a recording, in double precision."""
-
-    def __init__(self) -> None:
-        self.power, self.count = 0.0, 0
-
-    def push(self, piece: np.ndarray) -> None:
-        """Take ``[C, samples]``."""
-        flat = piece.ravel()
-        for start in range(0, len(flat), 1 << 16):  # as much as a cache holds
-            some = flat[start : start + (1 << 16)].astype(np.float64)
-            self.power += float(np.dot(some, some))
-        self.count += len(flat)
-
-    def dbfs(self) -> float:
-        """Return the level; -inf for digital silence."""
-        return float(10 * np.log10(self.power / self.count)) if self.power > 0 else -np.inf
-
-    def refuse_silence(self, path: Path) -> None:
-        """Refuse a recording of which nothing is heard."""
-        if self.dbfs() < SILENCE_DBFS:
-            raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
-
-
 def gather(path: Path, spec: AudioSpec) -> tuple[np.ndarray | LongRecording, FileInfo]:
     """Decode a recording once; return what ``Gathered.end`` does, and what the file is."""
     with opened(path) as sound:
         gathered, loudness = Gathered(sound.rate, spec, path.name), Loudness()
-        for piece in pieces_of(sound, path):
+        for piece in pieces_of(sound, path, loudness):
             gathered.push(piece)
-            loudness.push(piece)
         loudness.refuse_silence(path)
         return gathered.end(), sound.whole_info()
 

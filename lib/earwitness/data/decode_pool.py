@@ -433,12 +433,11 @@ def _recording(
         found |= asdict(sound.info)
         printed, heard = Gathered(sound.rate, SPEC, path.name, keep=True), Gathered(sound.rate, spec, path.name)
         spectrum, loudness = Spectrum(), Loudness()
-        for piece in pieces_of(sound, path):
+        for piece in pieces_of(sound, path, loudness):
             mono = piece.mean(axis=0, keepdims=True)
             printed.push(mono)
             heard.push(mono if spec.channels == 1 and not spec.first_channel else piece)
             spectrum.push(mono[0])
-            loudness.push(piece)
         found |= {"duration_s": sound.decoded / sound.rate, "remark": sound.remark}
         if math.isfinite(loudness.dbfs()):
             found |= {"level_dbfs": loudness.dbfs(), "bandwidth_hz": spectrum.bandwidth(sound.rate)}
@@ -464,7 +463,7 @@ class Spectrum:
 
     def push(self, mono: NDArray[np.float32]) -> None:
         """Take ``[samples]``."""
-        mono = np.concatenate([self._rest, mono])
+        mono = np.concatenate([self._rest, mono]) if len(self._rest) else mono
         number = max(0, (len(mono) - FRAME // 2) // (FRAME // 2))
         if number:
             self._add(np.lib.stride_tricks.sliding_window_view(mono, FRAME)[:: FRAME // 2])
