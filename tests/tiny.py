@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,11 @@ def container(
             for packet in stream.encode(piece):
                 file.mux(packet)
     return path
+
+
+def die(path: Path, spec: object, **_: object) -> None:
+    """Do a worker's job as a decoder does that a recording brings down."""
+    os.abort()
 
 
 SAMPLE = Path(__file__).parent / "sample" / "sample.csv"

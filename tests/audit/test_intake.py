@@ -19,8 +19,8 @@ from earwitness.audit import intake
 from earwitness.audit.display import enough, show_check
 from earwitness.audit.intake import examine
 from earwitness.book import html, tables
-from earwitness.data import audio, decode_pool, folders
-from earwitness.data.audio import decode, decode_with_av, probe
+from earwitness.data import containers, decode_pool, folders
+from earwitness.data.audio import decode, probe
 from earwitness.data.folders import gather
 from earwitness.errors import AudioError, ManifestError
 from earwitness.signals.blind import file_features
@@ -83,7 +83,7 @@ def test_containers_decode_to_what_was_written(name: str, codec: str, layout: st
     info = probe(path)
     assert (info.format, info.codec, info.sample_rate, info.channels) == (name[2:].upper(), codec.upper(), RATE, 1)
     assert info.duration_s == pytest.approx(3.0, abs=0.15)
-    features = file_features(path)
+    features = file_features(info, path.stat().st_size)
     assert features["source_sample_rate"] == RATE
     assert not any(value for key, value in features.items() if key.startswith("format_"))
 
@@ -100,9 +100,9 @@ def test_limits_hold_for_containers(
     limit: str, value: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = container(tmp_path / "x.m4a", tune(3.0, 1))
-    monkeypatch.setattr(audio, limit, value)
+    monkeypatch.setattr(containers, limit, value)
     with pytest.raises(AudioError, match=message):
-        decode_with_av(path)
+        decode(path)
 
 
 def _files(**columns: list[object]) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def _nan(path: Path) -> None:
 
 
 BAD = {
-    "missing.wav": (lambda path: None, "expected an audio file, found none"),
+    "missing.wav": (lambda path: None, "expected an audio file, found no such file"),
     "text.wav": (lambda path: path.write_text("not audio"), "not readable as audio"),
     "empty.flac": (lambda path: path.write_bytes(b""), "not readable as audio"),
     "silent.wav": (lambda path: _write(path, np.zeros(RATE)), "silent"),

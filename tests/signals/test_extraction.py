@@ -15,7 +15,7 @@ import pytest
 
 import earwitness as ew
 from earwitness.audit import cost
-from earwitness.errors import AudioError, InputError, ModelError, StoppedError
+from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.signals import extraction, stream, token
 from earwitness.signals.extraction import Signals, collect, describe_stored, summary
 from earwitness.signals.progress import Progress
@@ -200,18 +200,16 @@ def test_what_another_process_could_not_score_gets_a_part_of_its_own(
     spec, further = extraction.spec_of(info), extraction.Further((), None, {})
     store = Store(info, spec)
     keyed, _ = extraction.key_tracks(audio)
-    real, late = stream.segments, keyed[0][1].path
+    real, late = stream.decode_pool.request_for, keyed[0][1].path
 
-    def flaky(path: Path, *rest):
-        if path == late:
-            raise AudioError(f"{path.name}: the process that decoded it died")
-        return real(path, *rest)
+    def flaky(job: str, path: Path, *rest: object, **more: object) -> bytes:
+        return real("tests.tiny:die" if path == late else job, path, *rest, **more)
 
     with Progress("test", len(audio), show=False) as bar:
         first, second = (extraction._Work(folder, info, spec, further, store) for _ in range(2))
-        monkeypatch.setattr(stream, "segments", flaky)
+        monkeypatch.setattr(stream.decode_pool, "request_for", flaky)
         first.run(extraction.parts_of(keyed), 0, bar)
-        monkeypatch.setattr(stream, "segments", real)
+        monkeypatch.setattr(stream.decode_pool, "request_for", real)
         second.run(extraction.parts_of(keyed), 0, bar)
     assert (first.scored, second.scored) == (len(audio) - 1, 1)
     assert set(store.index()["track_key"]) == {key for key, _ in keyed}

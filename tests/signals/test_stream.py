@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earwitness.data import decode_pool
 from earwitness.data.audio import AudioSpec
+from earwitness.signals import blind
 from earwitness.signals.store import deal, key_tracks, parts_of, seconds_of
-from earwitness.signals.stream import AHEAD, SegmentStream
+from earwitness.signals.stream import SegmentStream
 from earwitness.types import Track
 from tests.tiny import container, recording, tune
 
@@ -74,22 +76,64 @@ def test_another_decoder_is_another_key(tmp_path: Path, monkeypatch: pytest.Monk
     tracks = [Track(path.name, path, "suspect") for path in paths]
     before = [key for key, _ in key_tracks(tracks)[0]]
     assert not _all(key_tracks(tracks)[0], 0, parts=1)[1]
-    monkeypatch.setattr("earwitness.data.audio.version", lambda: "av 99")
+    monkeypatch.setattr("earwitness.data.containers.version", lambda: "av 99")
     after = [key for key, _ in key_tracks(tracks)[0]]
     assert (before[0] != after[0], before[1] == after[1]) == (True, True)
 
 
-def test_a_worker_that_dies_costs_one_recording(keyed: list[tuple[str, Track]]) -> None:
+def test_a_worker_that_dies_by_chance_costs_nothing(keyed: list[tuple[str, Track]]) -> None:
     failed: dict[str, str] = {}
-    with SegmentStream(SPEC, 1) as stream:
+    there = [(key, segment.segment_id) for key, _, segment in _all(keyed, 1, parts=1)[0]]
+    with SegmentStream(SPEC, 2) as stream:
         stream.ask(keyed)
         cuts = stream.take(keyed, failed)
         found = [next(cuts)]
-        stream.workers[0].process.kill()
+        for worker in stream.workers:  # in the middle of a recording, before another
+            worker.process.kill()
+            worker.process.wait()
         found += list(cuts)
-    lost = {key for key, reason in failed.items() if "the process that decoded it died" in reason}
-    assert len(lost) == 1
-    assert {key for key, *_ in found} | set(failed) == {key for key, _ in keyed}
+    assert len(failed) == 1, "the text that is no audio"
+    assert [(key, segment.segment_id) for key, _, segment in found] == there
+
+
+def test_a_recording_that_kills_its_worker_costs_itself(keyed: list[tuple[str, Track]]) -> None:
+    failed: dict[str, str] = {}
+    with SegmentStream(SPEC, 1) as stream:
+        stream.ask(keyed)
+        for task in stream.sent[0]:
+            if task.key == keyed[2][0]:
+                task.request = task.request.replace(b"earwitness.signals.blind:described", b"tests.tiny:die")
+        stream.workers[0].process.kill()  # so that it is asked again
+        stream.workers[0].process.wait()
+        found = list(stream.take(keyed, failed))
+    assert "the decoder crashed on it" in failed[keyed[2][0]]
+    assert len(failed) == 2
+    assert {key for key, *_ in found} == {key for key, _ in keyed} - set(failed)
+
+
+def test_more_is_asked_than_a_pipe_holds(tmp_path: Path) -> None:
+    """Neither side waits for the other: requests beyond what a worker's pipe takes are sent as answers come."""
+    path = recording(tmp_path / "a.wav", 1)
+    keyed = key_tracks([Track(f"t{i}", path, "suspect", caption=f"{i}") for i in range(400)])[0]
+    with SegmentStream(SPEC, 1) as stream:
+        stream.ask(keyed)
+        assert sum(len(task.request) for task in stream.sent[0]) < 1 << 16
+        assert len(stream.waiting[0]) > 100
+        assert len({key for key, *_ in stream.take(keyed, {})}) == 400
+
+
+def test_what_the_check_found_is_not_found_again(keyed: list[tuple[str, Track]]) -> None:
+    """Blind features are made once, and are those that scoring would make."""
+    tracks = [track for _, track in keyed]
+    before = _all(keyed, 1)[0]
+    answers = blind.inspect([track.path for track in tracks], SPEC)
+    assert [bool(answer["reason"]) for answer in answers] == [track.track_id == "text" for track in tracks]
+    with SegmentStream(SPEC, 1) as stream:
+        stream.ask(keyed)
+        assert [task.known is None for task, _ in stream.asked] == [track.track_id == "text" for track in tracks]
+        after = list(stream.take(keyed, {}))
+    for (*_, a), (*_, b) in zip(sorted(before, key=lambda x: x[0]), sorted(after, key=lambda x: x[0]), strict=True):
+        assert (a.segment_id, repr(a.blind)) == (b.segment_id, repr(b.blind))
 
 
 @pytest.mark.slow
@@ -106,7 +150,7 @@ def test_a_worker_holds_a_bounded_number_of_segments(tmp_path: Path) -> None:
         while used[-1] != used[-2] or used[-1] < 0.3:
             time.sleep(0.5)
             used.append(process.cpu_times().user)
-        assert AHEAD < 600
+        assert decode_pool.AHEAD < 600
         assert len(list(stream.take(keyed, {}))) == 600
 
 

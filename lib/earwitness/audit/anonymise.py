@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from earwitness.data.containers import content_hash
 from earwitness.data.manifest import ROLES
-from earwitness.errors import InputError
+from earwitness.errors import AudioError, InputError
 from earwitness.types import SIDE_OF, Track
-from earwitness.util import digest, file_hash, plain, sha256
+from earwitness.util import digest, plain, sha256
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,9 @@ def number(tracks: Sequence[Track], letters: str = "TA") -> Numbered:
     hashed = []
     for track in tracks:
         try:
-            content = file_hash(track.path)
-        except OSError as error:
-            reason = str(error.strerror).lower()
-            raise InputError(f"{track.path.name}: expected a recording, {reason}; run the check again") from None
+            content = content_hash(track.path)
+        except AudioError as error:
+            raise InputError(f"{error}; run the check again") from None
         if track.sha256 and content != track.sha256:
             raise InputError(f"{track.path.name}: was changed since it was examined; run the same command again")
         hashed.append((content, track))

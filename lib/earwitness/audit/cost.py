@@ -26,12 +26,13 @@ import pandas as pd
 from earwitness.audit.intake import Intake
 from earwitness.audit.references import listed, without_captions
 from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture
-from earwitness.data.audio import Spec, segments, spec_of
-from earwitness.data.decode_pool import MISTAKEN
+from earwitness.data.audio import Spec, spec_of
+from earwitness.data.decode_pool import MISTAKEN, probe, segments
 from earwitness.data.manifest import read_manifest, read_splits
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, card_of, identity
+from earwitness.signals import blind
 from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
 from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
@@ -70,7 +71,7 @@ def measure(
     for track in tracks:
         tried += 1
         try:
-            for segment in segments(track.path, spec):  # to its end, by the clock; few are held
+            for segment in blind.cuts(track.path, spec, track.caption):  # to its end, by the clock; few are held
                 if len(cuts) < PROBE_SEGMENTS:
                     cuts.append((track.track_id, track, segment))
         except AudioError:
@@ -335,8 +336,10 @@ def _unfit(track: Track, seconds: float, info: ModelInfo) -> str:
     score = track.path.suffix.lower() in SCORES
     if score != (info.scheme is not None):
         return MISTAKEN[score]
-    if np.isnan(seconds):
-        return "not readable as audio"
+    try:
+        probe(track.path)
+    except AudioError as error:
+        return str(error)
     least = info.segment_seconds - info.pad_seconds
     return "" if seconds >= least else f"{seconds:.2f} s, shorter than {least:.2f} s"  # a symbolic model's is 0
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from earwitness import figures
 from earwitness.audit.report import Picture
 from earwitness.audit.scoring import Scored
-from earwitness.data.audio import segments, spec_of
+from earwitness.data.audio import spec_of
+from earwitness.data.decode_pool import segments
 from earwitness.errors import InputError, nearest
 from earwitness.signals.extraction import Signals
 from earwitness.types import Segment, Track

@@ -32,6 +32,7 @@ from earwitness.data.manifest import disagreement
 from earwitness.data.works import Join, find_joins, joined, works_on_both_sides
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
+from earwitness.signals import blind
 from earwitness.types import ROLE_NAMES, Track
 from earwitness.util import project_root, reason_of, write_csv, write_whole
 
@@ -168,6 +169,7 @@ def examine(
     found: Found | None = None,
     pairs: str | None = None,
     unit: str = "work",
+    describe: bool = False,
 ) -> Intake:
     """Open every recording in a worker process and say what can be used, without loading the model.
 
@@ -185,6 +187,8 @@ def examine(
         ``work``: works are compared in pairs.
     unit : str
         ``track``: no works are counted, neither named ones nor joined ones.
+    describe : bool
+        Keep the blind features of what is decoded, for those who ask for them later.
 
     Raises
     ------
@@ -200,7 +204,8 @@ def examine(
         request.refuse_none(tracks)
     info, _ = identity(model, allow_download=False)
     spec = spec_of(info)
-    answers = decode_pool.inspect([track.path for track in tracks], spec, workers=workers)
+    inspect = blind.inspect if describe else decode_pool.inspect
+    answers = inspect([track.path for track in tracks], spec, workers=workers)
     for track, answer in zip(tracks, answers, strict=True):
         answer["reason"] = answer["reason"] or disagreement(track, answer)
     told = {track.track_id: answer for track, answer in zip(tracks, answers, strict=True)}

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from earwitness.data.audio import segments, spec_of
+from earwitness.data.audio import spec_of
+from earwitness.data.decode_pool import segments
 from earwitness.pocket.render import PEAK, SAMPLE_RATE, drum_kit, tone
 from earwitness.pocket.style import BASSES, CHORDS, LEADS
 from earwitness.signals.extraction import Signals

@@ -14,7 +14,7 @@ import pandas as pd
 from earwitness.attacks import score
 from earwitness.audit.report import Testable
 from earwitness.audit.wording import mends
-from earwitness.data.audio import Spec, segments, spec_of
+from earwitness.data.audio import Spec, spec_of
 from earwitness.errors import AudioError
 from earwitness.signals import blind
 from earwitness.signals.blind import BlindSignals
@@ -40,10 +40,18 @@ class Unheard:
         for track in self._tracks if family == "blind" else ():
             names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
             with suppress(AudioError):
-                for number, segment in enumerate(segments(track.path, self._spec)):
-                    unseen = blind.of_segment(segment, self._spec, track.path, track.caption)
+                for number, (name, unseen) in enumerate(self._described(track)):
                     place = {WINDOW: number} if isinstance(self._spec, SymbolicSpec) else {}
-                    yield {**names, "segment_id": segment.segment_id, **place}, unseen
+                    yield {**names, "segment_id": name, **place}, unseen
+
+    def _described(self, track: Track) -> Iterator[tuple[str, BlindSignals]]:
+        """Yield each segment's id and features: those of the check, where it found them."""
+        if (held := blind.known(track.path, self._spec)) is not None:
+            for name, values in held.items():
+                yield name, blind.signals_of(values, self._spec, track.caption)
+            return
+        for segment in blind.cuts(track.path, self._spec, track.caption):
+            yield segment.segment_id, segment.blind
 
 
 def look(

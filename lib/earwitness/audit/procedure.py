@@ -191,7 +191,9 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
         say(coverage(found.tracks))
-    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs, unit=request.unit)
+    intake = examine(
+        found.tracks, request.models[0], found=found, pairs=request.pairs, unit=request.unit, describe=True
+    )
     if intake.joins:
         say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
     _refuse_straddling(intake, request)

@@ -5,23 +5,19 @@ Whatever differs between the two sides of a comparison can be mistaken for membe
 one level for all, fixed-length segments, padded only as in training, offsets drawn from the recording's own content
 and the seed.
 
-M4A, MP4 and AAC are read through PyAV (FFmpeg's libraries). FFmpeg guesses formats from content, and some of them
-(playlists, ``concat`` lists, references inside MP4) make it open further files or addresses. Here it gets an open file
-instead of a name, one demuxer chosen by the suffix, an empty list of protocols, and a short list of decoders.
+Every recording is decoded a minute at a time (``data.containers`` says by what), mixed and resampled on the way: the
+samples are those of the whole, to the bit. One of up to ``WHOLE_SECONDS`` is then kept, brought to its level and cut. A
+longer one never lies in memory as a whole: the first pass finds its mean, level, peak and hash, summed in double
+precision, a second one cuts.
 
-A recording of up to ``WHOLE_SECONDS`` is prepared at once (``prepare``). A longer one never lies in memory as a whole:
-it is decoded twice, a minute at a time; the first pass finds its mean, level, peak and hash, the second cuts. The
-samples are those of one pass over the whole but for the rounding of mean and level, which are summed in double
-precision.
-
-The book pages *Methods: audio preparation* and *Threat model* give the reason of each rule.
+This is what the processes of ``data.decode_pool`` run; recordings of strangers are not opened in any other. The book
+pages *Methods: audio preparation* and *Threat model* give the reason of each rule.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import ceil, gcd
 from pathlib import Path
@@ -31,6 +27,8 @@ import numpy as np
 import scipy
 import soundfile as sf
 
+from earwitness.data.containers import SUFFIXES as SUFFIXES
+from earwitness.data.containers import Sound, opened, refuse_beyond
 from earwitness.errors import AudioError
 from earwitness.symbolic import windows
 from earwitness.symbolic.windows import SymbolicSpec
@@ -39,194 +37,12 @@ from earwitness.types import SCORES, FileInfo, Segment
 if TYPE_CHECKING:
     from earwitness.types import ModelInfo
 
-# --- M4A, MP4 and AAC through PyAV ------------------------------------------------------------------------------------
-
-DEMUXERS = {".m4a": "mov", ".m4b": "mov", ".mp4": "mov", ".aac": "aac"}
-CODECS = ("aac", "alac", "mp3float", "mp3", "flac", "opus")
-PROTECTED = {"drms", "enca", "drmi", "encv"}
-CHAIN = 2  # raise it when a file is cut otherwise than before; 2: long ones by window
-OPTIONS = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS), "enable_drefs": "0"}
-
-
-def version() -> str:
-    """Return the versions of PyAV, its decoders and their use here: stored signals of such files are keyed by them."""
-    import av
-
-    codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return f"av {av.__version__}, libavcodec {codec}, chain {CHAIN}"
-
-
-def handles(path: Path) -> bool:
-    """Say whether a file is PyAV's to read, by its suffix."""
-    return path.suffix.lower() in DEMUXERS
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Yield (container, its first audio stream); anything PyAV raises becomes an ``AudioError``."""
-    import av
-
-    try:
-        with (
-            path.open("rb") as file,
-            av.open(
-                file, format=DEMUXERS[path.suffix.lower()], options=OPTIONS, metadata_errors="replace"
-            ) as container,
-        ):
-            if not container.streams.audio:
-                raise AudioError(f"{path.name}: no audio in it; leave it out")
-            stream = container.streams.audio[0]
-            if str(stream.codec_context.codec_tag) in PROTECTED:
-                raise AudioError(f"{path.name}: encrypted (a protected purchase); get a copy without protection")
-            yield container, stream
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
-        raise AudioError(f"{path.name}: not readable as audio ({reason}); export it again as WAV or FLAC") from None
-
-
-def _facts(container: Any, stream: Any) -> tuple[str, int, int, float]:
-    """Return codec, sample rate, channels, and the length in seconds that the header promises (0 if it does not).
-
-    Bare AAC promises none: what FFmpeg reports is an estimate from the bit rate, seconds too long or too short.
-    """
-    if container.format.name == "aac":
-        seconds = 0.0
-    elif stream.duration and stream.time_base:
-        seconds = float(stream.duration * stream.time_base)
-    else:
-        seconds = (container.duration or 0) / 1e6
-    context = stream.codec_context
-    return str(context.name).upper(), int(context.sample_rate), int(context.channels), seconds
-
-
-def probe_with_av(path: Path) -> tuple[str, int, int, float]:
-    """Return codec, sample rate (Hz), channels and length (s) of a file.
-
-    Raises
-    ------
-    AudioError
-        Unreadable, encrypted, or without audio.
-    """
-    with _opened(path) as (container, stream):
-        codec, rate, channels, seconds = _facts(container, stream)
-        if seconds or not rate:
-            return codec, rate, channels, seconds
-        samples = sum(packet.duration * packet.time_base for packet in container.demux(stream) if packet.duration)
-        return codec, rate, channels, float(samples)
-
-
-class Reader:
-    """The sound of an open file, decoded in its order: what ``soundfile.SoundFile`` is for other formats.
-
-    Attributes
-    ----------
-    samplerate, channels, frames : int
-        Hz, channels, and the samples that the header promises (0 if it does not).
-    """
-
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
-        _, self.samplerate, self.channels, seconds = _facts(container, stream)
-        self.frames = round(seconds * self.samplerate)
-        self._path = path
-        self._pieces = self._decoded(container, stream)
-        self._held: list[np.ndarray] = []
-        self._position = 0
-
-    def _decoded(self, container: Any, stream: Any) -> Iterator[np.ndarray]:
-        """Yield ``[C, samples]`` as it comes; the limit of length holds here too, as a header may lie."""
-        import av
-
-        resampler = av.AudioResampler(format="fltp", rate=self.samplerate)
-        total = 0
-        for frame in container.decode(stream):
-            for piece in map(av.AudioFrame.to_ndarray, resampler.resample(frame)):
-                if total and piece.shape[0] != self.channels:
-                    raise AudioError(
-                        f"{self._path.name}: its number of channels changes; export it again as WAV or FLAC"
-                    )
-                self.channels = piece.shape[0]
-                total += piece.shape[1]
-                yield piece
-            if total > MAX_SECONDS * self.samplerate:
-                raise AudioError(
-                    f"{self._path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first"
-                )
-        if not total:
-            raise AudioError(f"{self._path.name}: no audio in it; leave it out")
-
-    def tell(self) -> int:
-        """Return how many samples were read."""
-        return self._position
-
-    def read(self, frames: int = -1, **_: Any) -> np.ndarray:
-        """Return the next samples as float32 ``[samples, C]``: as many as asked for, or all; fewer at the end."""
-        held = sum(piece.shape[1] for piece in self._held)
-        while frames < 0 or held < frames:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._held.append(piece)
-            held += piece.shape[1]
-        joined = np.concatenate([np.zeros((self.channels, 0), np.float32), *self._held], axis=1)
-        count = held if frames < 0 else min(frames, held)
-        self._held = [joined[:, count:].copy()]  # a copy, for a view would hold what was read
-        self._position += count
-        return joined[:, :count].T
-
-
-def refuse_beyond(path: Path, channels: int, rate: int, seconds: float) -> None:
-    """Refuse a recording, of whatever format, that is beyond the limits."""
-    if not 0 < channels <= MAX_CHANNELS or not 0 < rate <= MAX_SAMPLE_RATE:
-        raise AudioError(
-            f"{path.name}: {channels} channels at {rate} Hz is beyond the limits ({MAX_CHANNELS} channels, "
-            f"{MAX_SAMPLE_RATE} Hz); convert it first"
-        )
-    if seconds > MAX_SECONDS:
-        raise AudioError(f"{path.name}: longer than {MAX_SECONDS / 3600:.0f} h; split it into works first")
-
-
-@contextmanager
-def open_with_av(path: Path) -> Iterator[Reader]:
-    """Open a file to be read bit by bit.
-
-    Raises
-    ------
-    AudioError
-        As ``probe``; also beyond the limits, which hold while reading.
-    """
-    with _opened(path) as (container, stream):
-        _, rate, channels, seconds = _facts(container, stream)
-        refuse_beyond(path, channels, rate, seconds)
-        yield Reader(path, container, stream)
-
-
-def decode_with_av(path: Path) -> tuple[np.ndarray, int, int]:
-    """Read a whole file as float32 ``[C, samples]`` at its own rate.
-
-    Returns
-    -------
-    numpy.ndarray, int, int
-        Audio, sample rate, and the number of samples that the header promises (0 if it does not).
-
-    Raises
-    ------
-    AudioError
-        As ``opened``.
-    """
-    with open_with_av(path) as reader:
-        return reader.read().T, reader.samplerate, reader.frames
-
-
-# --- the chain that every recording goes through ----------------------------------------------------------------------
-
 VERSION = 1  # raise it when the chain below changes: stored signals are keyed by it
 LEVEL_DBFS = -20.0  # every track is brought to this level before it is cut
 SILENCE_DBFS = -60.0  # a segment more than 40 dB under its own track's level counts as silent
 OPTIONAL = {"first_channel", "pad_seconds"}  # not in the key where they change nothing
-MAX_SECONDS = 4 * 3600.0
-MAX_CHANNELS = 16
-MAX_SAMPLE_RATE = 384_000
-SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", *DEMUXERS}
+WHOLE_SECONDS = 600.0  # recordings up to this length are kept whole
+WINDOW_SECONDS = 60.0  # of audio decoded at a time
 
 
 @dataclass(frozen=True)
@@ -257,8 +73,29 @@ class AudioSpec:
         return {"audio_version": VERSION, "soundfile": sf.__libsndfile_version__, **own}
 
 
+Spec = AudioSpec | SymbolicSpec
+
+
+def spec_of(info: ModelInfo, seed: int = 0, max_segments: int = 0) -> Spec:
+    """Return what a model hears or, if it is a symbolic one, reads."""
+    if info.scheme is not None:
+        return SymbolicSpec(info.scheme, seed, max_segments)
+    first = info.mixdown == "first"
+    return AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first, info.pad_seconds)
+
+
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """Return a specification as JSON can hold it."""
+    return spec.to_plain() if isinstance(spec, SymbolicSpec) else asdict(spec)
+
+
+def from_plain(fields: dict[str, Any]) -> Spec:
+    """Undo ``to_plain``."""
+    return SymbolicSpec.from_plain(fields) if "scheme" in fields else AudioSpec(**fields)
+
+
 def probe(path: Path) -> FileInfo:
-    """Read a file's header.
+    """Say what a file is and how long its sound is by its structure; a first piece of it is decoded, no more.
 
     Raises
     ------
@@ -269,24 +106,9 @@ def probe(path: Path) -> FileInfo:
         from earwitness.symbolic import midi
 
         return midi.probe(path)
-    _refuse_missing(path)
-    if handles(path):
-        return FileInfo(path.suffix[1:].upper(), *probe_with_av(path))
-    try:
-        info = sf.info(path)
-    except (sf.LibsndfileError, OSError) as error:
-        raise _unreadable(path, error) from None
-    return FileInfo(info.format, info.subtype, int(info.samplerate), int(info.channels), float(info.duration))
-
-
-def _refuse_missing(path: Path) -> None:
-    if not path.is_file():
-        raise AudioError(f"{path.name}: expected an audio file, found none; check the path in the manifest")
-
-
-def _unreadable(path: Path, error: Exception) -> AudioError:
-    reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
-    return AudioError(f"{path.name}: not readable as audio ({reason}); export it again as WAV or FLAC")
+    with opened(path) as sound:
+        sound.read(1 << 16)
+        return sound.info
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
@@ -297,37 +119,101 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     AudioError
         Missing, unreadable or truncated files, or ones beyond the limits of length, channels and sample rate.
     """
-    _refuse_missing(path)
-    if handles(path):
-        audio, rate, promised = decode_with_av(path)
-        _refuse_truncated(path, audio.shape[1], promised, rate)
-        return audio, rate
-    try:
-        with sf.SoundFile(path) as file:
-            refuse_beyond(path, file.channels, file.samplerate, file.frames / max(1, file.samplerate))
-            expected, rate = file.frames, file.samplerate
-            data = file.read(dtype="float32", always_2d=True)
-    except sf.LibsndfileError as error:
-        raise _unreadable(path, error) from None
-    _refuse_truncated(path, len(data), expected, rate)
-    return data.T, rate
+    with opened(path) as sound:
+        return sound.read(), sound.rate
 
 
-def _refuse_truncated(path: Path, decoded: int, expected: int, rate: int) -> None:
-    """Refuse a file whose audio is shorter than its header promises.
+class Loudness:
+    """The sum of squares of a recording, in double precision."""
 
-    A cut MP3 reports its full length and decodes less; a cut WAV reads without complaint, so its header is compared
-    with the size of the file.
+    def __init__(self) -> None:
+        self.power, self.count = 0.0, 0
+
+    def push(self, piece: np.ndarray) -> None:
+        """Take ``[C, samples]``."""
+        flat = piece.ravel(order="K")
+        for start in range(0, len(flat), 1 << 16):  # as much as a cache holds
+            some = flat[start : start + (1 << 16)].astype(np.float64)
+            self.power += float(np.dot(some, some))
+        self.count += len(flat)
+
+    def dbfs(self) -> float:
+        """Return the level; -inf for digital silence."""
+        return float(10 * np.log10(self.power / self.count)) if self.power > 0 else -np.inf
+
+    def refuse_silence(self, path: Path) -> None:
+        """Refuse a recording of which nothing is heard."""
+        if self.dbfs() < SILENCE_DBFS:
+            raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
+
+
+def pieces_of(sound: Sound, path: Path, loudness: Loudness | None = None) -> Iterator[np.ndarray]:
+    """Yield the samples of an open recording, ``[C, samples]``, a minute at a time, and add up how loud they are.
+
+    Raises
+    ------
+    AudioError
+        A sample that is no finite number, or more of them than the limit.
     """
-    mend = "the file is cut short; export it again"
-    if decoded < expected - rate // 10:
-        raise AudioError(f"{path.name}: header promises {expected / rate:.2f} s, {decoded / rate:.2f} s decode; {mend}")
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        promised, present = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
-        if present < promised < 0xFFFFFFFF:
-            raise AudioError(f"{path.name}: header promises {promised} bytes, {present} arrived; {mend}")
+    size, start, loudness = ceil(WINDOW_SECONDS * sound.rate), 0, loudness or Loudness()
+    while (piece := sound.read(size)).shape[1]:
+        loudness.push(piece)
+        if not np.isfinite(loudness.power):
+            bad = start + int(np.argmin(np.isfinite(piece).all(axis=0)))
+            raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
+        start += piece.shape[1]
+        refuse_beyond(path, len(piece), sound.rate, start / sound.rate)
+        yield piece
+
+
+class Resampler:
+    """Mix and resample a recording piece by piece; what comes out, joined, is what the whole would give, to the bit."""
+
+    def __init__(self, rate: int, spec: AudioSpec) -> None:
+        common = gcd(rate, spec.sample_rate)
+        self._spec, self._up, self._down = spec, spec.sample_rate // common, rate // common
+        # The filter reaches 10 periods of the lower rate to each side; blocks start at whole output samples.
+        reach = ceil((10 * max(self._up, self._down) / self._up + 1) / self._down)
+        self._margin = 0 if self._up == self._down else self._down * reach
+        self._size = self._down * ceil(WINDOW_SECONDS * rate / self._down)
+        self._before = self._ahead = np.zeros((spec.channels, 0), np.float32)
+
+    def push(self, piece: np.ndarray) -> Iterator[np.ndarray]:
+        """Take ``[C, samples]`` and yield what can be said by now, ``[C, samples]`` at the model's rate."""
+        mixed = _remix(piece, self._spec)
+        self._ahead = np.concatenate([self._ahead, mixed], axis=1) if self._ahead.shape[1] else mixed
+        while self._ahead.shape[1] > self._size + self._margin:
+            yield self._block()
+
+    def end(self) -> Iterator[np.ndarray]:
+        """Yield the rest."""
+        while self._ahead.shape[1]:
+            yield self._block()
+
+    def _block(self) -> np.ndarray:
+        here, self._ahead = self._ahead[:, : self._size], self._ahead[:, self._size :]
+        if self._up == self._down:
+            return here
+        block = np.concatenate([self._before, here, self._ahead[:, : self._margin]], axis=1)
+        skipped, last = self._before.shape[1] * self._up // self._down, not self._ahead.shape[1]
+        out: np.ndarray = scipy.signal.resample_poly(block, self._up, self._down, axis=1)
+        self._before = here[:, -self._margin :]
+        return out[:, skipped:] if last else out[:, skipped : skipped + here.shape[1] * self._up // self._down]
+
+
+def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
+    """Yield ``[C, samples]`` at the model's rate, a minute at a time: joined, what one pass over the whole would give.
+
+    Raises
+    ------
+    AudioError
+        As ``decode``; samples that are not finite numbers.
+    """
+    with opened(path) as sound:
+        chain = Resampler(sound.rate, spec)
+        for piece in pieces_of(sound, path):
+            yield from chain.push(piece)
+        yield from chain.end()
 
 
 def _remix(audio: np.ndarray, spec: AudioSpec) -> np.ndarray:
@@ -350,7 +236,7 @@ def load(path: Path, spec: AudioSpec) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        An audio file of one of ``SUFFIXES``: WAV, FLAC, OGG, MP3, AIFF through libsndfile, M4A and AAC through PyAV.
+        An audio file of one of ``SUFFIXES``.
     spec : AudioSpec
         The target model's sample rate and channels.
 
@@ -385,6 +271,11 @@ def condition(audio: np.ndarray, rate: int, spec: AudioSpec, name: str = "record
     if rate != spec.sample_rate:
         common = gcd(rate, spec.sample_rate)
         audio = scipy.signal.resample_poly(audio, spec.sample_rate // common, rate // common, axis=1)
+    return _levelled(audio, spec, name)
+
+
+def _levelled(audio: np.ndarray, spec: AudioSpec, name: str) -> np.ndarray:
+    """Take the mean off and bring ``[C, samples]`` to the common level."""
     audio = audio - audio.mean(axis=1, keepdims=True)
     level = level_dbfs(audio)
     if level < SILENCE_DBFS:
@@ -451,82 +342,15 @@ def prepare(path: Path, spec: AudioSpec) -> list[Segment]:
         raise AudioError(f"{path.name}: {error}") from None
 
 
-Spec = AudioSpec | SymbolicSpec
-
-# --- long recordings, read by window ----------------------------------------------------------------------------------
-
-WHOLE_SECONDS = 600.0  # recordings up to this length are prepared at once
-WINDOW_SECONDS = 60.0  # of audio decoded at a time
-
-
-def spec_of(info: ModelInfo, seed: int = 0, max_segments: int = 0) -> Spec:
-    """Return what a model hears or, if it is a symbolic one, reads."""
-    if info.scheme is not None:
-        return SymbolicSpec(info.scheme, seed, max_segments)
-    first = info.mixdown == "first"
-    return AudioSpec(info.sample_rate, info.channels, info.segment_seconds, seed, max_segments, first, info.pad_seconds)
-
-
-def to_plain(spec: Spec) -> dict[str, Any]:
-    """Return a specification as JSON can hold it."""
-    return spec.to_plain() if isinstance(spec, SymbolicSpec) else asdict(spec)
-
-
-def from_plain(fields: dict[str, Any]) -> Spec:
-    """Undo ``to_plain``."""
-    return SymbolicSpec.from_plain(fields) if "scheme" in fields else AudioSpec(**fields)
-
-
-def segments(path: Path, spec: Spec) -> Iterator[Segment]:
-    """Yield the segments of a recording in time order, as ``prepare`` cuts them; ``AudioError`` as it raises.
-
-    For a symbolic model they are the windows of a MIDI file.
-    """
-    if isinstance(spec, SymbolicSpec):
-        yield from windows.segments(path, spec)
-        return
-    if not is_long(path):
-        yield from prepare(path, spec)
-        return
-    try:
-        found = _survey(path, spec)
-        starts = offsets(found.digest, found.samples, spec)
-        yield from audible(_pieces(path, spec, found, starts), found.digest, spec)
-    except AudioError as error:
-        named = str(error).startswith(path.name)
-        raise AudioError(str(error) if named else f"{path.name}: {error}") from None
-    except sf.LibsndfileError as error:
-        raise AudioError(f"{path.name}: not readable as audio ({error}); export it again as WAV or FLAC") from None
-
-
-def is_long(path: Path) -> bool:
-    """Say whether a recording is to be read by window; what cannot be opened is left to ``segments``."""
-    try:
-        seconds = probe(path).duration_s
-    except AudioError:
-        return False
-    return seconds > WHOLE_SECONDS
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a recording to be read in its order: a ``soundfile.SoundFile`` or, for M4A and AAC, a ``Reader``.
-
-    Raises
-    ------
-    AudioError
-        Beyond the limits of length, channels and sample rate, before anything is decoded: the length of bare AAC, which
-        has no header, is that of its packets.
-    """
-    found = probe(path)
-    refuse_beyond(path, found.channels, found.sample_rate, found.duration_s)
-    with open_with_av(path) if handles(path) else sf.SoundFile(path) as file:
-        yield file
+# --- what a recording gives, gathered while it is decoded -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """What the first pass finds: hash, samples, mean per channel ``[C, 1]``, and the factor to the common level."""
+class LongRecording:
+    """What cutting a long recording needs to know of the whole.
+
+    ``digest`` is of its samples before mean and level; ``mean`` is ``[C, 1]``; ``gain`` and ``peak`` make its level.
+    """
 
     digest: bytes
     samples: int
@@ -534,64 +358,118 @@ class _Survey:
     gain: float
     peak: float
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return asdict(self) | {"digest": self.digest.hex(), "mean": self.mean.ravel().tolist()}
 
-def blocks(path: Path, spec: AudioSpec) -> Iterator[np.ndarray]:
-    """Yield float32 ``[C, samples]`` at the model's rate and channels: joined, they are the whole recording's."""
-    with opened(path) as file:
-        common = gcd(file.samplerate, spec.sample_rate)
-        up, down = spec.sample_rate // common, file.samplerate // common
-        # The resampling filter reaches 10 periods of the lower rate to each side; blocks start at whole output samples.
-        margin = 0 if up == down else down * ceil((10 * max(up, down) / up + 1) / down)
-        size = down * ceil(WINDOW_SECONDS * file.samplerate / down)
-        before = np.zeros((spec.channels, 0), np.float32)
-        ahead = _read(file, size, spec, path)
-        while ahead.shape[1]:
-            here, ahead = ahead, _read(file, size, spec, path)
-            if up == down:
-                yield here
-                continue
-            block = np.concatenate([before, here, ahead[:, :margin]], axis=1)
-            skipped, last = before.shape[1] * up // down, not ahead.shape[1]
-            out = scipy.signal.resample_poly(block, up, down, axis=1)
-            yield out[:, skipped:] if last else out[:, skipped : skipped + here.shape[1] * up // down]
-            before = here[:, -margin:]
+    @classmethod
+    def from_plain(cls, fields: dict[str, Any]) -> LongRecording:
+        """Undo ``to_plain``."""
+        mean = np.array(fields["mean"], np.float32)[:, None]
+        return cls(**fields | {"digest": bytes.fromhex(fields["digest"]), "mean": mean})
 
 
-def _read(file: Any, size: int, spec: AudioSpec, path: Path) -> np.ndarray:
-    """Read up to ``size`` frames and bring them to the model's channels."""
-    start = file.tell()
-    data = file.read(size, dtype="float32", always_2d=True).T
-    if not np.isfinite(data).all():
-        bad = start + int(np.argmin(np.isfinite(data).all(axis=0)))
-        raise AudioError(f"{path.name}: sample {bad} is not a finite number; export the recording again")
-    return _remix(data, spec)
+class Gathered:
+    """A recording as a model hears it: kept while it is short, only its sums once it is long.
+
+    Parameters
+    ----------
+    rate : int
+        Of what is pushed, in Hz.
+    spec : AudioSpec
+        What the model hears.
+    name : str
+        For messages.
+    keep : bool
+        Keep a long one too.
+    """
+
+    def __init__(self, rate: int, spec: AudioSpec, name: str, *, keep: bool = False) -> None:
+        self._chain, self._spec, self._name, self._keep = Resampler(rate, spec), spec, name, keep
+        self._kept: list[np.ndarray] = []
+        self._samples, self._long = 0, False
+        self._content, self._total, self._squares = hashlib.sha256(), np.zeros(spec.channels), np.zeros(spec.channels)
+        self._low, self._high = np.full(spec.channels, np.inf), np.full(spec.channels, -np.inf)
+
+    def push(self, piece: np.ndarray) -> None:
+        """Take ``[C, samples]``."""
+        self._take(self._chain.push(piece))
+
+    def _take(self, found: Iterable[np.ndarray]) -> None:
+        for block in found:
+            self._kept.append(block)
+            self._samples += block.shape[1]
+            self._long |= self._samples > WHOLE_SECONDS * self._spec.sample_rate
+            while self._long and self._kept and not self._keep:
+                self._sum(self._kept.pop(0))
+
+    def _sum(self, block: np.ndarray) -> None:
+        self._content.update(np.ascontiguousarray(block).data)
+        self._total += block.sum(axis=1, dtype=np.float64)
+        self._squares += np.square(block, dtype=np.float64).sum(axis=1)
+        self._low, self._high = np.minimum(self._low, block.min(axis=1)), np.maximum(self._high, block.max(axis=1))
+
+    def end(self) -> np.ndarray | LongRecording:
+        """Return the recording, ``[C, samples]``, as ``load`` does; of a long one what cutting it needs.
+
+        A long one that is kept is returned as it came, at its own level.
+
+        Raises
+        ------
+        AudioError
+            Silence.
+        """
+        self._take(self._chain.end())
+        if self._long and self._keep:
+            return np.concatenate(self._kept, axis=1)
+        if not self._long:
+            return _levelled(np.concatenate(self._kept, axis=1), self._spec, self._name)
+        mean = (self._total / self._samples).astype(np.float32)
+        whole = self._squares / self._samples - 2 * mean * (self._total / self._samples)
+        power = float(np.mean(whole + mean.astype(np.float64) ** 2))
+        level = 10 * np.log10(power) if power > 0 else -np.inf
+        if level < SILENCE_DBFS:
+            raise AudioError(f"{self._name}: silent once mixed to {self._spec.channels} channel(s); leave it out")
+        gain = 10 ** ((LEVEL_DBFS - level) / 20)
+        peak = gain * float(np.maximum(self._high - mean, mean - self._low).max())
+        return LongRecording(self._content.digest(), self._samples, mean[:, None], gain, max(1.0, peak))
 
 
-def _survey(path: Path, spec: AudioSpec) -> _Survey:
-    """Decode once, keeping sums only."""
-    content, samples = hashlib.sha256(), 0
-    total, squares = np.zeros(spec.channels), np.zeros(spec.channels)
-    low, high = np.full(spec.channels, np.inf), np.full(spec.channels, -np.inf)
-    for block in blocks(path, spec):
-        content.update(np.ascontiguousarray(block).data)
-        samples += block.shape[1]
-        total += block.sum(axis=1, dtype=np.float64)
-        squares += np.square(block, dtype=np.float64).sum(axis=1)
-        low, high = np.minimum(low, block.min(axis=1)), np.maximum(high, block.max(axis=1))
-    with opened(path) as file:
-        rate, promised = file.samplerate, file.frames
-    _refuse_truncated(path, round(samples * rate / spec.sample_rate), promised, rate)
-    mean = (total / samples).astype(np.float32)
-    power = float(np.mean(squares / samples - 2 * mean * (total / samples) + mean.astype(np.float64) ** 2))
-    level = 10 * np.log10(power) if power > 0 else -np.inf
-    if level < SILENCE_DBFS:
-        raise AudioError(f"{path.name}: silent (below {SILENCE_DBFS:.0f} dBFS throughout); leave it out")
-    gain = 10 ** ((LEVEL_DBFS - level) / 20)
-    peak = gain * float(np.maximum(high - mean, mean - low).max())
-    return _Survey(content.digest(), samples, mean[:, None], gain, max(1.0, peak))
+def gather(path: Path, spec: AudioSpec) -> tuple[np.ndarray | LongRecording, FileInfo]:
+    """Decode a recording once; return what ``Gathered.end`` does, and what the file is."""
+    with opened(path) as sound:
+        gathered, loudness = Gathered(sound.rate, spec, path.name), Loudness()
+        for piece in pieces_of(sound, path, loudness):
+            gathered.push(piece)
+        loudness.refuse_silence(path)
+        return gathered.end(), sound.whole_info()
 
 
-def _pieces(path: Path, spec: AudioSpec, found: _Survey, starts: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+def segments(path: Path, spec: Spec, known: LongRecording | None = None) -> Iterator[Segment]:
+    """Yield the segments of a recording in time order, as ``prepare`` cuts them; ``AudioError`` as it raises.
+
+    For a symbolic model they are the windows of a MIDI file. ``known`` saves a long recording its first pass.
+    """
+    if isinstance(spec, SymbolicSpec):
+        yield from windows.segments(path, spec)
+        return
+    yield from cut_gathered(path, spec, known or gather(path, spec)[0])
+
+
+def cut_gathered(path: Path, spec: AudioSpec, found: np.ndarray | LongRecording) -> Iterator[Segment]:
+    """Yield the segments of a recording that was decoded; a long one is decoded again."""
+    try:
+        if isinstance(found, LongRecording):
+            starts = offsets(found.digest, found.samples, spec)
+            yield from audible(_cuts(path, spec, found, starts), found.digest, spec)
+        else:
+            yield from cut(found, spec)
+    except AudioError as error:
+        text = str(error)
+        raise AudioError(text if text.startswith(path.name) else f"{path.name}: {text}") from None
+
+
+def _cuts(path: Path, spec: AudioSpec, found: LongRecording, starts: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Decode again and yield (start, ``[C, samples]``) at the common level."""
     held, position, waiting = np.zeros((spec.channels, 0), np.float32), 0, list(starts)
     for block in blocks(path, spec):

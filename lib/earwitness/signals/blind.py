@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -21,9 +22,12 @@ import soundfile as sf
 from numpy.typing import NDArray
 from scipy.fft import dct, rfft
 
-from earwitness.data.audio import AudioSpec, Spec, probe
+from earwitness.data import audio, decode_pool
+from earwitness.data.audio import AudioSpec, LongRecording, Spec
+from earwitness.data.containers import State, state_of
+from earwitness.data.decode_pool import Answer
 from earwitness.signals import symbolic
-from earwitness.types import Segment
+from earwitness.types import FileInfo, Segment
 
 VERSION = 2  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
@@ -89,12 +93,106 @@ class BlindSignals:
         return cls(dict(zip(names, arrays[kind].tolist(), strict=True)))
 
 
-def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindSignals:
-    """Describe a segment of a recording, or a window of a MIDI file."""
+# --- what worker processes are asked for ------------------------------------------------------------------------------
+
+JOBS = "earwitness.signals.blind"
+
+_known: dict[tuple[Path, State, str], dict[str, NDArray[np.float64]]] = {}  # recording -> segment -> its features
+
+
+def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict[str, Any]]:
+    """Do as ``decode_pool.inspect``, and keep the blind features of each segment for ``cuts`` and ``known``."""
+    states = [_state(path) for path in paths]
+    answers = decode_pool.inspect(paths, spec, workers=workers, job=f"{JOBS}:look")
+    for path, state, answer in zip(paths, states, answers, strict=True):
+        names, held = answer.pop("cuts", None), answer.pop("blind", None)
+        if names is not None and state is not None and not answer["reason"]:
+            _known[path, state, repr(spec)] = dict(zip(names, held, strict=True))
+    return answers
+
+
+def known(path: Path, spec: Spec) -> dict[str, NDArray[np.float64]] | None:
+    """Return segment -> features of a recording that was inspected and is as it was; None of any other."""
+    state = _state(path)
+    return None if state is None else _known.get((path, state, repr(spec)))
+
+
+def _state(path: Path) -> State | None:
+    try:
+        return state_of(path)
+    except OSError:
+        return None
+
+
+def cuts(path: Path, spec: Spec, caption: str) -> Iterator[Segment]:
+    """Yield the segments of a recording with their blind features, from a worker.
+
+    Raises
+    ------
+    AudioError
+        As ``decode_pool.segments``.
+    """
+    for answer in decode_pool.ask(f"{JOBS}:described", path, spec):
+        yield segment_of(answer, path, spec, caption)
+
+
+def segment_of(answer: Answer, path: Path, spec: Spec, caption: str) -> Segment:
+    """Return a segment with its blind features from what a worker answers to ``described``."""
+    segment = decode_pool.segment_of(answer, path, spec)
+    return replace(segment, blind=signals_of(answer[1]["blind"], spec, caption))
+
+
+def signals_of(values: NDArray[np.float64], spec: Spec, caption: str) -> BlindSignals:
+    """Return blind signals from the features that a worker found, in their order, and the caption's."""
+    if not isinstance(spec, AudioSpec):
+        return BlindSignals(dict(zip(symbolic.FEATURES, values.tolist(), strict=True)))
+    heard = dict(zip(AUDIO_FEATURES + FILE_FEATURES, values.tolist(), strict=True))
+    return BlindSignals(heard | caption_features(caption))
+
+
+def look(path: Path, spec: Spec, survey: dict[str, Any] | None = None) -> Iterator[Answer]:
+    """Say what is in a file, and its segments' features; the job of ``inspect``."""
+    found, arrays, pieces = decode_pool.examined(path, spec)
+    if not found["reason"]:
+        info = FileInfo(*(found[name] for name in ("format", "codec", "sample_rate", "channels", "duration_s")))
+        cut = list(audio.cut_gathered(path, spec, pieces)) if isinstance(pieces, LongRecording) else pieces  # type: ignore[arg-type]
+        rows = [_values(segment, spec, path, info) for segment in cut]
+        found |= {"cuts": [segment.segment_id for segment in cut], "segments": len(cut)}
+        arrays["blind"] = np.array(rows)
+    yield found, arrays
+
+
+def described(path: Path, spec: Spec, survey: dict[str, Any] | None = None, *, bare: bool = False) -> Iterator[Answer]:
+    """Cut a recording and describe each segment, or, ``bare``, leave that out; the job of ``cuts``."""
+    if isinstance(spec, AudioSpec):
+        held, info = (LongRecording.from_plain(survey), audio.probe(path)) if survey else audio.gather(path, spec)
+        pieces = audio.cut_gathered(path, spec, held)
+    else:
+        pieces, info = audio.segments(path, spec), None
+    for segment in pieces:
+        values, arrays = decode_pool.answer_of(segment)
+        yield values, arrays if bare else arrays | {"blind": _values(segment, spec, path, info)}
+
+
+def _values(segment: Segment, spec: Spec, path: Path, info: FileInfo | None) -> NDArray[np.float64]:
     if segment.context is not None:
-        return BlindSignals(symbolic.blind(segment.context, path))
-    assert isinstance(spec, AudioSpec)
-    return extract(segment.audio, spec.sample_rate, path, caption)
+        found, names = symbolic.blind(segment.context, path), symbolic.FEATURES
+    else:
+        assert isinstance(spec, AudioSpec)
+        assert info is not None
+        mono = np.atleast_2d(segment.audio).mean(axis=0)
+        found = audio_features(mono, spec.sample_rate) | file_features(info, path.stat().st_size)
+        names = AUDIO_FEATURES + FILE_FEATURES
+    return np.array([found[name] for name in names])
+
+
+# --- the features -----------------------------------------------------------------------------------------------------
+
+
+def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindSignals:
+    """Describe a segment of a recording, or a window of a MIDI file, that no worker has described."""
+    info = decode_pool.probe(path) if isinstance(spec, AudioSpec) else None
+    return signals_of(_values(segment, spec, path, info), spec, caption)
 
 
 def extract(
@@ -115,7 +213,7 @@ def extract(
     """
     features = audio_features(np.atleast_2d(audio).mean(axis=0), sample_rate)
     if path is not None:
-        features |= file_features(path)
+        features |= file_features(decode_pool.probe(path), path.stat().st_size)
     if caption is not None:
         features |= caption_features(caption)
     return BlindSignals(features)
@@ -165,18 +263,14 @@ def audio_features(mono: NDArray[np.floating], sample_rate: int) -> dict[str, fl
     }
 
 
-def file_features(path: Path) -> dict[str, float]:
+def file_features(info: FileInfo, size: int) -> dict[str, float]:
     """Return ``FILE_FEATURES``: length (s), bytes per second, sample rate (Hz), channels, one indicator per format.
 
-    Raises
-    ------
-    AudioError
-        A file that cannot be read. M4A and AAC have no indicator of their own: they are the ones with none set.
+    M4A and AAC have no indicator of their own: they are the ones with none set. ``size`` is in bytes.
     """
-    info = probe(path)
     return {
         "duration": info.duration_s,
-        "file_rate": path.stat().st_size / max(info.duration_s, TINY),
+        "file_rate": size / max(info.duration_s, TINY),
         "source_sample_rate": float(info.sample_rate),
         "source_channels": float(info.channels),
         **{f"format_{name.lower()}": float(info.format in (name, f"{name}EX")) for name in FORMATS},

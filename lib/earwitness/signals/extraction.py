@@ -32,7 +32,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from earwitness.data.audio import AudioSpec, Spec, prepare, spec_of
+from earwitness.data import decode_pool
+from earwitness.data.audio import AudioSpec, Spec, spec_of
 from earwitness.data.folders import EXCLUSION_COLUMNS
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.models import describe, load_model
@@ -241,7 +242,7 @@ class Further:
         import torch
 
         assert isinstance(spec, AudioSpec), "passes.check lets no symbolic model have a prefix"
-        cuts = {kind: prepare(path, spec)[0] for kind, path in self.prefixes.items()}
+        cuts = {kind: next(decode_pool.segments(path, spec)) for kind, path in self.prefixes.items()}
         return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
 
 

@@ -33,12 +33,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from earwitness.data import audio
-from earwitness.data.audio import Spec, probe
+from earwitness.data import containers
+from earwitness.data.audio import Spec
+from earwitness.data.containers import content_hash
+from earwitness.data.decode_pool import probe
 from earwitness.errors import AudioError, InputError, StoreError
 from earwitness.signals import blind, diffusion, token
 from earwitness.types import ModelInfo, Track
-from earwitness.util import digest, file_hash, reason_of, results_dir, write_whole
+from earwitness.util import digest, reason_of, results_dir, write_whole
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
@@ -359,7 +361,7 @@ def track_key(path: Path, content: str, caption: str) -> str:
     The versions of soundfile's decoders, which read all other formats, are in the key of the store. No caption is no
     text: models are told nothing.
     """
-    return digest([content, caption or None, *([audio.version()] if audio.handles(path) else [])])
+    return digest([content, caption or None, *([containers.version()] if containers.handles(path) else [])])
 
 
 def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[dict[str, str]]]:
@@ -368,10 +370,9 @@ def key_tracks(tracks: Sequence[Track]) -> tuple[list[tuple[str, Track]], list[d
     for track in tracks:
         name = track.path.name
         try:
-            content = file_hash(track.path)
-        except OSError as error:
-            reason = f"{name}: expected an audio file, {str(error.strerror).lower()}; check the path"
-            excluded.append(exclusion(track, reason))
+            content = content_hash(track.path)
+        except AudioError as error:
+            excluded.append(exclusion(track, str(error)))
             continue
         if track.sha256 and track.sha256 != content:
             reason = f"{name}: its bytes differ from the manifest's sha256; restore the file or its hash"

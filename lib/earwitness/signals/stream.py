@@ -1,82 +1,64 @@
-"""Recordings become segments ahead of the model: here or in worker processes, in one fixed order, never many at once.
+"""Recordings become segments ahead of the model, in the processes of ``data.decode_pool``, in one fixed order.
 
-A worker is a Python process of its own that decodes, resamples, cuts and describes one recording after the other and
-holds at most ``AHEAD`` segments. It ends when the process that started it ends, however that ends: its pipe is then
-closed. Recordings go to the workers in turn and are taken back in the same turn, so results do not depend on how
-many workers there are. See the book page *Methods: from audio to verdict*.
+A worker decodes, resamples, cuts and describes one recording after the other and holds at most ``decode_pool.AHEAD``
+segments. Recordings go to the workers in turn and are taken back in the same turn, so results do not depend on how many
+workers there are. See the book page *Methods: from audio to verdict*.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-import threading
-import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
-from pathlib import Path
-from queue import Queue
+from itertools import islice
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
-from earwitness.data.audio import Spec, segments
+from earwitness.data import decode_pool
+from earwitness.data.audio import Spec
+from earwitness.data.containers import State, content_hash, state_of
+from earwitness.data.decode_pool import DecodeWorker, WorkerDiedError
 from earwitness.errors import AudioError
 from earwitness.signals import blind
 from earwitness.signals.store import track_key
 from earwitness.types import Segment, Track
-from earwitness.util import file_hash
 
-AHEAD = 16  # segments a worker holds ready
+BYTES = 1 << 15  # of requests that wait in a worker's pipe, so that asking never has to wait
 
-Task = tuple[str, Path, str]  # track key, recording, caption
 Answer = Segment | str | None  # a segment; at last None, or why the recording cannot be used
 
 
-def answers(task: Task, spec: Spec) -> Iterator[Answer]:
-    """Yield the segments of a recording with their blind features; at last None, or why it cannot be used."""
-    key, path, caption = task
-    try:
-        for segment in segments(path, spec):
-            yield replace(segment, blind=blind.of_segment(segment, spec, path, caption))
-        changed = track_key(path, file_hash(path), caption) != key
-    except (AudioError, OSError) as error:
-        yield str(error)
-        return
-    yield f"{path.name}: its bytes changed while scoring; run the same command again" if changed else None
+class _Task:
+    """A recording that was asked for: under which key, in which state, and what is known of its segments."""
 
+    def __init__(self, key: str, track: Track, spec: Spec) -> None:
+        self.key, self.path, self.caption, self.spec = key, track.path, track.caption, spec
+        self.state: State | None = None
+        with suppress(OSError):
+            self.state = state_of(self.path)
+        self.known = blind.known(self.path, spec)
+        job = f"{blind.JOBS}:described"
+        self.request = decode_pool.request_for(job, self.path, spec, bare=self.known is not None)
 
-class _StreamWorker:
-    """A process that answers tasks in the order they come."""
+    def segment(self, answer: decode_pool.Answer) -> Segment:
+        """Return a segment with its blind features."""
+        if self.known is None:
+            return blind.segment_of(answer, self.path, self.spec, self.caption)
+        segment = decode_pool.segment_of(answer, self.path, self.spec)
+        values = self.known[segment.segment_id]
+        return replace(segment, blind=blind.signals_of(values, self.spec, self.caption))
 
-    def __init__(self, spec: Spec) -> None:
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "earwitness.signals.stream"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | one_thread,
-            start_new_session=True,  # Ctrl-C at the terminal is for the process that started this one
-        )
-        self.send(spec)
+    def changed(self) -> str:
+        """Say whether the file is no longer what was keyed; it is hashed again only if it was touched."""
+        try:
+            same = self.state == state_of(self.path) and self.key == self._key()
+        except (AudioError, OSError) as error:
+            return str(error)
+        return "" if same else f"{self.path.name}: its bytes changed while scoring; run the same command again"
 
-    def send(self, message: Any) -> None:
-        assert self.process.stdin is not None
-        pickle.dump(message, self.process.stdin)
-        self.process.stdin.flush()
-
-    def take(self) -> Any:
-        assert self.process.stdout is not None
-        return pickle.load(self.process.stdout)  # noqa: S301 (written by our own process)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+    def _key(self) -> str:
+        return track_key(self.path, content_hash(self.path), self.caption)
 
 
 class SegmentStream:
@@ -87,13 +69,15 @@ class SegmentStream:
     spec : Spec
         What the model hears or reads.
     workers : int
-        Worker processes; 0 decodes when a segment is asked for, in this process.
+        Worker processes; one at least, for recordings are decoded in no other.
     """
 
     def __init__(self, spec: Spec, workers: int = 0) -> None:
-        self.spec, self.number = spec, workers
-        self.workers: list[_StreamWorker] = []
-        self.asked: deque[tuple[Task, _StreamWorker | None]] = deque()
+        self.spec, self.number = spec, max(1, workers)
+        self.workers: list[DecodeWorker] = []
+        self.asked: deque[tuple[_Task, int]] = deque()
+        self.waiting: list[deque[_Task]] = []  # of each worker: what it was asked, and what it will be asked
+        self.sent: list[deque[_Task]] = []
         self.turn = 0
 
     def __enter__(self) -> Self:
@@ -103,91 +87,74 @@ class SegmentStream:
     def ask(self, part: Iterable[tuple[str, Track]]) -> None:
         """Ask for the recordings of a part; workers start on them at once."""
         for key, track in part:
-            task = (key, track.path, track.caption)
-            worker = None
-            if self.number:
-                if len(self.workers) < self.number:
-                    self.workers.append(_StreamWorker(self.spec))
-                worker = self.workers[self.turn % self.number]
-                self.turn += 1
-                self._send(worker, task)
-            self.asked.append((task, worker))
+            if len(self.workers) < self.number:
+                self.workers.append(decode_pool.borrow())
+                self.waiting.append(deque())
+                self.sent.append(deque())
+            number, task = self.turn % self.number, _Task(key, track, self.spec)
+            self.turn += 1
+            self.asked.append((task, number))
+            self.waiting[number].append(task)
+            self._send(number)
 
     def take(self, part: Iterable[tuple[str, Track]], failed: dict[str, str]) -> Iterator[tuple[str, Track, Segment]]:
         """Yield (key, track, segment) of a part asked for before; why a recording failed is noted by its key."""
         for key, track in part:
-            task, worker = self.asked.popleft()
-            for answer in answers(task, self.spec) if worker is None else self._from(worker, task):
+            task, number = self.asked.popleft()
+            for answer in self._from(task, number):
                 if isinstance(answer, str):
                     failed[key] = answer
                 elif answer is not None:
                     yield key, track, answer
 
-    def _send(self, worker: _StreamWorker, task: Task) -> None:
-        try:
-            worker.send(task)
-        except BrokenPipeError:
-            return  # it has died; taking from it says so
+    def _send(self, number: int) -> None:
+        """Send a worker what it can hold."""
+        waiting, sent = self.waiting[number], self.sent[number]
+        while waiting and (not sent or sum(len(task.request) for task in (*sent, waiting[0])) <= BYTES):
+            task = waiting.popleft()
+            sent.append(task)
+            self.workers[number].send(task.request)
 
-    def _from(self, worker: _StreamWorker, task: Task) -> Iterator[Answer]:
-        """Yield a worker's answers to its next task; a worker that died is replaced, and gets its other tasks again."""
-        answer: Answer = Segment("", 0.0, None)  # type: ignore[arg-type]
-        while isinstance(answer, Segment):
+    def _from(self, task: _Task, number: int) -> Iterator[Answer]:
+        """Yield a worker's answers to its next task, and at last None or why it failed.
+
+        A worker that died is replaced, and gets all that it was asked for again; a task that kills two is given up.
+        """
+        told, why = 0, ""
+        for last in (False, True):
             try:
-                answer = worker.take()
-            except (EOFError, pickle.UnpicklingError):
-                self._replace(worker)
-                answer = f"{task[1].name}: the process that decoded it died; convert it to WAV or FLAC, or leave it out"
-            yield answer
+                with closing(self.workers[number].answers(task.path)) as found:
+                    for answer in islice(found, told, None):
+                        told += 1
+                        yield task.segment(answer)
+                why = task.changed()
+                break
+            except AudioError as error:
+                why = str(error)
+                if self.workers[number].process.poll() is None:  # it goes on with the next
+                    break
+                again = isinstance(error, WorkerDiedError) and not last
+                self._replace(number, again=again)
+                if not again:
+                    yield why
+                    return
+        self.sent[number].popleft()
+        self._send(number)
+        yield why or None
 
-    def _replace(self, worker: _StreamWorker) -> None:
-        worker.end()
-        worker.__init__(self.spec)  # type: ignore[misc]
-        for task, asked in self.asked:
-            if asked is worker:
-                self._send(worker, task)
+    def _replace(self, number: int, *, again: bool) -> None:
+        """Start another worker for what this one was asked; ``again``: also for the task that it died of."""
+        decode_pool.give_back(self.workers[number])
+        self.workers[number] = decode_pool.borrow()
+        if not again:
+            self.sent[number].popleft()
+        self.waiting[number].extendleft(reversed(self.sent[number]))
+        self.sent[number].clear()
+        self._send(number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the workers."""
+        """Give the workers back; one that is in the middle of something ends."""
         for worker in self.workers:
-            worker.end()
-
-
-def serve(pipe: IO[bytes], results: IO[bytes]) -> None:
-    """Answer tasks until there are no more, with at most ``AHEAD`` segments ready (the worker's main loop)."""
-    spec = pickle.load(pipe)  # noqa: S301 (from the process that started this one)
-    tasks: Queue[Any] = Queue()
-    ready: Queue[Any] = Queue(AHEAD)
-
-    def listen() -> None:
-        try:
-            while True:
-                tasks.put(pickle.load(pipe))  # noqa: S301
-        except EOFError:
-            os._exit(0)  # nobody is left to answer to
-
-    def work() -> None:
-        try:
-            while True:
-                for answer in answers(tasks.get(), spec):
-                    ready.put(answer)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-
-    for job in (listen, work):
-        threading.Thread(target=job, daemon=True).start()
-    while True:
-        pickle.dump(ready.get(), results, protocol=5)
-        results.flush()
-
-
-if __name__ == "__main__":
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints must not end up among the results
-    try:
-        serve(sys.stdin.buffer, out)
-    except (BrokenPipeError, KeyboardInterrupt):
-        os._exit(0)
+            decode_pool.give_back(worker)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earwitness.data import decode_pool
 from earwitness.errors import InputError
 from earwitness.signals.token import FIELDS, TokenSignals, TokenStream, reduce_batch
 from earwitness.symbolic.figaro_vocabulary import DRUM
@@ -116,7 +117,12 @@ def _moved(scheme: Any, window: Window, kind: str) -> list[list[Window]]:
     if key not in _neighbours or _neighbours[key][0] is not window.score:
         while len(_neighbours) >= PIECES:
             _neighbours.pop(next(iter(_neighbours)))
-        _neighbours[key] = window.score, [scheme.windows(other) for other in scheme.neighbours(kind, window.score)]
+        piece = window.score
+        if isinstance(piece, decode_pool.RemoteScore):
+            found = piece.neighbours(kind)
+        else:
+            found = [scheme.windows(other) for other in scheme.neighbours(kind, piece)]
+        _neighbours[key] = piece, found
     return _neighbours[key][1]
 
 
