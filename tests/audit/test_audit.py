@@ -1042,17 +1042,6 @@ def test_a_hub_model_that_is_not_here_says_what_it_takes():
         cost.present("nobody/nothing", download=False)
 
 
-def test_hours_of_scoring():
-    small, large = (cost.card_of(f"facebook/musicgen-{size}") for size in ("small", "large"))
-    assert cost.parameters(small) == 3e8
-    assert cost.parameters(large) == 3.3e9
-    # 2 passes x 2 x 3e8 x 50 tokens/s x 3600 s / 1e11 per second
-    assert cost.hours(3e8, 3600, 2, diffusion=False) == pytest.approx(2 * 2 * 3e8 * 50 / 1e11)
-    assert [cost.words(h) for h in (0.001, 0.5, 5, 100)] == [
-        "less than a minute", "about 30 minutes", "about 5 hours", "about 4 days",
-    ]  # fmt: skip
-
-
 # ---- parts
 
 

@@ -6,20 +6,24 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from earwitness.audit import Request, cost, gather_tracks, references
 from earwitness.audit.cost import evaluations, forecast, tracks_with_roles
+from earwitness.audit.display import table
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
+from earwitness.models.cards import identity
 from earwitness.signals.evaluations import LOSS_REPEATS, ORIGIN
 from earwitness.signals.extraction import collect
 from earwitness.signals.store import seconds_of
 from earwitness.stats.features import DEFAULT_FEATURES
 from earwitness.stats.power import reach_of, refusals
 from earwitness.types import Track
+from earwitness.util import span
 from tests.tiny import musicgen, recording
 
 
@@ -158,12 +162,44 @@ def test_a_hub_model_is_counted_from_its_card(audio: list[Track], monkeypatch: p
     long = [replace(track, duration_s=95.0) for track in audio]
     found = forecast("facebook/musicgen-small", long)
     assert asked == [False], "nothing is fetched unless it is allowed"
-    assert (found.segments_missing, found.probe, found.hours) == (4 * 3, None, None)
+    assert (found.segments_missing, found.probe, found.disk_gib) == (4 * 3, None, None)
+    assert found.hours == cost.hours(found.model, found.evaluations_shared, 4 * 3 * 30.0)
+    assert ("time on two cores, by the card", span(found.hours * 3600)) in rows_of(found)
     assert "counted from its card, nothing measured; --allow-download" in found.notes[0]
     forecast("facebook/musicgen-small", long, allow_download=True)
     assert asked == [False, True]
     with pytest.raises(ModelError, match="not in the local cache"):
         forecast("someone/unknown", long)
+
+
+def rows_of(found: cost.Forecast) -> list[tuple[str, str]]:
+    """Return a forecast's table as rows of text."""
+    columns = [list(column.cells) for column in table(found).columns]
+    return [(str(name), str(text)) for name, text in zip(*columns, strict=True)]
+
+
+def test_hours_by_the_card_are_arithmetic() -> None:
+    # calls x 2 x parameters x 50 tokens/s x seconds, over operations a second; in hours
+    assert cost.hours("facebook/musicgen-small", 2, 3600) == pytest.approx(2 * 2 * 3e8 * 50 / 1e11)
+    assert cost.hours("facebook/musicgen-large", 2, 60, 1.0) == pytest.approx(2 * 2 * 3.3e9 * 50 / 1e9 / 60)
+    # a diffusion model sees a tenth of the tokens
+    assert cost.hours("cvssp/audioldm-s-full-v2", 7, 3600) == pytest.approx(7 * 2 * 1.8e8 * 5 / 1e11)
+    assert cost.hours("nobody/nothing", 2, 3600) is None
+
+
+def test_the_first_lines_of_an_audit_say_what_scoring_takes(audio: list[Track]) -> None:
+    small, _ = identity("facebook/musicgen-small", allow_download=False)
+    none = replace(small, name="nobody/nothing")
+    tracks = [replace(audio[0], duration_s=1800.0), replace(audio[1], duration_s=1800.0), audio[2]]
+    intake = SimpleNamespace(tracks=tracks)  # the last says nothing of its length
+    taken = cost.hours(small.name, evaluations("audit", small)[1], 3600)
+    assert taken is not None
+    for infos, words in (
+        ([small, none], f"about {span(taken * 3600)} on two cores"),
+        ([small, small], f"about {span(2 * taken * 3600)} on two cores"),
+        ([none], "unknown: no card tells the model's size"),
+    ):
+        assert cost.estimate(intake, infos) == f"3 recordings, 60 minutes of audio; scoring: {words}"  # type: ignore[arg-type]
 
 
 def test_roles_come_from_the_card_or_are_unknown(tmp_path: Path) -> None:

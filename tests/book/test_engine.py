@@ -25,7 +25,7 @@ def copy(book, tmp_path_factory):
     """The project as built, with Snakemake's memory of it: sources, results (no audio, no signals), pages and book."""
     root = book.parents[2]
     target = tmp_path_factory.mktemp("project")
-    for name in ("notebooks", "lib", "book", "data_manifests", ".snakemake", "results"):
+    for name in ("notebooks", "lib", "book", "benchmarks", "data_manifests", ".snakemake", "results"):
         shutil.copytree(root / name, target / name, ignore=SKIP.get(name), symlinks=True)
     return target
 
@@ -85,8 +85,10 @@ def needing(page_id):
 def reading(source):
     """What a changed manifest or model reaches: its scoring runs, pages that read them, and those that need these."""
     pages = experiments.load_registry().tier("book")
-    readers = [page.id for page in pages if any(source in (run.model, run.manifest) for run in page.scores)]
-    return {"scoring", "building the book"}.union(*map(needing, readers))
+    runs = {page.id: [name for run in page.scores for name in (run.model, run.manifest)] for page in pages}
+    readers = [page.id for page in pages if source in [*runs[page.id], *page.names, *page.files]]
+    scored = {"scoring"} if any(source in names for names in runs.values()) else set()
+    return {"building the book", *scored}.union(*map(needing, readers))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,8 @@ def reading(source):
         ("notebooks/catalogue.ipynb", "\n", needing("attack-catalogue") | {"building the book"}),
         ("data_manifests/pocket.card.yml", "\n# more\n", reading("data_manifests/pocket.csv")),
         ("data_manifests/pocket-ladder.csv", "\n", reading("data_manifests/pocket-ladder.csv")),
+        ("data_manifests/artists/pocket-shifted.csv", "\n", reading("data_manifests/artists/pocket-shifted.csv")),
+        ("benchmarks/throughput.csv", "\n", reading("benchmarks/throughput.csv")),
         ("lib/earwitness/pocket/weights/musicgen-10/config.json", "\n", reading("pocket/musicgen-10")),
         (
             "notebooks/di_artist.ipynb",
@@ -129,6 +133,7 @@ def test_a_changed_parameter_reaches_its_page(plan, copy):
     before = file.read_text()
     try:
         file.write_text(before.replace("title: Attack catalogue", "title: The attack catalogue"))
-        assert plan() == needing("attack-catalogue") | {"building the book"}
+        listed = needing("attack-catalogue") | needing("full-scale-experiments")  # the latter lists the registry
+        assert plan() == listed | {"building the book"}
     finally:
         file.write_text(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -102,7 +103,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose page PAGE was just made, as far as file times tell: sources of long ago, results of now."""
     root, folder = Path(__file__).resolve().parents[2], tmp_path_factory.mktemp("project")
     skip = shutil.ignore_patterns("_build", "mathjax", "__pycache__", "weights")
-    for name in ("notebooks", "data_manifests", "lib", "tests"):
+    for name in ("notebooks", "benchmarks", "data_manifests", "lib", "tests"):
         shutil.copytree(root / name, folder / name, ignore=skip)
     (folder / "lib" / "earwitness" / "pocket" / "weights").symlink_to(root / "lib/earwitness/pocket/weights")
     for path in folder.rglob("*"):
@@ -115,15 +116,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def planned(project: Path, *names: str) -> set[str]:
-    """Return what a dry run for PAGE would do if these files had just been changed."""
+def planned(project: Path, *names: str, page: str = PAGE) -> set[str]:
+    """Return what a dry run for a page would do if these files had just been changed."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--cores", "1", "--dry-run"]
     environment = {k: v for k, v in os.environ.items() if k != "EARWITNESS_RESULTS"}
     environment["PYTHONPATH"] = str(project / "lib")
     try:
         for name in names:
             (project / name).touch()
-        command += ["--", f"book/pages/{PAGE}.ipynb"]
+        command += ["--", f"book/pages/{page}.ipynb"]
         run = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment, timeout=120)
     finally:
         for name in names:
@@ -152,6 +153,63 @@ ONE_OF_EACH_ROOM = {
     "lib/earwitness/book/studies/pools.py": PAGES,
 }
 APART = ["lib/earwitness/cli.py", "lib/earwitness_build/training/train.py", "tests/stats/test_power.py"]
+
+
+READ = {
+    "costs": ["benchmarks/throughput.csv", "data_manifests/pocket.card.yml"],
+    "copies": ["data_manifests/pocket.csv", "data_manifests/pocket.card.yml", "results/pocket/audio/sha256.csv"],
+    "manifest-catalogue": ["data_manifests/artists/pocket-never.csv", "data_manifests/pocket-ladder.card.yml"],
+    "audit-shifted": ["data_manifests/artists/pocket-shifted.csv", "data_manifests/artists/pocket-shifted.card.yml"],
+    "full-scale-experiments": ["notebooks/experiments.yml"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", READ)
+def test_what_a_page_reads_without_a_scoring_run_makes_it_stale(project: Path, page: str) -> None:
+    published = project / "book" / "pages" / f"{page}.ipynb"
+    published.write_text("")
+    assert planned(project, page=page) == set()
+    for name in READ[page]:
+        assert planned(project, name, page=page) == PAGES, name
+    inputs = {path for path in load_registry().page(page).names if path.startswith("pocket/")}
+    assert (inputs == {"pocket/musicgen-b"}) == (page in {"costs", "audit-shifted"})
+
+
+OPENED = """
+import json, sys
+import nbformat
+seen = set()
+def heed(event, given):
+    if event == "open" and isinstance(given[0], str) and not (given[2] or 0) & 3:  # for reading
+        seen.add(given[0])
+sys.addaudithook(heed)
+cells = [cell.source for cell in nbformat.read(sys.argv[1], as_version=4).cells if cell.cell_type == "code"]
+scope = {}
+exec(cells[0], scope)
+scope["experiment"] = sys.argv[2]
+for cell in cells[1:]:
+    exec(cell, scope)
+json.dump(sorted(seen), sys.__stdout__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["attack-catalogue", "manifest-catalogue", "costs", "full-scale-experiments"])
+def test_every_file_of_the_project_that_a_page_opens_is_an_input(root: Path, tmp_path: Path, page: str) -> None:
+    entry = load_registry().page(page)
+    (tmp_path / "pocket").symlink_to(root / "results" / "pocket")
+    environment = os.environ | {"EARWITNESS_RESULTS": str(tmp_path), "PYTHONPATH": str(root / "lib")}
+    command = [sys.executable, "-c", OPENED, str(entry.template_path), page]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr
+    opened = {Path(name).resolve() for name in json.loads(run.stdout)}
+    own = {path.relative_to(root) for path in opened if path.is_relative_to(root)}
+    apart = ("lib", "results", ".venv", ".git", "requirements", "pyproject.toml")  # code; what the stamp alone says
+    read = {str(path) for path in own if path.parts[0] not in apart} - {f"notebooks/{entry.template}.ipynb"}
+    cards = {Path(name).with_suffix(".card.yml").as_posix() for name in entry.files if name.endswith(".csv")}
+    assert read - set(entry.files) - cards == set()
+    assert bool(read) == (page != "attack-catalogue")
 
 
 @pytest.mark.slow

@@ -98,9 +98,29 @@ def test_a_template_needs_exactly_one_parameters_cell(tmp_path, tags, found):
         experiments.template_parameters(notebook(tmp_path / "demo.ipynb", tags=tags))
 
 
+def test_a_page_reads_what_its_values_name_and_what_it_says(project):
+    cell = (
+        'given = "data/a.csv"\nlisted: list = ["data/b.csv"]\nlisted += ["data/c.csv", "loss"]\nmade = n + 1\nmap = {}'
+    )
+    node = nbformat.v4.new_notebook()
+    node.cells = [nbformat.v4.new_code_cell(f"import os\n{cell}", metadata={"tags": ["parameters"]})]
+    nbformat.write(node, project / "notebooks" / "demo.ipynb")
+    for name in ("data/a.csv", "data/b.csv", "data/c.csv", "data/d.csv", "more/deep/e.yml", "loss/x"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    found = experiments.template_parameters(project / "notebooks" / "demo.ipynb")
+    assert found == {"given": "data/a.csv", "listed": ["data/b.csv", "data/c.csv", "loss"], "made": None, "map": {}}
+    (page,) = registry(PAGE).pages
+    assert page.names == ["data/a.csv", "data/b.csv", "data/c.csv", "loss", "one"]
+    assert page.files == ["data/a.csv", "data/b.csv", "data/c.csv"]  # "loss" is a folder here
+    odd = [str(project / "data" / "a.csv"), "", "x" * 5000, "a\0b"]
+    (page,) = registry(PAGE | {"parameters": {"given": "data/d.csv", "listed": odd}, "reads": ["more/**/*"]}).pages
+    assert page.files == ["more/deep/e.yml", "data/d.csv"]
+
+
 def test_unknown_template_and_unknown_parameter_name_the_nearest(tmp_path):
     demo = notebook(tmp_path / "demo.ipynb")
-    assert experiments.template_parameters(demo) == ["experiment", "n"]
+    assert experiments.template_parameters(demo) == {"experiment": "demo", "n": 1}
     with pytest.raises(InputError, match="did you mean 'demo'"):
         experiments.template_parameters(tmp_path / "demos.ipynb")
     with pytest.raises(InputError, match="no parameter 'experimentt'; it has experiment, n; did you mean 'experiment'"):

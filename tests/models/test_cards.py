@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from earwitness.models import describe, pocket_names
-from earwitness.models.cards import BEGIN, ModelCards, markdown, read_cards, written
+from earwitness.models.cards import BEGIN, ModelCards, card_of, markdown, read_cards, written
 
 PAGE = "book/methods/models.md"
 SOURCE = Path("lib/earwitness/models/cards.yml")
@@ -84,3 +84,16 @@ def test_a_wrong_card_is_refused(change: Any, message: str) -> None:
     change(content)
     with pytest.raises(ValidationError, match=message):
         ModelCards.model_validate(content)
+
+
+def test_a_card_tells_size_and_download() -> None:
+    small, large, diffusion, notes = (
+        card_of(name)
+        for name in ("facebook/musicgen-small", "facebook/musicgen-large", "cvssp/audioldm2", "pocket/figaro-a")
+    )
+    assert None not in (small, large, diffusion, notes)
+    assert [card.parameters for card in (small, large, diffusion, notes)] == [3e8, 3.3e9, 1.1e9, 2e6]
+    assert [card.family for card in (small, large, diffusion, notes)] == ["token", "token", "diffusion", "token"]
+    assert small.download_gb == pytest.approx(0.3 * 4 + 1)
+    assert small.model_copy(update={"size": "unknown"}).parameters == 0
+    assert card_of("nobody/nothing") is None

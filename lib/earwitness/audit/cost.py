@@ -1,18 +1,17 @@
 """What scoring would cost, said before anything is spent: segments, network evaluations, hours, memory, disk.
 
-Counts come from the manifest, the files' headers and the model's configuration. Hours come from measurements: a probe
-scores a few segments of the tracks at hand and stores nothing, and ``benchmarks/throughput.csv`` (written by
-``benchmarks/bench_engine.py --throughput``) holds one machine's. Without either, hours are arithmetic on the sizes of
-the model cards: every call takes 2 x parameters x tokens operations, at the speed of two cores. That tells minutes from
-days, no more.
+One count, ``evaluations``: network calls a segment, from the model's configuration and what the attacks need. One
+speed: measured where the model is here (``measure`` scores a few segments and stores nothing;
+``benchmarks/throughput.csv``, written by ``benchmarks/bench_engine.py --throughput``, holds one machine's), and from
+its card where it is not (``hours``: every call takes 2 x parameters x tokens operations, at the speed of two cores or
+of a GPU; that tells minutes from days, no more). ``earwitness plan``, the audit's first lines and the pages *What an
+audit costs* and *Full-scale experiments* all read these.
 
 Book pages: *Audit your own*, *What an audit costs*.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import resource
 import sys
 import time
@@ -32,7 +31,7 @@ from earwitness.data.decode_pool import MISTAKEN
 from earwitness.data.manifest import read_manifest, read_splits
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
-from earwitness.models.cards import UNKNOWN, ModelCard, identity, read_cards
+from earwitness.models.cards import UNKNOWN, card_of, identity
 from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
 from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
@@ -41,7 +40,7 @@ from earwitness.stats.power import refusals
 from earwitness.stats.verdict import ALPHA
 from earwitness.symbolic.windows import SymbolicSpec
 from earwitness.types import REFERENCE, SCORES, SIDES, ModelInfo, Segment, Track
-from earwitness.util import digest, project_root
+from earwitness.util import digest, project_root, span
 
 # --- measured on a few segments ---------------------------------------------------------------------------------------
 
@@ -121,24 +120,19 @@ def throughput(model: str = "", manifest: str | Path = "", *, own_seconds: float
         ``network``, ``device``, ``segment_seconds``, ``score_s_per_segment``, ``prepare_s_per_segment`` (wall or
         processor seconds of one process), ``bytes_per_segment``.
     """
-    rows = pd.read_csv(project_root() / MEASURED)[COLUMNS]
+    rows = pd.read_csv(project_root() / MEASURED)[COLUMNS].to_dict("records")
+    own = {"network": "yours", "device": "yours", "segment_seconds": 30.0, "score_s_per_segment": own_seconds}
+    more = [rows[0] | own] if own_seconds else []
     if model:
         info = describe(model)
-        spec = spec_of(info)
         further = Further(passes_asked("all", info), None, {})
-        found = measure(model, read_splits(manifest)[:8], spec, further, allow_download=False)
+        found = measure(model, read_splits(manifest)[:8], spec_of(info), further, allow_download=False)
         if found is None:
             raise InputError(f"{manifest}: none of its first recordings can be decoded; name a manifest with audio")
-        here = [f"{info.name}, this machine", found.device, info.segment_seconds, found.score_s_per_segment]
-        segments = max(1, found.segments // max(1, found.tracks))
-        here += [found.prepare_s_per_track / segments, found.bytes_per_segment]
-        rows = pd.concat([rows, pd.DataFrame([here], columns=COLUMNS)], ignore_index=True)
-    if own_seconds:
-        own = rows.iloc[[0]].assign(
-            network="yours", device="yours", score_s_per_segment=own_seconds, segment_seconds=30.0
-        )
-        rows = pd.concat([rows, own], ignore_index=True)
-    return rows
+        prepared = found.prepare_s_per_track / max(1, found.segments // max(1, found.tracks))
+        here = (f"{info.name}, this machine", found.device, info.segment_seconds, found.score_s_per_segment)
+        rows.append(dict(zip(COLUMNS, (*here, prepared, found.bytes_per_segment), strict=True)))
+    return pd.DataFrame(rows + more, columns=COLUMNS)
 
 
 def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: float, days: float) -> pd.DataFrame:
@@ -168,28 +162,15 @@ def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: floa
     """
     if days <= 0 or not len(tracks) or min(tracks) < 1:
         raise InputError(f"expected days > 0 and numbers of tracks >= 1, got {days} and {list(tracks)}")
-    rows = []
-    for row in measured.to_dict("records"):
-        each = int(track_seconds // row["segment_seconds"])
-        if each < 1:
-            raise InputError(
-                f"a track of {track_seconds:g} s is shorter than a segment of {row['segment_seconds']:g} s"
-            )
-        for count in tracks:
-            segments = count * each
-            hours = segments * (row["score_s_per_segment"] + row["prepare_s_per_segment"]) / 3600
-            rows.append(
-                {
-                    "network": row["network"],
-                    "device": row["device"],
-                    "tracks": count,
-                    "segments": segments,
-                    "hours": hours,
-                    "processes": math.ceil(hours / (24 * days)),
-                    "disk_gib": segments * row["bytes_per_segment"] / 2**30,
-                }
-            )
-    return pd.DataFrame(rows)
+    longest = measured["segment_seconds"].max()
+    if track_seconds < longest:
+        raise InputError(f"a track of {track_seconds:g} s is shorter than a segment of {longest:g} s")
+    plan = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
+    plan["segments"] = plan["tracks"] * (track_seconds // plan["segment_seconds"]).astype(int)
+    plan["hours"] = plan["segments"] * (plan["score_s_per_segment"] + plan["prepare_s_per_segment"]) / 3600
+    plan["processes"] = np.ceil(plan["hours"] / (24 * days)).astype(int)
+    plan["disk_gib"] = plan["segments"] * plan["bytes_per_segment"] / 2**30
+    return plan[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
 
 
 # --- forecasts of a run -----------------------------------------------------------------------------------------------
@@ -217,10 +198,10 @@ class Forecast:
         Attack -> network evaluations per segment, had it to run on its own.
     evaluations_shared, evaluations_separate : int
         Network evaluations per segment of all attacks together, sharing or not.
-    probe : Probe or None
-        Measurements; None where nothing was measured (``notes`` says why).
+    probe : Measurement or None
+        None where nothing was measured (``notes`` says why).
     hours, disk_gib : float or None
-        Of one process, from the probe.
+        Of one process, from the probe; hours of two cores, from its card, of a model that is not here.
     exclusions : list of dict
         track_id, role, reason of each track that cannot be used.
     refusals : list of str
@@ -331,16 +312,18 @@ def forecast(
     if usable and not any(track.role for _, track in usable):
         notes.append("no track has a role for this model, so it is not known whether the result could be tested")
     compared = [track for _, track in usable if track.role != REFERENCE]
-    seconds = None
+    taken = None
     if measured:
-        seconds = segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track
+        taken = (segments * measured.score_s_per_segment + len(missing) * measured.prepare_s_per_track) / 3600
+    elif info.revision == UNKNOWN:
+        taken = hours(model, shared, segments * info.segment_seconds)
     return Forecast(
         model=info.name, revision=info.revision, family=info.family,
         control=False, references=sum(track.role == REFERENCE for _, track in usable),
         tracks=len(usable), tracks_stored=len(usable) - len(missing), tracks_missing=len(missing),
         segments_missing=segments, audio_hours=sum(lengths[track.track_id] for _, track in usable) / 3600,
         evaluations=own, evaluations_shared=shared, evaluations_separate=sum(own.values()),
-        probe=measured, hours=None if seconds is None else seconds / 3600,
+        probe=measured, hours=taken,
         disk_gib=None if measured is None else segments * measured.bytes_per_segment / 2**30,
         exclusions=excluded,
         refusals=refusals(compared, pairs, alpha) if compared else ["no track can be used"], notes=notes,
@@ -382,59 +365,27 @@ def tracks_with_roles(manifest: Path, model: str, splits: Sequence[str] | None =
 # --- an audit, from the model cards alone -----------------------------------------------------------------------------
 
 CPU_GFLOPS = 100.0  # two cores, float32
-GPU_GFLOPS = 20_000.0  # a card with 24 GB, half of what such cards reach in practice
+GPU_GFLOPS = 20_000.0  # a GPU with 24 GB, half of what such GPUs reach in practice
 TOKENS_PER_SECOND = 50
 LATENT_SHARE = 0.1  # of them: what a diffusion model sees of a second
-ENCODER_GB = 1.0  # text encoder and codec, in round numbers
 
 
-def parameters(card: ModelCard) -> float:
-    """Return a card's number of parameters: "1.5 B" -> 1.5e9."""
-    found = re.search(r"([\d.]+) ?([MB])", card.size)
-    if found is None:
-        return 0.0
-    return float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
-
-
-def download_gb(card: ModelCard) -> float:
-    """Return what fetching a model would take, in GB (float32 weights, text encoder and codec)."""
-    return parameters(card) * 4 / 1e9 + ENCODER_GB
-
-
-def hours(size: float, audio_seconds: float, calls: int, *, diffusion: bool, gflops: float = CPU_GFLOPS) -> float:
-    """Return hours of so many network calls a window over so much audio, under a model of so many parameters."""
-    tokens = audio_seconds * TOKENS_PER_SECOND * (LATENT_SHARE if diffusion else 1.0)
-    return calls * 2 * size * tokens / (gflops * 1e9) / 3600
-
-
-def words(value: float) -> str:
-    """Return hours in words: "about 3 minutes", "about 5 hours", "about 9 days"."""
-    if value < 1 / 60:
-        return "less than a minute"
-    if value < 1.5:
-        return f"about {max(1, round(value * 60))} minutes"
-    return f"about {value:.0f} hours" if value < 48 else f"about {value / 24:.0f} days"
-
-
-def card_of(name: str) -> ModelCard | None:
-    """Return the card of a model, or None where it has none."""
-    return next((card for card in read_cards().models if card.name == name), None)
+def hours(model: str, calls: int, audio_seconds: float, gflops: float = CPU_GFLOPS) -> float | None:
+    """Return hours of so many calls a window over so much audio, by a model's card; None where none tells its size."""
+    card = card_of(model)
+    if card is None or not card.parameters:
+        return None
+    tokens = audio_seconds * TOKENS_PER_SECOND * (LATENT_SHARE if card.family == "diffusion" else 1.0)
+    return calls * 2 * card.parameters * tokens / (gflops * 1e9) / 3600
 
 
 def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
     """Return what scoring the usable recordings under some models would take on two cores, in words."""
     seconds = sum(track.duration_s for track in intake.tracks if track.duration_s == track.duration_s)
-    told, unknown = 0.0, []
-    for info in infos:
-        card = card_of(info.name)
-        if card is None:
-            unknown.append(info.name)
-        else:
-            told += hours(
-                parameters(card), seconds, evaluations("audit", info)[1], diffusion=info.family == "diffusion"
-            )
-    known = f"{words(told)} on two cores" if len(unknown) < len(infos) else "unknown: no card tells the model's size"
-    return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {known}"
+    each = [hours(info.name, evaluations("audit", info)[1], seconds) for info in infos]
+    told = [known for known in each if known is not None]
+    words = f"about {span(sum(told) * 3600)} on two cores" if told else "unknown: no card tells the model's size"
+    return f"{len(intake.tracks)} recordings, {seconds / 60:.0f} minutes of audio; scoring: {words}"
 
 
 def forecasts(
@@ -502,21 +453,12 @@ def present(name: str, *, download: bool) -> None:
             return
         if card is None or not card.channels:  # what a symbolic model takes is not counted in seconds of sound
             raise
-        info, _ = identity(name, allow_download=False)
-        slow, fast = (
-            words(
-                hours(
-                    parameters(card),
-                    240.0 * 40,
-                    evaluations("audit", info)[1],
-                    diffusion=info.family == "diffusion",
-                    gflops=speed,
-                )
-            )
-            for speed in (CPU_GFLOPS, GPU_GFLOPS)
-        )
+        calls = evaluations("audit", identity(name, allow_download=False)[0])[1]
+        speeds = (CPU_GFLOPS, GPU_GFLOPS)
+        slow, fast = (span(3600 * (hours(name, calls, 240.0 * 40, speed) or 0.0)) for speed in speeds)
         raise ModelError(
-            f"{name}: not on this machine. Fetching it takes about {download_gb(card):.0f} GB ({card.size} parameters, "
-            f"licence {card.licence}); scoring 40 recordings of four minutes then takes {slow} on two cores, {fast} on "
-            "a GPU. Run again with --allow-download to fetch it, or put its files in a folder and name the folder"
+            f"{name}: not on this machine. Fetching it takes about {card.download_gb:.0f} GB ({card.size} parameters, "
+            f"licence {card.licence}); scoring 40 recordings of four minutes then takes about {slow} on two cores, "
+            f"about {fast} on a GPU. Run again with --allow-download to fetch it, or put its files in a folder and "
+            "name the folder"
         ) from None

@@ -124,7 +124,7 @@ def show_forecasts(forecasts: Sequence[Forecast], console: Console) -> None:
     """Print one table per model; where there are several, what they take together."""
     for found in forecasts:
         console.print(table(found))
-    hours = [found.hours or 0.0 for found in forecasts if found.hours is not None or not found.tracks_missing]
+    hours = [found.hours or 0.0 for found in forecasts if found.probe or not found.tracks_missing]
     if len(hours) == len(forecasts) > 1:
         disk = sum(found.disk_gib or 0.0 for found in forecasts)
         console.print(f"together: {span(sum(hours) * 3600)} in one process, {disk:.3g} GiB")
@@ -153,8 +153,9 @@ def table(found: Forecast) -> Table:
         )
         gpu = "" if p.peak_gpu_memory_mib is None else f", {p.peak_gpu_memory_mib:.0f} MiB on the card"
         row("peak memory", f"{p.peak_memory_mib:.0f} MiB{gpu}")
-    if found.hours is not None and found.disk_gib is not None:
-        row("time, one process", span(found.hours * 3600))
+    if found.hours is not None:
+        row("time, one process" if found.probe else "time on two cores, by the card", span(found.hours * 3600))
+    if found.disk_gib is not None:
         row("disk", f"{found.disk_gib:.3g} GiB")
     reasons = Counter(LENGTH.sub("", row["reason"]) for row in found.exclusions).most_common()
     for reason, number in reasons[:SHOWN]:

@@ -13,20 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from earwitness.audit.cost import (
-    CPU_GFLOPS,
-    GPU_GFLOPS,
-    TOKENS_PER_SECOND,
-    card_of,
-    download_gb,
-    evaluations,
-    hours,
-    parameters,
-)
+from earwitness.audit.cost import CPU_GFLOPS, GPU_GFLOPS, TOKENS_PER_SECOND, evaluations, hours
 from earwitness.book.experiments import Page, load_registry
 from earwitness.data.manifest import read_card
 from earwitness.errors import InputError, ManifestError
-from earwitness.models.cards import identity
+from earwitness.models.cards import card_of, identity
 from earwitness.util import file_hash, project_root, results_dir
 from earwitness_build.corpora import builders
 
@@ -149,12 +140,11 @@ def _row(page: Page) -> dict[str, Any]:
         raise InputError(f"{page.id}: {model!r} has no model card; add it to models/cards.yml")
     if card.channels:
         info, _ = identity(model, allow_download=False)
-        (run,), diffusion, window = page.scores, info.family == "diffusion", info.segment_seconds
-        calls = evaluations(run.attacks, info)[1]
+        window, calls = info.segment_seconds, evaluations(page.scores[0].attacks, info)[1]
     else:  # a model of scores: one pass, for it has no null condition
-        diffusion, window, calls = False, float("nan"), 1
-    size, seconds = parameters(card), WINDOWS * (window if card.channels else SCORE_WINDOW)
-    cpu, gpu = (hours(size, seconds, calls, diffusion=diffusion, gflops=speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
+        window, calls = float("nan"), 1
+    seconds = WINDOWS * (window if card.channels else SCORE_WINDOW)
+    cpu, gpu = (hours(model, calls, seconds, speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
     return {
         "id": page.id,
         "question": QUESTIONS[page.template],
@@ -163,7 +153,7 @@ def _row(page: Page) -> dict[str, Any]:
         **_sides(page.id, model, manifest.stem),
         "window_s": window,
         "calls": calls,
-        "download_gb": download_gb(card),
+        "download_gb": card.download_gb,
         "hours_cpu": cpu,
         "hours_gpu": gpu,
         "state": _state(page.id),

@@ -35,7 +35,7 @@ class ScoreRun(_Entry):
     manifest: str
     splits: tuple[str, ...] = ()
     attacks: str = "all"
-    shards: Annotated[int, Field(ge=1, le=10_000)] = 2
+    shards: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     @property
     def name(self) -> str:
@@ -62,6 +62,7 @@ class Page(_Entry):
     parameters: dict[str, Parameter] = {}
     scores: tuple[ScoreRun, ...] = ()
     needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     time_limit_s: Annotated[float, Field(gt=0)] = 600.0
 
     @property
@@ -73,6 +74,22 @@ class Page(_Entry):
     def all_parameters(self) -> dict[str, Parameter]:
         """The page's parameters; its id is always one of them, as ``experiment``."""
         return {"experiment": self.id, **self.parameters}
+
+    @property
+    def names(self) -> list[str]:
+        """Every text among the values that the page runs with, the template's defaults included; each once."""
+        values = {**template_parameters(self.template_path), **self.all_parameters}.values()
+        lists = [value if isinstance(value, list) else [value] for value in values]
+        return list(dict.fromkeys(text for texts in lists for text in texts if isinstance(text, str) and text))
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the project, relative to it, that the page reads because ``reads`` or a value names them."""
+        root = project_root()
+        read = sorted(path for pattern in self.reads for path in root.glob(pattern) if path.is_file())
+        short = [name for name in self.names if len(name) < 256]  # longer is no path, and cannot be asked for
+        named = [name for name in short if not Path(name).is_absolute() and (root / name).is_file()]
+        return list(dict.fromkeys([*(str(path.relative_to(root)) for path in read), *named]))
 
 
 class Registry(_Entry):
@@ -154,8 +171,8 @@ def load_registry(path: Path | None = None) -> Registry:
         raise InputError(f"{path.name}: {'.'.join(map(str, where)) or 'registry'}: {message}{hint}") from None
 
 
-def template_parameters(template: Path) -> list[str]:
-    """Return the names that a template's one ``parameters`` cell assigns.
+def template_parameters(template: Path) -> dict[str, Any]:
+    """Return what a template's one ``parameters`` cell assigns: names, and values where they are literals, else None.
 
     Raises
     ------
@@ -175,11 +192,19 @@ def template_parameters(template: Path) -> list[str]:
             f"{template.name}: expected exactly one cell tagged 'parameters', found {len(cells) or 'none'}; "
             "tag the cell that assigns the defaults"
         )
-    names: list[str] = []
+    values: dict[str, Any] = {}
     for node in ast.parse(cells[0].source).body:
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
+        if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            continue
+        try:
+            value = ast.literal_eval(node.value) if node.value else None
+        except ValueError:
+            value = None
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name):
+                more = isinstance(node, ast.AugAssign) and isinstance(value, list)
+                values[target.id] = values[target.id] + value if more else value
+    return values
 
 
 def check_parameters(template: Path, parameters: dict[str, Any]) -> None:

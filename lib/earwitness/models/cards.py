@@ -6,6 +6,7 @@ book page *Methods: models*, between the two marks that the page holds.
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from importlib.resources import files
@@ -24,6 +25,7 @@ COMMITS = (
     "--revision COMMIT`); *unknown* means that nobody here has seen it. Whatever was fetched, scores and reports are "
     "keyed by the hash of the files: keep it, and the commit with it."
 )
+ENCODER_GB = 1.0  # text encoder and codec, in round numbers
 UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
 BEGIN, END = "% The cards below are written by python -m earwitness.models.cards", "% End of the cards"
 
@@ -65,6 +67,22 @@ class ModelCard(_StrictCard):
     revision: str = "unknown"
     sources: tuple[str, ...]
 
+    @property
+    def family(self) -> Literal["token", "diffusion"]:
+        """What kind of signals the model gives."""
+        return "diffusion" if self.format in {"diffusers", "tango"} else "token"
+
+    @property
+    def parameters(self) -> float:
+        """The number in ``size``: 1.5e9 for "1.5 B"; 0 where it names none."""
+        found = re.search(r"([\d.]+) ?([MB])", self.size)
+        return float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]] if found else 0.0
+
+    @property
+    def download_gb(self) -> float:
+        """What fetching the model would take, in GB: float32 weights, text encoder and codec."""
+        return self.parameters * 4 / 1e9 + ENCODER_GB
+
 
 class ModelCards(_StrictCard):
     """All of ``cards.yml``; every name that is used must be defined, and every one that is defined must be used."""
@@ -99,18 +117,22 @@ def read_cards() -> ModelCards:
     return ModelCards.model_validate(yaml.safe_load((files("earwitness") / "models" / "cards.yml").read_text()))
 
 
+def card_of(model: str) -> ModelCard | None:
+    """Return a model's card, or None where it has none."""
+    return next((card for card in read_cards().models if card.name == model), None)
+
+
 def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
     """Return a model's description, from its card alone where its files are not here and may not be fetched."""
     try:
         return describe(model, allow_download=allow_download), []
     except ModelError:
-        card = next((card for card in read_cards().models if card.name == model), None)
+        card = card_of(model)
         if card is None or not card.channels:  # how a symbolic model reads is known from its files alone
             raise
-    family = "diffusion" if card.format in {"diffusers", "tango"} else "token"
     info = ModelInfo(
-        model, family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
-        conditions=("text", "null") if family == "diffusion" else (), calls=card.calls,
+        model, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
+        conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,
     )  # fmt: skip
     return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 

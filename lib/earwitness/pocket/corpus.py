@@ -10,6 +10,7 @@ import csv
 import fcntl
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ COLUMNS = (
     "track_id", "path", "artist", "work", "split", "caption", "duration_s", "sha256", "notes_sha256",
     "licence", "source", "released",
 )  # fmt: skip
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ARTIST_LOT, _SPLIT_LOT, _FORMAT_LOT, _CAPTION = 10, 11, 12, 13  # seed streams, apart from the composer's
 
 
@@ -202,7 +204,26 @@ def _render_file(root: Path, entries: list[PlannedTrack]) -> None:
         container, subtype = FORMATS[target.suffix[1:]]
         sound = render.render(piece, e.artist)
         soundfile.write(temporary, sound, render.SAMPLE_RATE, format=container, subtype=subtype)
+        if container == "OGG":
+            temporary.write_bytes(settle_ogg(temporary.read_bytes()))
         temporary.replace(target)
+
+
+def settle_ogg(content: bytes) -> bytes:
+    """Return an Ogg file with the serial number 0 in place of the encoder's random one: equal sounds, equal bytes.
+
+    Each page holds the number and a checksum over itself (RFC 3533, section 6). The checksum is CRC-32 with the bits
+    of every byte the other way round and without the two inversions, which is how zlib's is made to serve.
+    """
+    pages, start = bytearray(content), 0
+    while start < len(pages):
+        n_segments = pages[start + 26]
+        end = start + 27 + n_segments + sum(pages[start + 27 : start + 27 + n_segments])
+        pages[start + 14 : start + 18] = pages[start + 22 : start + 26] = bytes(4)
+        checksum = zlib.crc32(pages[start:end].translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        pages[start + 22 : start + 26] = checksum.to_bytes(4, "big").translate(_MIRRORED)
+        start = end
+    return bytes(pages)
 
 
 @contextmanager

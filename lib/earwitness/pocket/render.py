@@ -58,6 +58,7 @@ def render(piece: Piece, style: Style) -> np.ndarray:
     return np.asarray(mixed * (PEAK / np.abs(mixed).max()), dtype=np.float32)
 
 
+@lru_cache(maxsize=512)  # an artist plays most notes many times
 def tone(timbre: Timbre, pitch: int, duration: float) -> np.ndarray:
     """One note of an instrument, float32, ``duration`` seconds and its release long."""
     frequency = 440.0 * 2.0 ** ((pitch - 69) / 12.0)
