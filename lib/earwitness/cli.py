@@ -240,7 +240,7 @@ def score(
     if status:
         typer.echo(json.dumps(describe_stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
         return
-    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype)
+    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype, progress=True)
     if file_hash(manifest) != before:
         raise StoppedError(f"{manifest.name} changed while it was scored; run the same command again for what is new")
     report = summary(signals)

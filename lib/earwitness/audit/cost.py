@@ -33,8 +33,8 @@ from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, card_of, identity
 from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
-from earwitness.signals.extraction import Further, score_part
-from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
+from earwitness.signals.extraction import Further, find_stored, score_part
+from earwitness.signals.store import Store, encode, exclusion, key_tracks, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
 from earwitness.stats.power import refusals
 from earwitness.stats.verdict import ALPHA
@@ -298,8 +298,8 @@ def forecast(
     further = Further(passes_asked(attacks, info), None, {})
     stored: set[str] = set()
     if info.revision != UNKNOWN:
-        index = Store(info, spec, further.key()).index({key for key, _ in keyed}, names_of(parts_of(keyed)))
-        stored = set(index["track_key"])
+        _, lacking = find_stored(Store(info, spec, further.key()), keyed)
+        stored = {key for key, left in lacking.items() if not left}
     missing = [track for key, track in usable if key not in stored]
     segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None

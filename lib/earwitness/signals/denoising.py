@@ -26,6 +26,7 @@ from earwitness.signals.evaluations import (
     UNNOISED,
     Evaluation,
     EvaluationPlan,
+    grouped,
     split,
 )
 from earwitness.signals.perturbations import NAMES
@@ -99,8 +100,8 @@ class Run:
         """
         found = {}
         with torch.no_grad():
-            for condition in wanted.conditions:
-                self.evaluate([e for e in wanted.evaluations if e.condition == condition])
+            for together in grouped(wanted.evaluations):
+                self.evaluate(together)
             for name in wanted.passes:
                 found[name] = self.finish(*split(name)).double().cpu().numpy()
         for name, value in found.items():

@@ -222,11 +222,11 @@ def extract(
     run = Run(predictors, model.alphas_cumprod, latents, noise, model)
     found = run.extract(wanted)
     for values, caption in zip(found, captions or (), strict=captions is not None):
-        _level(values, caption)
+        level(values, caption)
     return [DenoisingSignals(values) for values in found]
 
 
-def _level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
+def level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
     """Give conditions that say the same the same errors, to the last bit: CLiD must see that there is no contrast."""
     told = {"conditional": caption, "null": "", **{how: reduced(caption, how) for how in REDUCED}}
     same = [f"grid/{c}" for c, text in told.items() if text.split() == caption.split()]

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import groupby
 from math import inf
 from typing import Any
 
@@ -139,6 +140,19 @@ def plan_evaluations(passes: Iterable[str]) -> EvaluationPlan:
     names = tuple(sorted(set(passes)))
     wanted = {Evaluation(split(name)[1], *call) for name in names for call in PROBES[split(name)[0]].calls}
     return EvaluationPlan(names, tuple(sorted(wanted)))
+
+
+def grouped(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
+    """Return evaluations that the same probes need, under one condition, together.
+
+    A network's last digits depend on how many rows a call has. Such a group is needed whole or not at all, so the
+    value of a pass does not depend on which other passes are run.
+    """
+
+    def needed_by(e: Evaluation) -> tuple[str, list[str]]:
+        return e.condition, [name for name, probe in PROBES.items() if (e.latent, e.t, e.repeat) in probe.calls]
+
+    return [list(group) for _, group in groupby(sorted(evaluations, key=needed_by), key=needed_by)]
 
 
 def possible(conditions: Iterable[str], *, tail: bool = True) -> frozenset[str]:
