@@ -33,7 +33,7 @@ from earwitness.data.manifest import read_manifest, read_splits
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, ModelCard, identity, read_cards
-from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
+from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked, without_caption
 from earwitness.signals.extraction import Further, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
@@ -250,19 +250,30 @@ class Forecast:
     notes: list[str]
 
 
-def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
-    """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+def evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: bool = True) -> tuple[dict[str, int], int]:
+    """Return each attack's network evaluations per segment on its own, and those of all together, shared.
+
+    Without captions a conditional pass is the null pass, and is not run a second time.
+    """
     asked = passes_asked(attacks, info)
     diffusion = info.family == "diffusion"
     specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
+        if not captions and "null" in passes:
+            passes.pop("conditional", None)
+        own[name] = (
+            plan_evaluations(passes if captions else without_caption(passes)).nfe
+            if diffusion
+            else network_calls(passes, info)
+        )
     if diffusion:
-        return own, plan_evaluations(asked).nfe
+        return own, plan_evaluations(asked if captions else without_caption(asked)).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    if not captions and info.scheme is None:
+        standard.pop("conditional")
     return own, network_calls({**standard, **further}, info)
 
 
@@ -306,7 +317,6 @@ def forecast(
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     info, notes = identity(model, allow_download=allow_download)
     spec = spec_of(info, seed, max_segments)
-    own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
     excluded += [exclusion(track, why) for _, track in keyed if (why := _unfit(track, lengths[track.track_id], info))]
@@ -320,6 +330,12 @@ def forecast(
         index = Store(info, spec, further.key()).index({key for key, _ in keyed}, names_of(parts_of(keyed)))
         stored = set(index["track_key"])
     missing = [track for key, track in usable if key not in stored]
+    silent = sum(not track.caption for track in missing)
+    own, shared = evaluations(attacks, info, captions=not missing or silent < len(missing))
+    if 0 < silent < len(missing) and (fewer := evaluations(attacks, info, captions=False)[1]) < shared:
+        notes.append(
+            f"{silent} of {len(missing)} tracks have no caption: {fewer} network calls a segment, not {shared}"
+        )
     segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None
     if probe and missing and info.revision != UNKNOWN:

@@ -141,6 +141,12 @@ def plan_evaluations(passes: Iterable[str]) -> EvaluationPlan:
     return EvaluationPlan(names, tuple(sorted(wanted)))
 
 
+def without_caption(passes: Iterable[str]) -> frozenset[str]:
+    """Return what is run of some passes where there is no caption: every text is then the null condition."""
+    probes = [(name, *name.partition("/")[::2]) for name in passes]
+    return frozenset(f"{probe}/null" if condition not in ("", "audio") else name for name, probe, condition in probes)
+
+
 def possible(conditions: Iterable[str], *, tail: bool = True) -> frozenset[str]:
     """Return the passes that a model can run, given what it can be told (``ModelInfo.conditions``)."""
     can = _streams(conditions)

@@ -263,6 +263,7 @@ def infer(
             "features": prepared.chosen,
             "features_hash": feature_hash(prepared.chosen),
             "features_unusable": prepared.unusable,
+            "features_repeated": prepared.repeated,
             "blind_unusable": prepared.blind_unusable,
             "artists": len(set(prepared.artists)),
             "apart": prepared.apart,
@@ -289,6 +290,10 @@ def _unseen(score: FloatArray, positive: BoolArray, pairs: IntArray | None, alph
 
 def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:
     notes = [f"feature {name!r} left out: {why}" for name, why in prepared.unusable.items()]
+    if prepared.repeated:
+        n, pairs = len(prepared.repeated), ", ".join(f"{one} as {other}" for one, other in prepared.repeated.items())
+        many = f"{n} features repeat others" if n > 1 else "1 feature repeats another"
+        notes.append(f"{many} exactly, as without captions; each counts once: {pairs}")
     for why in dict.fromkeys(prepared.blind_unusable.values()):
         names = [name for name, reason in prepared.blind_unusable.items() if reason == why]
         notes.append(f"blind features left out, {why}: {', '.join(names)}")
