@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from earwitness.audit import Request, cost, gather_tracks, references
-from earwitness.audit.cost import evaluations, forecast, tracks_with_roles
+from earwitness.audit.cost import _evaluations, evaluations, forecast, tracks_with_roles
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
 from earwitness.signals.evaluations import LOSS_REPEATS, ORIGIN
@@ -141,12 +141,12 @@ def test_shared_evaluations_are_counted_once(folder: str) -> None:
 
 def test_without_captions_equal_passes_are_counted_once(folder: str, audio: list[Track]) -> None:
     info = cost.describe(folder)
-    own, shared = evaluations("audit", info, captions=False)
+    own, shared = _evaluations("audit", info, captions=False)
     assert (set(own.values()), shared) == ({1}, 1)
-    assert evaluations(["loss", "neighbourhood"], info, captions=False)[1] == 1 + len(NEIGHBOURS)
+    assert _evaluations(["loss", "neighbourhood"], info, captions=False)[1] == 1 + len(NEIGHBOURS)
     diffusion = replace(info, family="diffusion", conditions=("text", "null"))
     both = ["multiple_loss-100/conditional", "multiple_loss-100/null"]
-    assert 2 * evaluations(both, diffusion, captions=False)[1] == evaluations(both, diffusion)[1]
+    assert 2 * _evaluations(both, diffusion, captions=False)[1] == evaluations(both, diffusion)[1]
     silent = [replace(track, caption="") for track in audio]
     found = cost.forecast(folder, silent, "audit", probe=False)
     assert found.evaluations_shared == 1

@@ -250,11 +250,13 @@ class Forecast:
     notes: list[str]
 
 
-def evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: bool = True) -> tuple[dict[str, int], int]:
-    """Return each attack's network evaluations per segment on its own, and those of all together, shared.
+def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
+    """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+    return _evaluations(attacks, info, captions=True)
 
-    Without captions a conditional pass is the null pass, and is not run a second time.
-    """
+
+def _evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: bool) -> tuple[dict[str, int], int]:
+    """Count them with captions, or without: a conditional pass is then the null pass, and is not run a second time."""
     asked = passes_asked(attacks, info)
     diffusion = info.family == "diffusion"
     specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
@@ -331,8 +333,11 @@ def forecast(
         stored = set(index["track_key"])
     missing = [track for key, track in usable if key not in stored]
     silent = sum(not track.caption for track in missing)
-    own, shared = evaluations(attacks, info, captions=not missing or silent < len(missing))
-    if 0 < silent < len(missing) and (fewer := evaluations(attacks, info, captions=False)[1]) < shared:
+    own, shared = evaluations(attacks, info)
+    alone, fewer = _evaluations(attacks, info, captions=False)
+    if missing and silent == len(missing):
+        own, shared = alone, fewer
+    elif silent and fewer < shared:
         notes.append(
             f"{silent} of {len(missing)} tracks have no caption: {fewer} network calls a segment, not {shared}"
         )

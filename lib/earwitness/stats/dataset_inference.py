@@ -25,6 +25,8 @@ from earwitness.stats.sequential import e_value, pair_by_lot
 from earwitness.stats.verdict import ALPHA, MIN_UNITS, Findings, Word, decide
 from earwitness.types import BoolArray, FloatArray, IntArray
 
+COUNTS_ONCE = "each counts once"  # the note of a result whose features repeat each other; those of before lack it
+
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +121,7 @@ def infer(
     pairs: str | None = None,
     control_scores: pd.DataFrame | None = None,
     control_saw: Saw | None = None,
+    repeats: bool = False,
 ) -> InferenceResult:
     """Dataset inference: test, gate, effect and verdict.
 
@@ -155,6 +158,9 @@ def infer(
     control_saw : str
         What the control model was trained on; required with ``control_scores`` and refused unless ``"neither"``,
         because a control that saw the held-out units turns the sign of the difference.
+    repeats : bool
+        Whether a feature that repeats another exactly, for every unit, counts again; that it did once is for reports of
+        that time alone.
 
     Raises
     ------
@@ -175,6 +181,7 @@ def infer(
         pairs=pairs,
         control_scores=control_scores,
         control_saw=control_saw,
+        repeats=repeats,
     )
     tested, positive = prepared.features, prepared.positive
     n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
@@ -293,7 +300,7 @@ def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str
     if prepared.repeated:
         n, pairs = len(prepared.repeated), ", ".join(f"{one} as {other}" for one, other in prepared.repeated.items())
         many = f"{n} features repeat others" if n > 1 else "1 feature repeats another"
-        notes.append(f"{many} exactly, as without captions; each counts once: {pairs}")
+        notes.append(f"{many} exactly, as without captions; {COUNTS_ONCE}: {pairs}")
     for why in dict.fromkeys(prepared.blind_unusable.values()):
         names = [name for name, reason in prepared.blind_unusable.items() if reason == why]
         notes.append(f"blind features left out, {why}: {', '.join(names)}")

@@ -241,6 +241,7 @@ def prepare(
     pairs: str | None = None,
     control_scores: pd.DataFrame | None = None,
     control_saw: Saw | None = None,
+    repeats: bool = False,
 ) -> Prepared:
     """Aggregate, choose features, take ranks, and (with a control model) differences of ranks.
 
@@ -288,9 +289,9 @@ def prepare(
     names = [name for name, there in zip(chosen, usable, strict=True) if there]
     gaps: FloatArray = np.sum(kept, axis=0)  # NaN where either model could not say
     tested, seen, flat = without_flat(features_of(kept, strata), names, strata, partners)
-    repeats = repeated_columns(kept)
-    once = np.array([j not in repeats for j in range(len(names))], dtype=bool)
-    repeated = {names[j]: names[earlier] for j, earlier in repeats.items() if seen[j]}
+    same = {} if repeats else repeated_columns(kept)
+    once = np.array([j not in same for j in range(len(names))], dtype=bool)
+    repeated = {names[j]: names[earlier] for j, earlier in same.items() if seen[j]}
     tested, seen = tested[:, once[seen]], seen & once
     unusable |= flat
     if not seen.any():
