@@ -32,7 +32,7 @@ from earwitness.data.manifest import read_manifest, read_splits
 from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, card_of, identity
-from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
+from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked, without_caption
 from earwitness.signals.extraction import Further, find_stored, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
@@ -233,17 +233,30 @@ class Forecast:
 
 def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
     """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+    return _evaluations(attacks, info, captions=True)
+
+
+def _evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: bool) -> tuple[dict[str, int], int]:
+    """Count them with captions, or without: a conditional pass is then the null pass, and is not run a second time."""
     asked = passes_asked(attacks, info)
     diffusion = info.family == "diffusion"
     specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
+        if not captions and "null" in passes:
+            passes.pop("conditional", None)
+        own[name] = (
+            plan_evaluations(passes if captions else without_caption(passes)).nfe
+            if diffusion
+            else network_calls(passes, info)
+        )
     if diffusion:
-        return own, plan_evaluations(asked).nfe
+        return own, plan_evaluations(asked if captions else without_caption(asked)).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    if not captions and info.scheme is None:
+        standard.pop("conditional")
     return own, network_calls({**standard, **further}, info)
 
 
@@ -287,7 +300,6 @@ def forecast(
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     info, notes = identity(model, allow_download=allow_download)
     spec = spec_of(info, seed, max_segments)
-    own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
     excluded += [exclusion(track, why) for _, track in keyed if (why := _unfit(track, lengths[track.track_id], info))]
@@ -301,6 +313,15 @@ def forecast(
         _, lacking = find_stored(Store(info, spec, further.key()), keyed)
         stored = {key for key, left in lacking.items() if not left}
     missing = [track for key, track in usable if key not in stored]
+    silent = sum(not track.caption for track in missing)
+    own, shared = evaluations(attacks, info)
+    alone, fewer = _evaluations(attacks, info, captions=False)
+    if missing and silent == len(missing):
+        own, shared = alone, fewer
+    elif silent and fewer < shared:
+        notes.append(
+            f"{silent} of {len(missing)} tracks have no caption: {fewer} network calls a segment, not {shared}"
+        )
     segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None
     if probe and missing and info.revision != UNKNOWN:

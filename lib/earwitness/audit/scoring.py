@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,15 +56,21 @@ def decide(
     permutations: int,
     seed: int,
     pairs: str | None,
+    repeats: bool = False,
 ) -> tuple[InferenceResult, Prepared]:
     """Apply the tests to stored scores; what a report says is what these files give."""
     other = read_columns(control) if control else None
     saw: Saw | None = "neither" if control else None
     scores = read_columns(content)
-    result = infer(
-        scores, alpha=alpha, n_permutations=permutations, seed=seed, pairs=pairs, control_scores=other, control_saw=saw
-    )
-    return result, prepare(scores, "track_id", None, seed=seed, pairs=pairs, control_scores=other, control_saw=saw)
+    how: dict[str, Any] = {
+        "seed": seed,
+        "pairs": pairs,
+        "control_scores": other,
+        "control_saw": saw,
+        "repeats": repeats,
+    }
+    result = infer(scores, alpha=alpha, n_permutations=permutations, **how)
+    return result, prepare(scores, "track_id", None, **how)
 
 
 def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:

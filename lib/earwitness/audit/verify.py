@@ -27,6 +27,7 @@ from earwitness.audit.report import read as read_report
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
 from earwitness.data.folders import scan
 from earwitness.errors import EarwitnessError
+from earwitness.stats.dataset_inference import COUNTS_ONCE
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import ModelInfo
 from earwitness.util import VERSION, file_hash, sha256
@@ -213,6 +214,7 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             permutations=repeat.permutations,
             seed=repeat.seed,
             pairs=repeat.pairs or None,
+            repeats=not any(COUNTS_ONCE in note for note in result.notes),  # as before that note was written
         )
         for result in tested
     ]

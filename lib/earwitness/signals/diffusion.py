@@ -24,6 +24,7 @@ from earwitness.signals.evaluations import (
     CLEAN,
     REDUCED,
     plan_evaluations,
+    split,
     standard,
 )
 from earwitness.signals.perturbations import perturb
@@ -216,14 +217,58 @@ def extract(
     def noise(t: int, repeat: int) -> Tensor:
         return common_noise(seed, t, repeat, shape).to(latents[CLEAN])
 
-    predictors = {c: _predictor(model, _condition(model, c, captions, audio)) for c in wanted.conditions}
     from earwitness.signals.denoising import Run
 
-    run = Run(predictors, model.alphas_cumprod, latents, noise, model)
-    found = run.extract(wanted)
-    for values, caption in zip(found, captions or (), strict=captions is not None):
-        level(values, caption)
+    told = {c: _condition(model, c, captions, audio) for c in wanted.conditions}
+    found: list[dict[str, NDArray[np.float64]]] = [{} for _ in latents[CLEAN]]
+    for stands, rows in _alike(told, captions, len(found)):
+        passes = {name: f"{probe}/{stands[c]}" for name in wanted.passes for probe, c in [split(name)]}
+        here = plan_evaluations(passes.values())
+        predictors = {c: _predictor(model, {n: value[rows] for n, value in told[c].items()}) for c in here.conditions}
+        run = Run(predictors, model.alphas_cumprod, {n: z[rows] for n, z in latents.items()}, noise, model)
+        for b, values in zip(rows, run.extract(here), strict=True):
+            found[b] = {name: values[ran] for name, ran in passes.items()}
     return [DenoisingSignals(values) for values in found]
+
+
+def _alike(
+    told: Mapping[str, Condition], captions: list[str] | None, count: int
+) -> list[tuple[dict[str, str], list[int]]]:
+    """Group a batch's items by which of their conditions say the same; the first of those stands for the others.
+
+    Conditions say the same where their texts do, and where what the network is told is equal to the last bit. Their
+    passes are then one pass, run once: CLiD must see that there is no contrast.
+    """
+    texts: dict[str, list[str]] = {"null": [""] * count}
+    if captions is not None:
+        texts |= {"conditional": captions} | {how: [reduced(caption, how) for caption in captions] for how in REDUCED}
+    firsts: list[dict[str, str]] = [{} for _ in range(count)]
+    for n, c in enumerate(told):
+        for other in [*told][: n + 1]:
+            for b, same in enumerate(_equal_rows(told[c], told[other])):
+                worded = c in texts and other in texts and texts[c][b].split() == texts[other][b].split()
+                if same or worded:
+                    firsts[b].setdefault(c, other)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for b, stands in enumerate(firsts):
+        groups.setdefault(tuple(stands.values()), []).append(b)
+    return [(firsts[rows[0]], rows) for rows in groups.values()]
+
+
+def _equal_rows(one: Condition, other: Condition) -> list[bool]:
+    """Say of each item whether two conditions of a batch are equal; zeros at the end of a sequence pad it."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    found = torch.full((len(next(iter(one.values()))),), one.keys() == other.keys())
+    for name in one if found.any() else ():
+        a, b = one[name], other[name]
+        if a.shape[2:] != b.shape[2:] or a.ndim != b.ndim:
+            return [False] * len(found)
+        if a.ndim > 1:
+            a, b = pad_sequence([a.transpose(0, 1), b.transpose(0, 1)], batch_first=True).transpose(1, 2)
+        found &= (a == b).reshape(len(a), -1).all(dim=1).cpu()
+    return [bool(same) for same in found]
 
 
 def level(values: dict[str, NDArray[np.float64]], caption: str) -> None:

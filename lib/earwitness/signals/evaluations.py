@@ -155,6 +155,12 @@ def grouped(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
     return [list(group) for _, group in groupby(sorted(evaluations, key=needed_by), key=needed_by)]
 
 
+def without_caption(passes: Iterable[str]) -> frozenset[str]:
+    """Return what is run of some passes where there is no caption: every text is then the null condition."""
+    probes = [(name, *name.partition("/")[::2]) for name in passes]
+    return frozenset(f"{probe}/null" if condition not in ("", "audio") else name for name, probe, condition in probes)
+
+
 def possible(conditions: Iterable[str], *, tail: bool = True) -> frozenset[str]:
     """Return the passes that a model can run, given what it can be told (``ModelInfo.conditions``)."""
     can = _streams(conditions)
