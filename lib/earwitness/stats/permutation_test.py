@@ -140,15 +140,13 @@ def _centred_by_sums(values: FloatArray, strata: IntArray, known: BoolArray | No
     wide = np.broadcast_to(values, (*shape, values.shape[-1])).reshape(-1, values.shape[-1])
     n_strata, audits = int(strata.max()) + 1, np.arange(wide.shape[0]) // shape[-1]
     code = np.broadcast_to(strata, shape).ravel() + n_strata * audits  # strata of another audit are others
-    there = None if known is None else np.broadcast_to(known, (*shape, values.shape[-1])).reshape(wide.shape)
+    there = np.broadcast_to(True if known is None else known, (*shape, values.shape[-1])).reshape(wide.shape)
     found = np.empty_like(wide)
-    size = np.bincount(code)
-    for j in range(wide.shape[1]):
-        column = wide[:, j] if there is None else np.where(there[:, j], wide[:, j], 0.0)
-        counted = size if there is None else np.bincount(code, there[:, j])
-        means = np.bincount(code, column) / np.maximum(counted, 1)
-        found[:, j] = column - means[code]
-    return np.asarray(found if there is None else np.where(there, found, 0.0)).reshape(*shape, values.shape[-1])
+    for j, (column, counts) in enumerate(zip(wide.T, there.T, strict=True)):
+        held = np.where(counts, column, 0.0)
+        means = np.bincount(code, held) / np.maximum(np.bincount(code, counts), 1)
+        found[:, j] = np.where(counts, held - means[code], 0.0)
+    return found.reshape(*shape, values.shape[-1])
 
 
 @lru_cache(maxsize=8)
@@ -211,7 +209,7 @@ def labellings(
         labels, state = centred(positive.astype(np.float64)[:, None], groups)[:, 0], deepcopy(rng)
         if n * (n_permutations + 1) > HELD:
             shape = (n, n_permutations + 1)
-            return Drawn(shape, lambda: _joined(_shuffles(rows, labels, shape[1], deepcopy(state)), shape[1])), 0, False
+            return Drawn(shape, lambda: _shuffles(rows, labels, shape[1], deepcopy(state))), 0, False
         drawn = np.empty((n_permutations + 1, n))
         for r, start, part in _shuffles(rows, labels, n_permutations + 1, rng):
             drawn[start : start + len(part), r] = part
@@ -227,33 +225,31 @@ def labellings(
 
 
 def _shuffles(rows: list[IntArray], labels: FloatArray, count: int, rng: np.random.Generator) -> Iterator[Part]:
-    """Shuffle labels [n] within strata, one stratum after the other; a large one ``_CELLS`` labels at a time.
+    """Shuffle labels [n] within strata, one stratum after the other; the first of ``count`` labellings stays as it is.
 
-    The first of ``count`` labellings is the observed one. The parts of a stratum come from the stream in one order,
-    however large they are.
+    A part holds as many strata as fit into ``_CELLS``, since products of large blocks are faster, or some labellings of
+    one that does not fit. The stream gives each the same labels, however they are cut.
     """
-    for r in rows:
-        step = max(1, _CELLS // len(r))
+    for group in _groups(rows, _CELLS // count):
+        ids, ends = np.concatenate(group), np.cumsum([len(r) for r in group])
+        step = count if len(group) > 1 else max(1, _CELLS // len(ids))
         for start in range(0, count, step):
-            part = np.tile(labels[r], (min(step, count - start), 1))
-            moved = part[start == 0 :]
-            moved[...] = rng.permuted(moved, axis=-1)
-            yield r, start, part
+            part = np.tile(labels[ids], (min(step, count - start), 1))
+            for r, end in zip(group, ends, strict=True):
+                moved = part[start == 0 :, end - len(r) : end]
+                moved[...] = rng.permuted(moved, axis=-1)
+            yield ids, start, part
 
 
-def _joined(parts: Iterator[Part], count: int) -> Iterator[Part]:
-    """Join small parts that hold all ``count`` labellings, since products of large blocks are faster."""
-    held: list[Part] = []
-    for rows, start, part in parts:
-        if held and (len(part) < count or (sum(len(r) for r, *_ in held) + len(rows)) * count > _CELLS):
-            yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+def _groups(rows: list[IntArray], most: int) -> Iterator[list[IntArray]]:
+    """Join neighbours up to so many units in all, or one that has more."""
+    held: list[IntArray] = []
+    for r in rows:
+        if held and sum(map(len, held)) + len(r) > most:
+            yield held
             held = []
-        if len(part) < count:
-            yield rows, start, part
-        else:
-            held.append((rows, start, part))
-    if held:
-        yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+        held.append(r)
+    yield held
 
 
 def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator) -> Labellings:
@@ -367,7 +363,6 @@ def label_sums(columns: FloatArray, labels: FloatArray | Drawn, folds: IntArray 
     Relabellings that are drawn are gone through once.
     """
     if not isinstance(labels, Drawn):
-        assert folds is None, "labels that are held need no sums over folds"
         return np.asarray(np.swapaxes(columns, -1, -2) @ labels)
     places = np.zeros(labels.shape[0], dtype=np.int64) if folds is None else folds
     found = np.zeros((int(places.max()) + 1, *columns.shape[:-2], columns.shape[-1], labels.shape[1]))
