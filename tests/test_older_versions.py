@@ -143,7 +143,7 @@ def test_stored_signals_are_served_and_nothing_is_scored_again(
 
     table, shapes = pq.read_table(part), facts_of(pq.read_schema(part))["shapes"]
     for family in {name.partition(":")[0] for name in table.column_names if ":" in name}:
-        for row, stored in enumerate(signals.store.read(f"part-{'0' * 16}.parquet", family)):
+        for row, (_, stored) in enumerate(signals.store.read(f"part-{'0' * 16}.parquet", family)):
             for name, values in stored.items():
                 column = f"{family}:{name}"
                 given = np.array(table[column][row].as_py()).reshape(shapes.get(column, []))

@@ -24,6 +24,7 @@ ERRORS = {
     "cpu, newer words": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
     "cublas": lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "python": lambda: MemoryError(),
+    "without a word": lambda: torch.OutOfMemoryError(),
 }
 
 

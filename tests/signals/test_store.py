@@ -65,7 +65,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def _same(store: Store, part: str, written: list[dict]) -> None:
     for family in ("token", "blind"):
         names = [name for name in written[0] if name.startswith(f"{family}:")]
-        for row, stored in zip(written, store.read(part, family), strict=True):
+        for row, (key, stored) in zip(written, store.read(part, family), strict=True):
+            assert key == (row["track_key"], row["segment_id"])
             for name in names:
                 np.testing.assert_array_equal(stored[name.partition(":")[2]], row[name])
                 assert stored[name.partition(":")[2]].dtype == row[name].dtype

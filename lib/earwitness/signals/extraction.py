@@ -40,23 +40,11 @@ from earwitness.signals import blind, diffusion, symbolic, token, token_costly
 from earwitness.signals.blind import BlindSignals
 from earwitness.signals.diffusion import DenoisingSignals
 from earwitness.signals.evaluations import passes_asked
-from earwitness.signals.store import (
-    ELSEWHERE,
-    RESUME,
-    Store,
-    deal,
-    digest,
-    exclusion,
-    give_up,
-    key_tracks,
-    names_of,
-    part_name,
-    parts_of,
-)
+from earwitness.signals.store import RESUME, Store, deal, exclusion, give_up, key_tracks, names_of, part_name, parts_of
 from earwitness.signals.stream import SegmentStream
 from earwitness.signals.token import TokenSignals, without_contrast
 from earwitness.types import WINDOW, ModelInfo, Segment, Track
-from earwitness.util import file_hash
+from earwitness.util import digest, file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +55,14 @@ MOST = 64  # on an accelerator: beyond it a batch is no faster, and an interrupt
 # On a processor by number of weights: with gradients a large network holds gigabytes a segment, and a processor that
 # runs out of memory says nothing and swaps; a window of thirty seconds keeps it busy alone.
 MOST_ON_CPU = ((50e6, 16), (250e6, 4), (inf, 1))
-REFUSALS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+REFUSALS = (
+    "outofmemory",
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,11 +74,8 @@ _sizes: Sizes = WeakKeyDictionary()  # model -> passes -> size that fits
 
 def ran_out(error: BaseException) -> bool:
     """Say whether an error means that memory ran out: torch's own, Python's, or what allocators word as they like."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in REFUSALS)
+    said = f"{type(error).__name__}: {error}".lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(words in said for words in REFUSALS)
 
 
 def most_segments(model: Any) -> int:
@@ -163,6 +155,7 @@ def in_batches(
 # --- extractors over a batch ------------------------------------------------------------------------------------------
 
 
+Cut = tuple[str, Track, Segment]  # track key, track, segment
 Held = Mapping[tuple[str, str], TokenSignals]  # (track key, segment) -> its stored signals
 STREAMS = "streams"  # the pass behind what every token model is asked: its codes and the streams' statistics
 
@@ -235,11 +228,7 @@ def stored_passes(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_part(
-    model: TokenModel | DenoisingModel,
-    cuts: Sequence[tuple[str, Track, Segment]],
-    spec: Spec,
-    further: Further,
-    held: Held | None = None,
+    model: TokenModel | DenoisingModel, cuts: Sequence[Cut], spec: Spec, further: Further, held: Held | None = None
 ) -> list[dict[str, Any]]:
     """Run the extractors over the segments of one part, batch by batch; return the part's rows.
 
@@ -255,7 +244,7 @@ def score_part(
 
     prefixes = further.codes(cast(TokenModel, model), spec) if further.prefixes else {}
 
-    def score(batch: Sequence[tuple[str, Track, Segment]]) -> Sequence[TokenSignals | DenoisingSignals]:
+    def score(batch: Sequence[Cut]) -> Sequence[TokenSignals | DenoisingSignals]:
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
         captions = [track.caption if segment.context is None else segment.context for _, track, segment in batch]
         if model.info.family == "diffusion":
@@ -332,14 +321,12 @@ class Signals:
             yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
 
 
-def _arrays(
-    store: Store, index: pd.DataFrame, family: str, passes: Set[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _arrays(store: Store, index: pd.DataFrame, family: str, passes: Set[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield (row, its arrays of some passes) for the segments of an index, wherever they lie."""
     for parts, rows in index.groupby("part", sort=True):
         arrays: dict[tuple[str, str], dict[str, Any]] = {}
         for part in str(parts).split(JOINED):
-            for key, found in store.read_keyed(part, family, lambda name: pass_of(family, name) in passes):
+            for key, found in store.read(part, family, lambda name: pass_of(family, name) in passes):
                 arrays.setdefault(key, {}).update(found)
         records: list[Any] = rows.to_dict("records")
         yield from ((row, arrays[row["track_key"], row["segment_id"]]) for row in records)
@@ -371,15 +358,16 @@ def find_stored(
     lacking, names = {key: frozenset(wanted) for key, _ in keyed}, [*names_of(parts_of(keyed)), *likely]
     frames = [store.index(lacking.keys(), names)]
     lacking |= dict.fromkeys(frames[0]["track_key"], frozenset())
-    offers = []
-    for other in store.alike() if any(lacking.values()) else ():
-        held = {name for name, beside in stored_passes(other.identity).items() if wanted.get(name, ...) == beside}
-        offers.append((-len(held), other.folder.name, held, other))
-    for _, folder, held, other in sorted(offers):
+
+    def offered(other: Store) -> set[str]:
+        return {name for name, beside in stored_passes(other.identity).items() if wanted.get(name, ...) == beside}
+
+    for other in sorted(store.alike() if any(lacking.values()) else (), key=lambda other: -len(offered(other))):
+        held = offered(other)
         if short := {key for key, left in lacking.items() if left & held}:
             frame = other.index(short, names)
             lacking |= {key: lacking[key] - held for key in frame["track_key"].unique()}
-            frames.append(frame.assign(part=f"{ELSEWHERE}{folder}/" + frame["part"].astype(str)))
+            frames.append(frame.assign(part=f"../{other.folder.name}/" + frame["part"].astype(str)))
     index = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     places: dict[str, dict[str, None]] = {}
     for key, part in zip(index["track_key"], index["part"], strict=True):
@@ -401,7 +389,7 @@ def plan_parts(
     Tracks of which other stores hold something are cut into parts of their own, so that the parts of all others stay
     the same, and full, whatever was scored before.
     """
-    apart = set(index.loc[index["part"].astype(str).str.contains(ELSEWHERE, regex=False), "track_key"])
+    apart = {key for key, part in zip(index["track_key"], index["part"], strict=True) if "/" in part}
     parts = [part for away in (False, True) for part in parts_of([k for k in keyed if (k[0] in apart) == away])]
     todo = []
     for passes in sorted({left for left in lacking.values() if left}, key=sorted):
@@ -463,9 +451,7 @@ class _Work:
                     time.sleep(WAIT_SECONDS)
                     waiting, refused = refused, deque()
 
-    def _score(
-        self, further: Further, keys: Set[str], cuts: Iterator[tuple[str, Track, Segment]]
-    ) -> list[dict[str, Any]]:
+    def _score(self, further: Further, keys: Set[str], cuts: Iterator[Cut]) -> list[dict[str, Any]]:
         """Return the rows of one part; the model is loaded when the first segment needs it."""
         rows: list[dict[str, Any]] = []
         held = self.held(keys) if further.alone else None
@@ -498,11 +484,9 @@ def _progress(name: str, total: int, show: bool | None) -> Any:
     from tqdm import tqdm
 
     quiet = not total or (None if show is None else not show)  # None: unless this is a terminal
-    log_lines = {
-        "bar_format": "{desc}: {n_fmt} of {total_fmt} tracks, {rate_fmt}, {remaining} left\n",
-        **dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_SECONDS),
-    }
-    how: dict[str, Any] = {} if sys.stderr.isatty() else log_lines
+    how: dict[str, Any] = dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_SECONDS)
+    how["bar_format"] = "{desc}: {n_fmt} of {total_fmt} tracks, {rate_fmt}, {remaining} left\n"
+    how = {} if sys.stderr.isatty() else how
     return tqdm(desc=name, total=total, unit="track", disable=quiet, leave=False, **how)
 
 

@@ -45,7 +45,6 @@ from earwitness.util import digest, file_hash, reason_of, results_dir, write_who
 
 SCHEMA_VERSION = 3
 INDEX = ["track_key", "segment_id", "start_s"]
-ELSEWHERE = "../"  # before the name of a part in another store
 RESUME = "finished parts are stored, so the same command goes on from here"
 
 log = logging.getLogger(__name__)
@@ -98,14 +97,12 @@ class Store:
     """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
 
     def __init__(self, info: ModelInfo, spec: Spec, further: Mapping[str, Any] | None = None) -> None:
+        version = diffusion.version(info) if info.family == "diffusion" else token.VERSION
         identity = {
             "schema": SCHEMA_VERSION,
             "model": info.key(),
             "audio": spec.key(),
-            "extractors": {
-                info.family: diffusion.version(info) if info.family == "diffusion" else token.VERSION,
-                "blind": blind.VERSION,
-            },
+            "extractors": {info.family: version, "blind": blind.VERSION},
         } | ({"further": dict(further)} if further else {})
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as a file holds it
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
@@ -220,14 +217,13 @@ class Store:
         """Return where a part lies: here, or in a store that is alike, even where this one has no folder yet."""
         return Path(os.path.normpath(self.folder / part))
 
-    def read(self, part: str, family: str, keep: Callable[[str], bool] = bool) -> list[dict[str, np.ndarray]]:
-        """Return what one extractor stored (columns ``<family>:<name>``), one dictionary per row of the part."""
-        return [arrays for _, arrays in self.read_keyed(part, family, keep)]
-
-    def read_keyed(
+    def read(
         self, part: str, family: str, keep: Callable[[str], bool] = bool
     ) -> Iterator[tuple[tuple[str, str], dict[str, np.ndarray]]]:
-        """Yield ((track_key, segment_id), arrays) per row of a part, of the names that ``keep`` says yes to."""
+        """Yield ((track_key, segment_id), arrays) per row of a part: what one extractor stored (``<family>:<name>``).
+
+        ``keep`` says which names are wanted; ``part`` is a part's name, or ``../<another store>/<name>``.
+        """
         path = self.path_of(part)
         try:
             file = pq.ParquetFile(path, page_checksum_verification=True)
