@@ -322,7 +322,7 @@ def read_columns(content: bytes) -> ScoreColumns:
     wide = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     keys, wide = _keys(wide), wide.astype({WINDOW: int} if WINDOW in wide else {})
     scores = wide.drop(columns=keys).replace("", "nan").astype(np.float64)
-    return ScoreColumns(wide[keys], tuple(scores), scores.to_numpy(), np.zeros(scores.shape, dtype=bool))
+    return ScoreColumns(wide[keys], tuple(map(str, scores)), scores.to_numpy(), np.zeros(scores.shape, dtype=bool))
 
 
 def read_scores(content: bytes) -> pd.DataFrame:
