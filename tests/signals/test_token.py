@@ -315,7 +315,7 @@ def test_a_model_that_does_not_say_what_it_is_told_runs_both_passes(audio):
 def test_equal_passes_reduced_once_are_those_reduced_twice(monkeypatch, entries, block):
     monkeypatch.setattr(token, "BLOCK_ELEMENTS", {"cpu": block})
     logits, _, codes, mask = arrays(entries=entries, frames=12)
-    mask[1, 0, 5] = False  # items of unequal masks go one by one
+    mask[1, 0, 5] = False  # items of unequal masks
     twice = reduce_batch(logits.clone(), logits.clone(), codes, mask)
     for one, other in zip(reduce_batch(logits, logits, codes, mask), twice, strict=True):
         assert [*one.to_arrays()] == [*other.to_arrays()]

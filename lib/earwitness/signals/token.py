@@ -59,13 +59,6 @@ def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tenso
 
     codes, mask = codes.long(), mask.bool()
     _check(given, codes, mask)
-    if not bool((mask == mask[:1]).all()):  # never among segments of one length
-        found = []
-        for b in range(len(codes)):
-            own, null = (None if x is None else x[b : b + 1] for x in (logits, null_logits))
-            null = own if logits is null_logits else null
-            found += reduce_batch(own, null, codes[b : b + 1], mask[b : b + 1])
-        return found
     same = logits is null_logits
     if same:
         given.pop("conditional")
@@ -74,22 +67,25 @@ def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tenso
         x[outside] = 0  # audiocraft leaves NaN there, transformers something plausible: neither may enter a sum
     target = codes.masked_fill(~mask, 0)
     names = STREAMS if len(given) == 2 else tuple(given)
-    weights = torch.from_numpy(_chunk_weights(mask[0].cpu().numpy().tobytes(), mask.shape[1])).to(codes.device)
+    own = mask[:1] if bool((mask == mask[:1]).all()) else mask  # equal among segments of one length
+    weights = [torch.from_numpy(_chunk_weights(m.tobytes(), len(m))).to(codes.device) for m in own.cpu().numpy()]
     parts = {s: codes.new_empty((len(FIELDS), *codes.shape), dtype=torch.float32) for s in names}
     spread = {s: codes.new_empty(codes.shape[:2], dtype=torch.float64) for s in names}
     items, spans, block = _blocks(next(iter(given.values())))
     room = [codes.new_empty(block, dtype=torch.float32) for _ in range(4)]  # used again by every block and stream
     for item in items:
-        pooled: dict[str, Tensor] = {}
+        alone = [slice(n, n + 1) for n in range(len(codes[item]))] if len(weights) > 1 else [slice(None)]
+        weighed = [*zip(alone, weights[item] if len(weights) > 1 else weights, strict=True)]
+        pooled: dict[str, list[Tensor]] = {}
         for span in spans:
             raw = {s: x[item, :, span].float() for s, x in given.items()}
             for s in names:
                 x = raw[s] if s in raw else torch.sub(raw["conditional"], raw["null"], out=_like(raw["null"], room[3]))
                 parts[s][:, item, :, span] = _statistics(x, target[item, :, span], room)
-                chunks = weights[:, :, span] @ x
-                pooled[s] = pooled[s] + chunks if s in pooled else chunks
+                chunks = [w[:, :, span] @ x[rows] for rows, w in weighed]
+                pooled[s] = [a + b for a, b in zip(pooled[s], chunks, strict=True)] if s in pooled else chunks
         for s in names:
-            spread[s][item] = _cosine_spread(pooled[s])
+            spread[s][item] = torch.cat([_cosine_spread(means) for means in pooled[s]])
     if same:
         shape, entries = codes.shape, next(iter(given.values())).shape[-1]
         flat = _statistics(codes.new_zeros(1, 1, 1, entries, dtype=torch.float32), target[:1, :1, :1] * 0, room)
