@@ -11,7 +11,6 @@ Book pages: *Audit your own*, *What an audit costs*.
 
 from __future__ import annotations
 
-import math
 import re
 import resource
 import sys
@@ -63,7 +62,7 @@ class Measurement:
 
 
 def measure(
-    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool
+    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool, dtype: str = "float32"
 ) -> Measurement | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
@@ -81,7 +80,7 @@ def measure(
     prepared = (time.perf_counter() - started) / max(tried, 1)
     if not cuts:
         return None
-    network = load_model(model, allow_download=allow_download)
+    network = load_model(model, dtype=dtype, allow_download=allow_download)
     score_part(network, cuts, spec, further)
     started = time.perf_counter()
     rows = score_part(network, cuts, spec, further)
@@ -168,28 +167,14 @@ def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: floa
     """
     if days <= 0 or not len(tracks) or min(tracks) < 1:
         raise InputError(f"expected days > 0 and numbers of tracks >= 1, got {days} and {list(tracks)}")
-    rows = []
-    for row in measured.to_dict("records"):
-        each = int(track_seconds // row["segment_seconds"])
-        if each < 1:
-            raise InputError(
-                f"a track of {track_seconds:g} s is shorter than a segment of {row['segment_seconds']:g} s"
-            )
-        for count in tracks:
-            segments = count * each
-            hours = segments * (row["score_s_per_segment"] + row["prepare_s_per_segment"]) / 3600
-            rows.append(
-                {
-                    "network": row["network"],
-                    "device": row["device"],
-                    "tracks": count,
-                    "segments": segments,
-                    "hours": hours,
-                    "processes": math.ceil(hours / (24 * days)),
-                    "disk_gib": segments * row["bytes_per_segment"] / 2**30,
-                }
-            )
-    return pd.DataFrame(rows)
+    if (longest := measured["segment_seconds"].max()) > track_seconds:
+        raise InputError(f"a track of {track_seconds:g} s is shorter than a segment of {longest:g} s")
+    rows = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
+    rows["segments"] = rows["tracks"] * (track_seconds // rows["segment_seconds"]).astype(int)
+    rows["hours"] = rows["segments"] * (rows["score_s_per_segment"] + rows["prepare_s_per_segment"]) / 3600
+    rows["processes"] = np.ceil(rows["hours"] / (24 * days)).astype(int)
+    rows["disk_gib"] = rows["segments"] * rows["bytes_per_segment"] / 2**30
+    return rows[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
 
 
 # --- forecasts of a run -----------------------------------------------------------------------------------------------
@@ -277,6 +262,7 @@ def forecast(
     allow_download: bool = False,
     pairs: str | None = None,
     alpha: float = ALPHA,
+    dtype: str = "float32",
 ) -> Forecast:
     """Say what ``collect`` with the same arguments would take.
 
@@ -294,6 +280,8 @@ def forecast(
         ``work``: works are compared in pairs.
     alpha : float
         Level of the test.
+    dtype : str
+        Type of number, as for ``load_model``.
 
     Raises
     ------
@@ -304,7 +292,8 @@ def forecast(
     """
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
-    info, notes = identity(model, allow_download=allow_download)
+    info, notes = identity(model, allow_download=allow_download, dtype=dtype)
+    notes += [f"the model runs in {info.dtype}"] if info.dtype != "float32" else []
     spec = spec_of(info, seed, max_segments)
     own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
@@ -325,7 +314,7 @@ def forecast(
     if probe and missing and info.revision != UNKNOWN:
         order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
         try:
-            measured = measure(model, order, spec, further, allow_download=allow_download)
+            measured = measure(model, order, spec, further, allow_download=allow_download, dtype=info.dtype)
         except InputError as error:  # a costly attack that needs a second model or a prefix
             notes.append(f"nothing measured: {error}")
     if usable and not any(track.role for _, track in usable):
@@ -465,7 +454,7 @@ def forecasts(
         others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
         others += listed(request.reference_artists, sides).tracks
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
-    how |= {"pairs": request.pairs, "alpha": request.alpha}
+    how |= {"pairs": request.pairs, "alpha": request.alpha, "dtype": request.dtype}
     found = [forecast(name, [*sides, *others], attacks, **how) for name in request.models]
     if request.control_model is not None:
         last = forecast(request.control_model, sides, attacks, **how)
@@ -503,18 +492,9 @@ def present(name: str, *, download: bool) -> None:
         if card is None or not card.channels:  # what a symbolic model takes is not counted in seconds of sound
             raise
         info, _ = identity(name, allow_download=False)
-        slow, fast = (
-            words(
-                hours(
-                    parameters(card),
-                    240.0 * 40,
-                    evaluations("audit", info)[1],
-                    diffusion=info.family == "diffusion",
-                    gflops=speed,
-                )
-            )
-            for speed in (CPU_GFLOPS, GPU_GFLOPS)
-        )
+        how: dict[str, Any] = {"calls": evaluations("audit", info)[1], "diffusion": info.family == "diffusion"}
+        speeds = (CPU_GFLOPS, GPU_GFLOPS)
+        slow, fast = (words(hours(parameters(card), 240.0 * 40, **how, gflops=speed)) for speed in speeds)
         raise ModelError(
             f"{name}: not on this machine. Fetching it takes about {download_gb(card):.0f} GB ({card.size} parameters, "
             f"licence {card.licence}); scoring 40 recordings of four minutes then takes {slow} on two cores, {fast} on "
