@@ -120,7 +120,7 @@ def test_half_precision_writes_the_same_codes(folders: dict[str, Path], models: 
         logits, mask = rounded.logits(codes, CAPTIONS[:2])
         exact, _ = models[name].logits(codes, CAPTIONS[:2])
         assert 0 < (logits.float() - exact)[mask].abs().max() < 0.2
-    with pytest.raises(ModelError, match="expected dtype float32, bfloat16, float16, got 'int8'"):
+    with pytest.raises(ModelError, match="expected dtype float32, bfloat16, float16, auto, got 'int8'"):
         describe(str(folders["audiogen"]), dtype="int8")
 
 

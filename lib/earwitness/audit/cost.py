@@ -62,7 +62,7 @@ class Measurement:
 
 
 def measure(
-    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool
+    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool, dtype: str = "float32"
 ) -> Measurement | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
@@ -80,7 +80,7 @@ def measure(
     prepared = (time.perf_counter() - started) / max(tried, 1)
     if not cuts:
         return None
-    network = load_model(model, allow_download=allow_download)
+    network = load_model(model, dtype=dtype, allow_download=allow_download)
     score_part(network, cuts, spec, further)
     started = time.perf_counter()
     rows = score_part(network, cuts, spec, further)
@@ -162,15 +162,14 @@ def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: floa
     """
     if days <= 0 or not len(tracks) or min(tracks) < 1:
         raise InputError(f"expected days > 0 and numbers of tracks >= 1, got {days} and {list(tracks)}")
-    longest = measured["segment_seconds"].max()
-    if track_seconds < longest:
+    if (longest := measured["segment_seconds"].max()) > track_seconds:
         raise InputError(f"a track of {track_seconds:g} s is shorter than a segment of {longest:g} s")
-    plan = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
-    plan["segments"] = plan["tracks"] * (track_seconds // plan["segment_seconds"]).astype(int)
-    plan["hours"] = plan["segments"] * (plan["score_s_per_segment"] + plan["prepare_s_per_segment"]) / 3600
-    plan["processes"] = np.ceil(plan["hours"] / (24 * days)).astype(int)
-    plan["disk_gib"] = plan["segments"] * plan["bytes_per_segment"] / 2**30
-    return plan[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
+    rows = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
+    rows["segments"] = rows["tracks"] * (track_seconds // rows["segment_seconds"]).astype(int)
+    rows["hours"] = rows["segments"] * (rows["score_s_per_segment"] + rows["prepare_s_per_segment"]) / 3600
+    rows["processes"] = np.ceil(rows["hours"] / (24 * days)).astype(int)
+    rows["disk_gib"] = rows["segments"] * rows["bytes_per_segment"] / 2**30
+    return rows[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
 
 
 # --- forecasts of a run -----------------------------------------------------------------------------------------------
@@ -271,6 +270,7 @@ def forecast(
     allow_download: bool = False,
     pairs: str | None = None,
     alpha: float = ALPHA,
+    dtype: str = "float32",
 ) -> Forecast:
     """Say what ``collect`` with the same arguments would take.
 
@@ -288,6 +288,8 @@ def forecast(
         ``work``: works are compared in pairs.
     alpha : float
         Level of the test.
+    dtype : str
+        Type of number, as for ``load_model``.
 
     Raises
     ------
@@ -298,7 +300,8 @@ def forecast(
     """
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
-    info, notes = identity(model, allow_download=allow_download)
+    info, notes = identity(model, allow_download=allow_download, dtype=dtype)
+    notes += [f"the model runs in {info.dtype}"] if info.dtype != "float32" else []
     spec = spec_of(info, seed, max_segments)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
@@ -327,7 +330,7 @@ def forecast(
     if probe and missing and info.revision != UNKNOWN:
         order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
         try:
-            measured = measure(model, order, spec, further, allow_download=allow_download)
+            measured = measure(model, order, spec, further, allow_download=allow_download, dtype=info.dtype)
         except InputError as error:  # a costly attack that needs a second model or a prefix
             notes.append(f"nothing measured: {error}")
     if usable and not any(track.role for _, track in usable):
@@ -437,7 +440,7 @@ def forecasts(
         others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
         others += listed(request.reference_artists, sides).tracks
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
-    how |= {"pairs": request.pairs, "alpha": request.alpha}
+    how |= {"pairs": request.pairs, "alpha": request.alpha, "dtype": request.dtype}
     found = [forecast(name, [*sides, *others], attacks, **how) for name in request.models]
     if request.control_model is not None:
         last = forecast(request.control_model, sides, attacks, **how)

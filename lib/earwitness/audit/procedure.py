@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,7 +46,7 @@ from earwitness.audit.report import (
 from earwitness.audit.report import write as write_report
 from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.errors import InputError
-from earwitness.models import describe
+from earwitness.models import describe, number_type
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import SIDES, ModelInfo
 from earwitness.util import VERSION, file_hash, plain, sha256
@@ -157,6 +157,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
         versions=versions(),
+        dtype=request.dtype,
         files={name: sha256(content) for name, content in sorted(files.items())},
     )
 
@@ -179,8 +180,10 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     """
     for name in [*request.models, *([request.control_model] if request.control_model else [])]:
         present(name, download=download)
-    infos = [describe(name, allow_download=False) for name in request.models]
-    beside = describe(request.control_model, allow_download=False) if request.control_model else None
+    request = replace(request, dtype=number_type(request.dtype))
+    infos = [describe(name, dtype=request.dtype, allow_download=False) for name in request.models]
+    control_name = request.control_model
+    beside = describe(control_name, dtype=request.dtype, allow_download=False) if control_name else None
     refuse_mixture(infos, beside)
     found = gather_tracks(request)
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
@@ -191,7 +194,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     control = None
     if beside is not None:
         known_from = control_known(request, intake.tracks)
-        control = Control(name=shown(request.control_model or ""), revision=beside.revision, known_from=known_from)
+        control = Control(name=shown(control_name or ""), revision=beside.revision, known_from=known_from)
     others = None
     if request.reference_artists:
         others = references.read(request.reference_artists, intake, request.models[0])
@@ -212,6 +215,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         seed=seed_of(content) if request.seed is None else request.seed,
         pairs=request.pairs or "",
         references_hash=manifest_hash((t.sha256, t.artist) for t in others.numbered.tracks) if others else "",
+        dtype=request.dtype,
         earwitness=VERSION,
     )
     redactor = None
@@ -289,6 +293,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
     before = pretest.look(
+        request.models[0],
         tracks,
         known.infos[0],
         alpha=request.alpha / len(request.models),  # what Holm leaves to the smallest p-value

@@ -230,6 +230,7 @@ class Repeat(_Record):
     lock: str
     machine: str
     versions: dict[str, str]
+    dtype: str = Field(default="float32", exclude_if="float32".__eq__, description="type of number of every model")
     files: dict[str, str] = Field(description="file of the report folder -> SHA-256")
 
 

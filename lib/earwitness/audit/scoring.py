@@ -44,7 +44,7 @@ class Scored:
 
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    signals = collect(model, tracks, "audit")
+    signals = collect(model, tracks, "audit", dtype=info.dtype)
     return signals, score(signals, audit_attacks(info.kind))
 
 
@@ -79,7 +79,7 @@ def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: R
     content = scores_bytes(scores)
     control = b""
     if request.control_model:
-        beside = describe(request.control_model, allow_download=False)
+        beside = describe(request.control_model, dtype=info.dtype, allow_download=False)
         control = scores_bytes(scores_of(request.control_model, beside, tracks)[1])
     result, prepared = decide(
         content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs
@@ -176,15 +176,18 @@ def untested(
     )  # fmt: skip
 
 
-def behaving(result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None) -> Result:
+def behaving(
+    result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None, older: bool = False
+) -> Result:
     """Return a result with its checks, computed from the arrays that were tested; without them, if nothing was.
 
     A test of pairs has none: its level is exact, and the checks of shifts are of single recordings, whose differences
-    say nothing about those within pairs.
+    say nothing about those within pairs. ``older``: as earlier versions did it, with another seed and all deals.
     """
     if pairs or result.p_value is None or not prepared.blind.shape[1]:
         return result
     audits = min(SHIFT_AUDITS, deals)
-    known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed)
-    dealt = checks.level(prepared, alpha=alpha, deals=deals, seed=seed)
-    return result.model_copy(update={"level": dealt, "shifts": known})
+    known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed, older=older)
+    dealt = deals if older else min(deals, max(checks.LEAST_DEALS, checks.DEALT // len(prepared.positive)))
+    level = checks.level(prepared, alpha=alpha, deals=dealt, seed=seed)
+    return result.model_copy(update={"level": level, "shifts": known})

@@ -16,7 +16,6 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
-import scipy
 import soundfile as sf
 from numpy.typing import NDArray
 from scipy.fft import dct, rfft
@@ -24,6 +23,7 @@ from scipy.fft import dct, rfft
 from earwitness.data.audio import AudioSpec, Spec, probe
 from earwitness.signals import symbolic
 from earwitness.types import Segment
+from earwitness.util import hann
 
 VERSION = 2  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
@@ -63,6 +63,10 @@ CAPTION_FEATURES = ("caption_words", "caption_characters", *BUCKET_FEATURES)
 FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 
+MOST_DESCRIBED = 4096  # segments whose features are kept at hand, 25 MB
+_described: dict[tuple[str, int, str, str], BlindSignals] = {}
+
+
 @dataclass(frozen=True)
 class BlindSignals:
     """Named features of one segment, keys from ``FEATURES``; of a MIDI window from ``signals.symbolic.FEATURES``.
@@ -94,7 +98,12 @@ def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindS
     if segment.context is not None:
         return BlindSignals(symbolic.blind(segment.context, path))
     assert isinstance(spec, AudioSpec)
-    return extract(segment.audio, spec.sample_rate, path, caption)
+    key = segment.segment_id, spec.sample_rate, str(path), caption
+    if key not in _described:  # an audit asks before and while a model is run
+        if len(_described) >= MOST_DESCRIBED:
+            _described.clear()
+        _described[key] = extract(segment.audio, spec.sample_rate, path, caption)
+    return _described[key]
 
 
 def extract(
@@ -206,7 +215,7 @@ def _power(mono: NDArray[np.float32], window: int) -> NDArray[np.float32]:
     if len(mono) < window:
         mono = np.pad(mono, (0, window - len(mono)))
     frames = np.lib.stride_tricks.sliding_window_view(mono, window)[:: window // 2]
-    spectrum = rfft(frames * scipy.signal.get_window("hann", window).astype(np.float32), axis=1)
+    spectrum = rfft(frames * hann(window).astype(np.float32), axis=1)
     return np.square(spectrum.real) + np.square(spectrum.imag)
 
 

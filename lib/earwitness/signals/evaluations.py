@@ -413,7 +413,9 @@ def _matches(spec: AttackSpec, wanted: str) -> bool:
         return True
     if spec.codebook is not None and "/q" not in wanted:
         return False
-    return wanted in (spec.label, spec.attack.name) or fnmatchcase(spec.id, wanted)
+    return wanted in (spec.label, spec.attack.name) or (
+        any(c in wanted for c in "*?[") and fnmatchcase(spec.id, wanted)
+    )
 
 
 def cost(specs: Iterable[AttackSpec]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from earwitness.errors import InputError
 from earwitness.stats.blind_gate import BlindResult, Clauses, run_clauses, summarise_blind
@@ -293,7 +293,7 @@ def _unseen(score: FloatArray, positive: BoolArray, pairs: IntArray | None, alph
     first, second = score[pairs[:, 0]], score[pairs[:, 1]]
     between, n = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2), len(pairs)
     gaps = first - second
-    low = gaps.mean() - student.isf(alpha, n - 1) * gaps.std(ddof=1) / np.sqrt(n)
+    low = gaps.mean() + stdtrit(n - 1, alpha) * gaps.std(ddof=1) / np.sqrt(n)
     return max(0.0, float(low / between)) if between > 0 else 0.0
 
 

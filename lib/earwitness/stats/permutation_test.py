@@ -38,7 +38,6 @@ from math import comb, prod
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from earwitness.types import BoolArray, FloatArray, IntArray
 
@@ -505,6 +504,25 @@ def unusable_features(values: FloatArray) -> dict[int, str]:
     return reasons
 
 
+def ranks(values: FloatArray, axis: int = -1, *, highest: bool = False) -> FloatArray:
+    """Return ranks from 1 along an axis; equal values share the middle one of theirs, or the ``highest``.
+
+    As ``scipy.stats.rankdata``, whose module takes a second to import.
+    """
+    values = np.moveaxis(values, axis, -1)
+    order = np.argsort(values, axis=-1)
+    ordered = np.take_along_axis(values, order, axis=-1)
+    place, new = np.arange(1.0, values.shape[-1] + 1), np.ones((*values.shape[:-1], values.shape[-1] + 1), dtype=bool)
+    new[..., 1:-1] = ordered[..., 1:] != ordered[..., :-1]
+    last = np.where(new[..., 1:], place, np.inf)
+    rank = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
+    if not highest:
+        rank = (rank + np.maximum.accumulate(np.where(new[..., :-1], place, 0.0), axis=-1)) / 2
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, rank, axis=-1)
+    return np.moveaxis(found, -1, axis)
+
+
 def rank_standardise(values: FloatArray, strata: IntArray | None = None) -> FloatArray:
     """Replace each column by normal scores of its ranks over all units, with mean 0 and variance 1.
 
@@ -543,7 +561,7 @@ def features_of(layers: Sequence[FloatArray], strata: IntArray | None = None) ->
 def _normal_scores(values: FloatArray) -> FloatArray:
     finite = np.isfinite(values)
     count = finite.sum(axis=-2, keepdims=True)
-    rank = rankdata(np.where(finite, values, np.inf), axis=-2)  # missing ones rank last and are overwritten below
+    rank = ranks(np.where(finite, values, np.inf), axis=-2)  # missing ones rank last and are overwritten below
     normal: FloatArray = np.where(finite, ndtri((np.minimum(rank, count) - 0.5) / np.maximum(count, 1)), 0.0)
     normal = normal - normal.mean(axis=-2, keepdims=True)
     spread = normal.std(axis=-2, keepdims=True)
@@ -616,7 +634,7 @@ def _shares(statistic: FloatArray) -> FloatArray:
     """For each labelling, the share of all labellings that do at least as well; equal up to rounding error is a tie."""
     spread = statistic.std(axis=-1, keepdims=True)
     rounded = np.round(statistic / np.where(spread > 0, spread, 1.0), _DIGITS)
-    return np.asarray(rankdata(-rounded, method="max", axis=-1) / statistic.shape[-1])
+    return np.asarray(ranks(-rounded, highest=True) / statistic.shape[-1])
 
 
 def _cauchy(p_values: FloatArray) -> FloatArray:
