@@ -10,9 +10,10 @@ segments are padded only as in training, alike for every role, so nothing is mas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,7 @@ def extract(
 
     told = {c: _condition(model, c, captions, audio) for c in wanted.conditions}
     found: list[dict[str, NDArray[np.float64]]] = [{} for _ in latents[CLEAN]]
-    for stands, rows in _alike(told, captions, len(found)):
+    for stands, rows in _alike(list(told), captions, len(found)):
         passes = {name: f"{probe}/{stands[c]}" for name in wanted.passes for probe, c in [split(name)]}
         here = plan_evaluations(passes.values())
         predictors = {c: _predictor(model, {n: value[rows] for n, value in told[c].items()}) for c in here.conditions}
@@ -231,44 +232,24 @@ def extract(
     return [DenoisingSignals(values) for values in found]
 
 
-def _alike(
-    told: Mapping[str, Condition], captions: list[str] | None, count: int
-) -> list[tuple[dict[str, str], list[int]]]:
-    """Group a batch's items by which of their conditions say the same; the first of those stands for the others.
+def _alike(asked: Sequence[str], captions: list[str] | None, count: int) -> list[tuple[dict[str, str], list[int]]]:
+    """Group a batch's items by which of their texts say the same; the first condition of those stands for the others.
 
-    Conditions say the same where their texts do, and where what the network is told is equal to the last bit. Their
-    passes are then one pass, run once: CLiD must see that there is no contrast.
+    Their passes are then one pass, run once: CLiD must see that there is no contrast. Which items share a call follows
+    from the captions alone: a network's last digits depend on the rows of a call, and must not on what else is asked.
     """
     texts: dict[str, list[str]] = {"null": [""] * count}
     if captions is not None:
         texts |= {"conditional": captions} | {how: [reduced(caption, how) for caption in captions] for how in REDUCED}
-    firsts: list[dict[str, str]] = [{} for _ in range(count)]
-    for n, c in enumerate(told):
-        for other in [*told][: n + 1]:
-            for b, same in enumerate(_equal_rows(told[c], told[other])):
-                worded = c in texts and other in texts and texts[c][b].split() == texts[other][b].split()
-                if same or worded:
-                    firsts[b].setdefault(c, other)
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for b, stands in enumerate(firsts):
-        groups.setdefault(tuple(stands.values()), []).append(b)
-    return [(firsts[rows[0]], rows) for rows in groups.values()]
-
-
-def _equal_rows(one: Condition, other: Condition) -> list[bool]:
-    """Say of each item whether two conditions of a batch are equal; zeros at the end of a sequence pad it."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    found = torch.full((len(next(iter(one.values()))),), one.keys() == other.keys())
-    for name in one if found.any() else ():
-        a, b = one[name], other[name]
-        if a.shape[2:] != b.shape[2:] or a.ndim != b.ndim:
-            return [False] * len(found)
-        if a.ndim > 1:
-            a, b = pad_sequence([a.transpose(0, 1), b.transpose(0, 1)], batch_first=True).transpose(1, 2)
-        found &= (a == b).reshape(len(a), -1).all(dim=1).cpu()
-    return [bool(same) for same in found]
+    words = [{c: text[b].split() for c, text in texts.items()} for b in range(count)]
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for b, said in enumerate(words):
+        groups.setdefault(tuple(one == other for one, other in combinations(said.values(), 2)), []).append(b)
+    return [
+        ({c: next((o for o in asked if said.get(o, o) == said.get(c, c)), c) for c in asked}, rows)
+        for rows in groups.values()
+        for said in [words[rows[0]]]
+    ]
 
 
 def level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
