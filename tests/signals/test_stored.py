@@ -143,10 +143,10 @@ def fresh(model: Any, tracks: Sequence[Track], asked: str | list[str], tmp_path:
 
 
 def orders(names: Sequence[str]) -> list[Any]:
-    """Every order; the first, its reverse and one more in the fast suite."""
+    """Every order; the first and its reverse in the fast suite."""
     found = list(permutations(names))
     return [
-        pytest.param(order, id="-".join(order), marks=[] if number in {0, 2, 5} else pytest.mark.slow)
+        pytest.param(order, id="-".join(order), marks=[] if number in {0, 5} else pytest.mark.slow)
         for number, order in enumerate(found)
     ]
 
@@ -194,6 +194,7 @@ def test_costly_passes_are_added_and_a_name_is_enough_to_read(
         assert (forecast.tracks_stored, forecast.tracks_missing) == (len(tracks), 0)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_fresh_run_and_of_no_pass_that_was_not_asked_for(
     diffusion: Any, tracks: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +240,7 @@ def test_what_goes_into_one_call_does_not_depend_on_what_else_is_run(passes: set
 # --- some of the tracks, some of the passes ---
 
 
+@pytest.mark.slow
 def test_tracks_lack_different_passes(diffusion: Any, tracks: list[Track], counted: list[int], tmp_path: Path) -> None:
     expected = fresh(diffusion, tracks, "all", tmp_path)
     sizes = {track_id: sum(key[0] == track_id for key in expected) for track_id, _ in expected}
@@ -273,6 +275,7 @@ def test_tracks_of_which_nothing_is_stored_keep_full_parts(diffusion: Any, track
     assert signals.index.groupby("track_id")["part"].nunique().max() == 1
 
 
+@pytest.mark.slow
 def test_passes_that_are_added_go_on_after_an_interruption(
     diffusion: Any, tracks: list[Track], counted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,8 +313,8 @@ def test_a_damaged_part_elsewhere_is_set_aside_and_what_it_held_is_run(
 
 @pytest.mark.parametrize("change", ["seed", "max_segments"])
 def test_another_seed_or_cut_is_served_nothing(change: str, diffusion: Any, tracks: list[Track]) -> None:
-    collect(diffusion, tracks)
-    assert collect(diffusion, tracks, "audit", **{change: 1}).provenance["tracks_scored_now"] == len(tracks)  # type: ignore[arg-type]
+    collect(diffusion, tracks[3:])
+    assert collect(diffusion, tracks[3:], "audit", **{change: 1}).provenance["tracks_scored_now"] == 2  # type: ignore[arg-type]
 
 
 # --- token models: the costly passes beside the streams ---
@@ -337,6 +340,7 @@ def test_costly_token_passes_run_once_and_the_streams_with_them(
         stored |= needs[name]
 
 
+@pytest.mark.slow
 def test_only_what_depends_on_the_second_model_or_the_prefix_is_run_for_another(
     corpus: Path, token: Any, heard: list[Track], counted: list[int], tmp_path: Path
 ) -> None:
