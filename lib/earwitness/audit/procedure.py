@@ -293,7 +293,6 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
     before = pretest.look(
-        request.models[0],
         tracks,
         known.infos[0],
         alpha=request.alpha / len(request.models),  # what Holm leaves to the smallest p-value
