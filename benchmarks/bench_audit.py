@@ -40,7 +40,7 @@ KINDS = ("fresh", "stored")
 
 
 def tracks_of(lot: str) -> list[Track]:
-    """Return the first tracks of every artist in turn, so many on each side."""
+    """Return the first tracks of every artist in turn, so many on each side, as two folders give them: bare."""
     manifest = project_root() / "data_manifests" / "pocket.csv"
     queues: dict[tuple[str, str], list[Track]] = defaultdict(list)
     for track in ew.read_manifest(manifest, roles={"suspect": [lot], "held_out": ["neither"]}):
@@ -49,7 +49,7 @@ def tracks_of(lot: str) -> list[Track]:
     for role in ("suspect", "held_out"):
         own = [queue for (side, _), queue in sorted(queues.items()) if side == role]
         turns = [queue[turn] for turn in range(SIDE) for queue in own if turn < len(queue)]
-        chosen += turns[:SIDE]
+        chosen += [Track(track.track_id, track.path, track.role) for track in turns[:SIDE]]
     return chosen
 
 
@@ -70,8 +70,7 @@ def bare_scoring(name: str, tracks: list[Track], repeats: int) -> tuple[int, flo
     """Return the number of segments, and the least processor seconds of running the extractor over them."""
     model = load_model(name)
     spec, further = spec_of(model.info), Further(passes_asked("audit", model.info), None, {})
-    silent = [Track(track.track_id, track.path, track.role) for track in tracks]  # a folder has no captions
-    cuts = [(track.track_id, track, cut) for track in silent for cut in segments(track.path, spec)]
+    cuts = [(track.track_id, track, cut) for track in tracks for cut in segments(track.path, spec)]
     score_part(model, cuts[:1], spec, further)
     taken = []
     for _ in range(repeats):

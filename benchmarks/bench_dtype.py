@@ -1,9 +1,9 @@
 """What bfloat16 changes: the features of an audit of 20 against 20 pocket recordings, in both types of number.
 
 Prints a table, or writes ``benchmarks/dtype.csv`` (behind the page *What an audit costs*) with ``--write``. Per model
-and feature: the largest and the median change of a recording's score, in standard deviations of that score over the
-recordings; Spearman's correlation of both; and the p-value and verdict of the same audit on either. Signals are stored
-as ever, so a second run takes seconds.
+and feature: the largest and the median change of a recording's score and the mean signed change (what all share), in
+standard deviations of that score over the recordings; Spearman's correlation of both; and the p-value and verdict of
+the same audit on either. Signals are stored as ever, so a second run takes seconds.
 
 Run: python benchmarks/bench_dtype.py [--write benchmarks/dtype.csv]
 """
@@ -42,12 +42,14 @@ def compared(name: str, lot: str) -> pd.DataFrame:
         result, _ = decide(scores_bytes(scores), alpha=ALPHA, permutations=9999, seed=SEED, pairs=None)
         said |= {f"p_{dtype}": result.p_value, f"verdict_{dtype}": result.verdict}
     exact, rounded = means
-    moved = np.abs(rounded - exact) / exact.std(axis=0, ddof=1)
+    change = (rounded - exact) / exact.std(axis=0, ddof=1)
+    moved = np.abs(change)
     same = [spearmanr(a, b, nan_policy="omit").statistic for a, b in zip(exact.T, rounded.T, strict=True)]
     columns = {"network": name, "recordings": len(exact), "feature": frozen_features(kind)}
     columns |= {
         "largest_sd": np.nanmax(moved, axis=0),
         "median_sd": np.nanmedian(moved, axis=0),
+        "shared_sd": np.nanmean(change, axis=0),
         "rank_correlation": same,
     }
     return pd.DataFrame(columns | said)
