@@ -57,7 +57,13 @@ SIZES = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80, checks.MAX_UNITS)  # recordings
 def common() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the settings of every draw that is shipped."""
     for kind, within, size in product(REFERENCES, (False, True), SIZES):
-        how = {"kind": kind, "sizes": (size, size), "within": within, "alpha": ALPHA, "audits": SHIFT_AUDITS}
+        how: dict[str, Any] = {
+            "kind": kind,
+            "sizes": (size, size),
+            "within": within,
+            "alpha": ALPHA,
+            "audits": SHIFT_AUDITS,
+        }
         yield checks.name_of(**how), how
 
 

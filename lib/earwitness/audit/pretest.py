@@ -18,7 +18,6 @@ from earwitness.data.audio import Spec, segments, spec_of
 from earwitness.errors import AudioError
 from earwitness.signals import blind
 from earwitness.signals.blind import BlindSignals
-from earwitness.signals.extraction import Signals, collect, describe_stored
 from earwitness.stats.permutation_test import comparable, named, primary_test, strata_of
 from earwitness.stats.power import reach_of
 from earwitness.stats.prepare import gate_features
@@ -47,15 +46,7 @@ class Unheard:
                     yield {**names, "segment_id": segment.segment_id, **place}, unseen
 
 
-def heard(model: str, tracks: Sequence[Track], info: ModelInfo) -> Unheard | Signals:
-    """Return the blind signals of recordings: as they are stored where all are, else from the recordings."""
-    told = describe_stored(model, tracks, "audit", dtype=info.dtype)
-    anew = told["missing"] or told["unreadable"]
-    return Unheard(tracks, spec_of(info)) if anew else collect(model, tracks, "audit", dtype=info.dtype)
-
-
 def look(
-    model: str,
     tracks: Sequence[Track],
     info: ModelInfo,
     *,
@@ -69,12 +60,10 @@ def look(
 
     Parameters
     ----------
-    model : str
-        The model whose window decides how recordings are cut; what is stored of it is not cut again.
     tracks : sequence of Track
         Recordings of both sides that can be used.
     info : ModelInfo
-        The model's description.
+        The model whose window decides how they are cut.
     alpha : float
         What correcting for several models leaves of the level.
     permutations, seed
@@ -88,7 +77,7 @@ def look(
     apart = pairs is None and not min(seen.n_suspect, seen.n_held_out)
     blind_p: float | None = None
     if min(seen.n_suspect, seen.n_held_out) >= MIN_UNITS and pairs is None and not apart:
-        blind_p = _gate(heard(model, tracks, info), permutations, seed)
+        blind_p = _gate(tracks, spec_of(info), permutations, seed)
     word, reasons = decide(
         Findings(
             n_suspect=seen.n_suspect,
@@ -116,9 +105,9 @@ def look(
     )
 
 
-def _gate(signals: Unheard | Signals, permutations: int, seed: int) -> float | None:
+def _gate(tracks: Sequence[Track], spec: Spec, permutations: int, seed: int) -> float | None:
     """Return the p-value of the blind features alone; None where there is no usable one."""
-    scored: pd.DataFrame = score(signals, f"{BLIND_PREFIX}*")
+    scored: pd.DataFrame = score(Unheard(tracks, spec), f"{BLIND_PREFIX}*")
     if scored["role"].nunique() < 2:
         return None
     table = unit_table(scored, seed=seed)

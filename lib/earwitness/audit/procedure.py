@@ -163,6 +163,7 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
 
 
 Say = Callable[[str], None]
+FEW_BYTES = 20_000_000  # of recordings: one process opens them before a second has started
 
 
 # --- in order ---------------------------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
         say(coverage(found.tracks))
-    intake = examine(found.tracks, request.models[0], workers=2, found=found, pairs=request.pairs)
+    workers = 1 if sum(track.path.stat().st_size for track in found.tracks if track.path.is_file()) < FEW_BYTES else 2
+    intake = examine(found.tracks, request.models[0], workers=workers, found=found, pairs=request.pairs)
     _refuse_straddling(intake, request)
     control = None
     if beside is not None:
@@ -293,7 +295,6 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     check_logs(logs)
     tracks, plan = known.numbered.tracks, known.plan
     before = pretest.look(
-        request.models[0],
         tracks,
         known.infos[0],
         alpha=request.alpha / len(request.models),  # what Holm leaves to the smallest p-value

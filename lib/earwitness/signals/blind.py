@@ -63,10 +63,6 @@ CAPTION_FEATURES = ("caption_words", "caption_characters", *BUCKET_FEATURES)
 FEATURES = AUDIO_FEATURES + FILE_FEATURES + CAPTION_FEATURES
 
 
-MOST_DESCRIBED = 4096  # segments whose features are kept at hand, 25 MB
-_described: dict[tuple[str, int, str, str], BlindSignals] = {}
-
-
 @dataclass(frozen=True)
 class BlindSignals:
     """Named features of one segment, keys from ``FEATURES``; of a MIDI window from ``signals.symbolic.FEATURES``.
@@ -98,12 +94,7 @@ def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindS
     if segment.context is not None:
         return BlindSignals(symbolic.blind(segment.context, path))
     assert isinstance(spec, AudioSpec)
-    key = segment.segment_id, spec.sample_rate, str(path), caption
-    if key not in _described:  # an audit asks before and while a model is run
-        if len(_described) >= MOST_DESCRIBED:
-            _described.clear()
-        _described[key] = extract(segment.audio, spec.sample_rate, path, caption)
-    return _described[key]
+    return extract(segment.audio, spec.sample_rate, path, caption)
 
 
 def extract(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from math import inf
 from typing import Any
@@ -247,12 +247,12 @@ class AttackSpec:
     codebook: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name and option values, without the stream: ``min_k-0.2``."""
         return "-".join([self.attack.name, *(f"{v:g}" for v in self.options.values())])
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The ``attack`` column of score tables."""
         return f"{self.label}/{self.stream}" + ("" if self.codebook is None else f"/q{self.codebook}")
