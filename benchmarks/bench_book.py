@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from earwitness.book.experiments import load_registry
 from earwitness.util import project_root, results_dir, write_csv
 
 TIME = re.compile(r"(\d+)m([\d.]+)s")
@@ -39,6 +40,12 @@ def measured(results):
     return table.sort_values(["kind", "cpu_s"], ascending=[True, False], ignore_index=True)
 
 
+def jobs():
+    """Return the names of the shards that the pages of the book ask for."""
+    files = {file for page in load_registry().tier("book") for run in page.scores for file in run.done_files}
+    return {"-".join(Path(file).with_suffix("").parts[1:]) for file in files}
+
+
 def main():
     """Write the table and print what each kind of job took."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -47,8 +54,11 @@ def main():
     parser.add_argument("--out", type=Path, default=project_root() / "benchmarks" / "book.csv")
     given = parser.parse_args()
     table = measured(given.results)
-    if table.empty:
-        raise SystemExit(f"no job has left its seconds in {given.results / 'cpu'}; run `make book` first")
+    expected = {f"page-{page.id}" for page in load_registry().tier("book")}
+    expected |= {"render-corpus", "html-book"} | {f"score-{name}" for name in jobs()}
+    if lacking := sorted(expected - set(table["kind"] + "-" + table["job"])):
+        names = ", ".join(lacking)
+        raise SystemExit(f"{given.results / 'cpu'}: nothing of {names}; run `make book` from nothing first")
     before = pd.read_csv(given.before)[["kind", "job", "cpu_s"]] if given.before else table.iloc[:0]
     table = table.merge(before.rename(columns={"cpu_s": "before_s"}), on=["kind", "job"], how="left")
     write_csv(table, given.out, float_format="%.1f")

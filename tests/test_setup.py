@@ -159,6 +159,7 @@ def unexpected(report: str, allowed: str) -> list[str]:
     return [line for line in lines if not any(fnmatchcase(line, pattern) for pattern in patterns)]
 
 
+@pytest.mark.slow  # looks at what is installed or packed
 def test_pip_check_complains_of_nothing_new(root: Path) -> None:
     allowed = (root / "requirements" / "pip-check-allowed.txt").read_text()
     answer = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
@@ -167,6 +168,7 @@ def test_pip_check_complains_of_nothing_new(root: Path) -> None:
     assert len([line for line in allowed.splitlines() if not line.startswith("#")]) == 9
 
 
+@pytest.mark.slow  # looks at what is installed or packed
 def test_the_mended_torchaudio_lets_transformers_import_its_models() -> None:
     code = "import torchaudio; from transformers import MusicgenForConditionalGeneration"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
@@ -521,6 +523,7 @@ def test_the_container_makes_the_same_environment(root: Path) -> None:
         assert (root / name).exists()
 
 
+@pytest.mark.slow  # looks at what is installed or packed
 def test_the_wheel_is_complete(root: Path, tmp_path: Path) -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True).stdout.split("\0")
     needed = [n for n in tracked if n.startswith("lib/") or n in {"pyproject.toml", "README.md", "LICENSE"}]

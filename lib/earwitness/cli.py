@@ -77,6 +77,12 @@ Permutations = Annotated[
     int, typer.Option("--permutations", help="relabellings of each test", rich_help_panel="Advanced")
 ]
 Deals = Annotated[int, typer.Option(help="deals of the level check", rich_help_panel="Advanced")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: bfloat16 on a card that has it", rich_help_panel="Advanced"
+    ),
+]
 Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
 Seed = Annotated[int, typer.Option(help="draws the offsets of the cuts", min=0)]
@@ -139,6 +145,7 @@ def plan(
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
     n_permutations: Permutations = 9999,
+    dtype: Dtype = "float32",
     split: Splits = None,
     attacks: Annotated[
         str,
@@ -163,11 +170,10 @@ def plan(
     request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
-        works=works, unit=unit,
-        seed=seed, alpha=alpha, n_permutations=n_permutations,
+        works=works, unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, dtype=dtype,
     )  # fmt: skip
     if manifest is not None and not any(auditing_only):
-        how["alpha"] = alpha
+        how |= {"alpha": alpha, "dtype": dtype}
         found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
     else:
         if freeze is not None:
@@ -206,6 +212,7 @@ def audit(
     alpha: Alpha = 0.01,
     n_permutations: Permutations = 9999,
     deals: Deals = 500,
+    dtype: Dtype = "float32",
     with_audio: Annotated[bool, typer.Option(help="put the sound of single suspects into the report")] = False,
     redact: Annotated[bool, typer.Option(help="numbers instead of names and paths")] = False,
     pdf: Annotated[bool, typer.Option(help="print the report to a PDF (needs Chromium)")] = False,
@@ -218,9 +225,8 @@ def audit(
     request = Request(
         models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
-        works=works, unit=unit,
-        frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio,
-        redact=redact, pdf=pdf,
+        works=works, unit=unit, frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals,
+        dtype=dtype, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     report = run(request, out, say=_say, download=allow_download)
     _say(f"{report.verdict}: {report.answer}")
@@ -257,7 +263,7 @@ def score(
     shard: Annotated[str, typer.Option(help="i/n: score the i-th of n shards")] = "1/1",
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="processes that decode ahead", min=0, max=64)] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    dtype: Dtype = "float32",
     done: Annotated[Path | None, typer.Option(help="JSON summary to write when finished")] = None,
     status: Annotated[bool, typer.Option("--status", help="only say what is stored")] = False,
 ) -> None:
@@ -273,7 +279,7 @@ def score(
     if status:
         typer.echo(json.dumps(describe_stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
         return
-    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype)
+    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype, progress=True)
     if file_hash(manifest) != before:
         raise StoppedError(f"{manifest.name} changed while it was scored; run the same command again for what is new")
     report = summary(signals)

@@ -14,16 +14,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 VERSION = "0.1.0"
+Record = TypeVar("Record")
 # --- text from outside ------------------------------------------------------------------------------------------------
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -99,6 +103,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
         part.unlink(missing_ok=True)
 
 
+def kept(path: Path, kind: Any, make: Callable[[], Record]) -> Record:
+    """Return the record (a pydantic model of some kind) in a file; without a whole one, make it and try to keep it."""
+    with suppress(OSError, ValueError):
+        found: Record = kind.model_validate_json(path.read_bytes())
+        return found
+    found = make()
+    with suppress(OSError):  # a folder that may only be read
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, f"{found.model_dump_json()}\n")  # type: ignore[attr-defined]
+    return found
+
+
 # --- where things are kept --------------------------------------------------------------------------------------------
 
 STAMP = "EARWITNESS_STAMP"  # the variable that tells a page where its runner wants its stamp
@@ -152,6 +168,13 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hann(size: int) -> NDArray[np.float64]:
+    """Return the periodic Hann window, as ``scipy.signal`` has it, whose import takes a second."""
+    import numpy as np
+
+    return np.asarray((0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, size + 1)))[:-1])
 
 
 def span(seconds: float) -> str:

@@ -1,17 +1,28 @@
-"""The pocket reference of an audit's check of shifts: ``python -m earwitness_build.audit_reference KIND FILE``."""
+"""The pocket reference of an audit's check of shifts, and what is drawn from it at common sizes.
+
+``python -m earwitness_build.audit_reference KIND FILE`` writes the reference of a kind of model,
+``python -m earwitness_build.audit_reference shifts FILE`` all draws: ten minutes.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import earwitness as ew
+from earwitness.audit import checks
+from earwitness.audit.scoring import SHIFT_AUDITS
 from earwitness.signals.evaluations import audit_attacks
 from earwitness.stats.permutation_test import unusable_features
 from earwitness.stats.units import unit_table
+from earwitness.stats.verdict import ALPHA
 from earwitness.types import BLIND_PREFIX
 from earwitness.util import project_root
 
@@ -40,5 +51,30 @@ def write_reference(kind: str, path: Path) -> None:
     table.to_parquet(path, index=False, compression="zstd")
 
 
+SIZES = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80, checks.MAX_UNITS)  # recordings on each side
+
+
+def common() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the settings of every draw that is shipped."""
+    for kind, within, size in product(REFERENCES, (False, True), SIZES):
+        how: dict[str, Any] = {
+            "kind": kind,
+            "sizes": (size, size),
+            "within": within,
+            "alpha": ALPHA,
+            "audits": SHIFT_AUDITS,
+        }
+        yield checks.name_of(**how), how
+
+
+def write_shifts(path: Path) -> None:
+    """Write the draws from the pocket reference at common sizes."""
+    found = {name: checks.draw_pocket(**how).model_dump() for name, how in common()}
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    write_reference(sys.argv[1], Path(sys.argv[2]))
+    if sys.argv[1] == "shifts":
+        write_shifts(Path(sys.argv[2]))
+    else:
+        write_reference(sys.argv[1], Path(sys.argv[2]))

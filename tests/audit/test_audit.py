@@ -148,6 +148,21 @@ def test_equal_inputs_give_equal_bytes_but_for_one_line(report, request_of, tmp_
         assert len(different) == (name in {RECORD, PAGE}), name
 
 
+def test_an_audit_whose_signals_are_stored_loads_no_network_library(report, request_of, results, tmp_path):
+    asked = request_of()
+    code = (
+        "import sys; from pathlib import Path; from earwitness.audit import Request, run; "
+        "model, suspects, held_out, out = sys.argv[1:]; "
+        "sides = {'suspects': Path(suspects), 'held_out': Path(held_out)}; "
+        "run(Request(models=(model,), **sides, n_permutations=199, deals=20), Path(out)); "
+        "print([name for name in ('torch', 'transformers', 'statsmodels', 'diffusers') if name in sys.modules])"
+    )
+    places = [asked.models[0], str(asked.suspects), str(asked.held_out), str(tmp_path / "again")]
+    done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert read_report(tmp_path / "again")[0].results == read_report(report)[0].results
+
+
 def test_the_page_is_self_contained_and_forbids_the_rest(report):
     text = (report / PAGE).read_text()
     assert re.search(r'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;;', text)

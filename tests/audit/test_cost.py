@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from earwitness.audit import Request, cost, gather_tracks, references
-from earwitness.audit.cost import evaluations, forecast, tracks_with_roles
+from earwitness.audit.cost import _evaluations, evaluations, forecast, tracks_with_roles
 from earwitness.audit.display import table
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
 from earwitness.models.cards import identity
 from earwitness.signals.evaluations import LOSS_REPEATS, ORIGIN
 from earwitness.signals.extraction import collect
+from earwitness.signals.perturbations import NEIGHBOURS
 from earwitness.signals.store import seconds_of
 from earwitness.stats.features import DEFAULT_FEATURES
 from earwitness.stats.power import reach_of, refusals
@@ -140,6 +141,23 @@ def test_shared_evaluations_are_counted_once(folder: str) -> None:
     own, shared = evaluations("all", diffusion)
     assert 0 < shared < sum(own.values())
     assert not {"loss", "min_k"} & set(own)
+
+
+def test_without_captions_equal_passes_are_counted_once(folder: str, audio: list[Track]) -> None:
+    info = cost.describe(folder)
+    own, shared = _evaluations("audit", info, captions=False)
+    assert (set(own.values()), shared) == ({1}, 1)
+    assert _evaluations(["loss", "neighbourhood"], info, captions=False)[1] == 1 + len(NEIGHBOURS)
+    diffusion = replace(info, family="diffusion", conditions=("text", "null"))
+    both = ["multiple_loss-100/conditional", "multiple_loss-100/null"]
+    assert 2 * _evaluations(both, diffusion, captions=False)[1] == evaluations(both, diffusion)[1]
+    silent = [replace(track, caption="") for track in audio]
+    found = cost.forecast(folder, silent, "audit", probe=False)
+    assert found.evaluations_shared == 1
+    some = [replace(track, caption="slow" if i else "") for i, track in enumerate(audio)]
+    found = cost.forecast(folder, some, "audit", probe=False)
+    assert found.evaluations_shared == 2
+    assert any(f"1 of {len(some)} tracks have no caption: 1 network calls a segment, not 2" in n for n in found.notes)
 
 
 def test_an_audit_asks_for_its_features_alone(folder: str) -> None:

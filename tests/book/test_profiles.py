@@ -20,10 +20,14 @@ PROFILES = ["default", "gpus", "slurm", "kubernetes"]
 
 @pytest.fixture
 def project(root: Path, tmp_path: Path) -> Path:
-    """A project folder without results, whose code is the checkout's."""
-    for name in ("notebooks", "data_manifests", "book"):
+    """A project folder without results, whose code is the checkout's; one scoring run is cut into four."""
+    for name in ("notebooks", "benchmarks", "data_manifests", "book"):
         skip = shutil.ignore_patterns("_build", "pages", "mathjax")
         shutil.copytree(root / name, tmp_path / name, ignore=skip)
+    registry = tmp_path / "notebooks" / "experiments.yml"
+    text = registry.read_text()
+    assert text.count("&twin-b {") == 1
+    registry.write_text(text.replace("&twin-b {", "&twin-b {shards: 4, "))
     (tmp_path / "lib").symlink_to(root / "lib")
     return tmp_path
 
@@ -44,8 +48,13 @@ def test_a_profile_plans_every_shard_and_page(project: Path, profile: str) -> No
     run = _snakemake(project, *arguments, "book")
     assert run.returncode == 0, run.stderr
     text = run.stdout + run.stderr
-    wanted = {f"{i}/{r.shards}" for page in load_registry().tier("book") for r in page.scores for i in [1]}
-    assert set(re.findall(r"--shard (\S+)", text)) >= wanted
+    pages = load_registry(project / "notebooks" / "experiments.yml").tier("book")
+    runs = {run.name: run for page in pages for run in page.scores}
+    shards = [(i, run) for run in runs.values() for i in range(1, run.shards + 1)]
+    assert set(re.findall(r"--shard (\S+)", text)) == {f"{i}/{run.shards}" for i, run in shards}
+    left = {f"score-{run.name}-{i}-of-{run.shards}" for i, run in shards}
+    left |= {f"page-{page.id}" for page in pages} | {"render-corpus", "html-book"}
+    assert left <= set(re.findall(r"times > results/cpu/(\S+)\.txt", text)), "what benchmarks/bench_book.py reads"
     cards = set(re.findall(r"CUDA_VISIBLE_DEVICES=(\d)", text))
     assert cards == (set("0123") if profile == "gpus" else set()), "every card is used"
     if profile == "gpus":

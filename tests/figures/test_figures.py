@@ -11,14 +11,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.signal import ShortTimeFFT, get_window
 
 from earwitness import figures
 from earwitness.audit import provenance
 from earwitness.book import html, stamps, tables
 from earwitness.errors import InputError
+from earwitness.figures.sound import TOP_HZ, draw_spectrogram
 from earwitness.figures.style import COLOURS
 from earwitness.stats.metrics import compare
 from earwitness.types import ModelInfo
+from earwitness.util import hann
 from tests.inference_tables import score_table
 
 NAN = float("nan")
@@ -117,6 +120,30 @@ def test_colours_follow_the_page_and_nothing_leaks_out_of_the_picture():
     assert not re.search(r'<g id="', svg)
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)
     assert figures.artist_forest(artists()).svg == svg, "the same table gives the same picture"
+
+
+class Screen:
+    """Stands in for axes, and keeps what is drawn."""
+
+    def imshow(self, level, **_):
+        self.level = level
+
+    def grid(self, **_):
+        pass
+
+
+@pytest.mark.parametrize("samples", [16_000, 15_999, 16_001, 96_000, 513])
+def test_a_spectrogram_has_the_levels_of_scipy(samples):
+    sound, screen, hop = np.random.default_rng(samples).normal(size=samples), Screen(), 256
+    draw_spectrogram(screen, sound, 16_000)
+    transform = ShortTimeFFT(get_window("hann", 4 * hop), hop=hop, fs=16_000, scale_to="magnitude")
+    level = 20 * np.log10(np.abs(transform.stft(sound)) + 1e-5)[transform.f <= TOP_HZ]
+    assert screen.level == pytest.approx(level, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 7, 64, 8192])
+def test_the_window_is_that_of_scipy(size):
+    assert np.array_equal(hann(size), get_window("hann", size))
 
 
 def test_a_spectrogram_shows_the_tone_where_it_is():

@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ import yaml
 import earwitness as ew
 from earwitness.audit import cost
 from earwitness.errors import ModelError
+from earwitness.models import audiocraft as audiocraft_module
 from earwitness.models import describe, revision
 from earwitness.models.base import TokenModel
 from earwitness.models.cards import read_cards
 from earwitness.models.magnet import PASSES, hidden
 from earwitness.signals import token_costly
-from earwitness.signals.token import extract
+from earwitness.signals.token import extract, reduce_batch
 from earwitness.types import Track
 from tests.tiny import RATE, recording, tune
 from tests.tiny_audiocraft import audiocraft, twin
@@ -118,7 +120,7 @@ def test_half_precision_writes_the_same_codes(folders: dict[str, Path], models: 
         logits, mask = rounded.logits(codes, CAPTIONS[:2])
         exact, _ = models[name].logits(codes, CAPTIONS[:2])
         assert 0 < (logits.float() - exact)[mask].abs().max() < 0.2
-    with pytest.raises(ModelError, match="expected dtype float32, bfloat16, float16, got 'int8'"):
+    with pytest.raises(ModelError, match="expected dtype float32, bfloat16, float16, auto, got 'int8'"):
         describe(str(folders["audiogen"]), dtype="int8")
 
 
@@ -571,3 +573,67 @@ def test_audiocraft_itself_loads_what_the_tests_save(
         output = load_lm_model(copy).compute_predictions(codes, said)
     assert torch.equal(mask, output.mask)
     torch.testing.assert_close(logits[mask], output.logits[mask])
+
+
+@pytest.mark.parametrize("name", [*KINDS, "stereo", "musicgen twin"])
+@pytest.mark.parametrize("captions", [["", "", ""], ["", "sad rock", ""]], ids=["none", "some"])
+def test_equal_passes_are_run_once(models: dict[str, TokenModel], name: str, captions: list[str]) -> None:
+    model, rows = models[name], []
+    if name == "unconditional":
+        captions = [""] * 3
+    audio = _audio(3, model.info.channels)
+    codes = model.encode(audio)
+    twin = reduce_batch(
+        model.logits(codes, captions)[0], model.logits(codes, None)[0], codes, model.logits(codes, None)[1]
+    )
+
+    def counted(codes: torch.Tensor, captions: list[str] | None) -> Any:
+        rows.append(len(codes))
+        return type(model).logits(model, codes, captions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "logits", counted)
+        found = extract(model, audio, captions)
+    assert rows == ([3, 1] if any(captions) else [3])
+    for caption, one, other in zip(captions, found, twin, strict=True):
+        for key, value in one.to_arrays().items():
+            np.testing.assert_allclose(value, other.to_arrays()[key], atol=1e-5 if caption else 0, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["audiogen", "musicgen"])
+def test_the_text_encoder_reads_a_caption_once(folders: dict[str, Path], name: str) -> None:
+    model = ew.load_model(str(folders[name]))
+    heard = []
+    conditioner = model.lm.condition_provider.conditioners["description"]  # type: ignore[attr-defined]
+    conditioner.t5.register_forward_hook(lambda _, __, output: heard.append(len(output.last_hidden_state)))
+    for captions in (["sad rock", "", "sad rock"], ["happy jazz", "sad rock", ""]):
+        extract(model, _audio(3), captions)
+    assert heard == [1, 1, 1]
+
+
+def test_networks_are_filled_without_being_drawn_first(folders: dict[str, Path], monkeypatch: Any) -> None:
+    drawn, normal = [], torch.nn.init.normal_
+
+    def seen(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        drawn.extend([tensor.shape] if tensor.device.type != "meta" else [])
+        return normal(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.nn.init, "normal_", seen)
+    for name in ("audiogen", "magnet", "stereo"):
+        drawn.clear()
+        filled = ew.load_model(str(folders[name]))
+        assert not drawn
+        with monkeypatch.context() as patch:
+            patch.setattr(audiocraft_module, "undrawn", nullcontext)
+            old = ew.load_model(str(folders[name]))
+        assert drawn
+        for part in ("lm", "codec"):
+            one, other = (
+                [*getattr(m, part).named_buffers(), *getattr(m, part).named_parameters()] for m in (filled, old)
+            )
+            assert [key for key, _ in one] == [key for key, _ in other]
+            assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one, other, strict=True))
+        audio = _audio(1, filled.info.channels)
+        codes = filled.encode(audio)
+        assert torch.equal(codes, old.encode(audio))
+        assert torch.equal(filled.logits(codes, ["sad rock"])[0], old.logits(codes, ["sad rock"])[0])

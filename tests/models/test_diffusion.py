@@ -588,3 +588,18 @@ def test_the_published_audioldm_window_is_ten_seconds(tmp_path: Path) -> None:
     config = json.loads((folder / "vae" / "config.json").read_text())
     _edit(folder / "vae" / "config.json", block_out_channels=[*config["block_out_channels"], 16])
     assert describe(str(folder)).segment_seconds == pytest.approx(10.24)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_text_encoders_read_a_caption_once(name: str, models: dict[str, Any]) -> None:
+    model, heard = models[name], []
+    texts = [model.parts[part] for part in ("text_encoder", "text_encoder_2") if part in model.parts]
+    parts = [getattr(part, "text_model", part) for part in texts]
+    hooks = [part.register_forward_hook(lambda *_: heard.append(1)) for part in parts]
+    for captions in (["quick fox", "quick fox"], ["lazy dog", "quick fox"]):
+        for condition in model.info.conditions:
+            model.condition(condition, captions, sound(model))
+    for hook in hooks:
+        hook.remove()
+    assert len(heard) <= 3 * len(parts)  # two captions and, unless it was read before, the null condition
+    assert len(heard) >= 2 * len(parts)

@@ -17,9 +17,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import earwitness as ew
 from earwitness.errors import ModelError
-from earwitness.models import describe, locate, pocket_names, revision
+from earwitness.models import base, describe, locate, pocket_names, revision
 from earwitness.models import musicgen as musicgen_module
 from earwitness.models.base import TokenModel
+from earwitness.models.delay_pattern import aligned, delayed
 from tests import tiny_midi
 from tests.tiny import RATE, musicgen, tune
 
@@ -398,3 +399,38 @@ def test_every_pocket_model_loads_and_scores(name: str, tmp_path: Path) -> None:
         said = model.predict_noise(codes, torch.tensor([100]), model.condition("null", [""], None))
         assert said.shape == codes.shape
         assert torch.isfinite(said).all()
+
+
+@pytest.mark.parametrize("melody", [False, True])
+def test_the_text_encoder_reads_a_caption_once_and_alone(tmp_path: Path, melody: bool) -> None:
+    model: Any = ew.load_model(str(musicgen(tmp_path / "tiny", melody=melody)))
+    heard: list[int] = []
+    model.network.text_encoder.register_forward_hook(lambda _, __, output: heard.append(len(output[0])))
+    codes = model.encode(_audio(3))
+    for captions in (["sad rock", "", "slow jazz with piano"], ["sad rock", "sad rock", ""], None):
+        model.logits(codes, captions)
+    assert heard == [1, 1, 1]
+    text = model.tokenizer(["sad rock", "", "slow jazz with piano"], padding=True, return_tensors="pt")
+    said = text["attention_mask"] * torch.tensor([[1], [0], [1]])
+    lengths = text["attention_mask"].sum(1).tolist()
+    ours = model.logits(codes, ["sad rock", "", "slow jazz with piano"])[0]
+    for row, length in enumerate(lengths):  # the library's own way from ids to logits
+        with torch.no_grad():
+            steps = model.network(
+                input_ids=text["input_ids"][row : row + 1, :length], attention_mask=said[row : row + 1, :length],
+                decoder_input_ids=delayed(codes[row : row + 1], model.delays, model.pad).flatten(0, 1), use_cache=False,
+            ).logits[None]  # fmt: skip
+        library, _ = aligned(steps[:, :, -35:], model.delays, 32)
+        torch.testing.assert_close(ours[row], library[0], atol=2e-5, rtol=0)
+
+
+def test_kept_captions_are_bounded_and_let_gradients_pass(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CAPTIONS_HELD", 2)
+    with torch.inference_mode():
+        for caption in ("sad rock", "happy jazz", "slow rock", None):
+            model.told(caption)
+    assert [caption for _, caption in model._made] == ["slow rock", None]
+    with torch.inference_mode():
+        first = model.told("sad rock")["states"]
+    assert not first.is_inference()
+    assert model.told("sad rock")["states"] is first

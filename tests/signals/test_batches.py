@@ -24,6 +24,7 @@ ERRORS = {
     "cpu, newer words": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
     "cublas": lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "python": lambda: MemoryError(),
+    "without a word": lambda: torch.OutOfMemoryError(),
 }
 
 
@@ -35,8 +36,7 @@ class Model:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(extraction, "_chosen", extraction.Sizes())
-    monkeypatch.setattr(extraction, "peak_bytes", lambda device, run: run() and 0)
+    monkeypatch.setattr(extraction, "_sizes", extraction.Sizes())
 
 
 def limited(most, error, seen):
@@ -57,9 +57,10 @@ def test_every_item_is_scored_once_and_in_order_however_little_fits(most, reache
     seen = []
     items = list(range(1, 38))
     with caplog.at_level(logging.WARNING):
-        found = list(extraction.in_batches(Model(), (), items, limited(most, error, seen)))
+        found = extraction.in_batches(Model(), (), items, limited(most, error, seen))
     assert [(item, result) for item, result, _ in found] == [(item, 10 * item) for item in items]
     assert {size for *_, size in found} == {reached}
+    assert [batch for batch in seen if len(batch) <= most] == [items[i : i + reached] for i in range(0, 37, reached)]
     assert len([r for r in caplog.records if "out of memory" in r.message]) == int(np.log2(16 / reached))
 
 
@@ -70,21 +71,21 @@ def test_a_halving_lasts_and_the_items_before_it_are_not_scored_again():
         seen.append(list(items))
         if fails[0] and len(items) > 4:
             raise MemoryError
-        fails[0] = len(seen) > 1  # the probe and the first batch pass
+        fails[0] = True  # the first batch passes
         return items
 
-    first = list(extraction.in_batches(model, (), list(range(40)), score))
+    first = extraction.in_batches(model, (), list(range(40)), score)
     assert [size for *_, size in first] == [16] * 16 + [4] * 24
     assert [s[0] for s in seen if len(s) == 4] == [16, 20, 24, 28, 32, 36]
-    again = list(extraction.in_batches(model, (), list(range(8)), score))
+    again = extraction.in_batches(model, (), list(range(8)), score)
     assert {size for *_, size in again} == {4}, "a model that ran out once starts where it ended"
-    other = list(extraction.in_batches(model, ("gradient",), list(range(4)), lambda items: items))
+    other = extraction.in_batches(model, ("gradient",), list(range(4)), lambda items: items)
     assert {size for *_, size in other} == {16}, "other passes have a size of their own"
 
 
 def test_one_item_that_does_not_fit_is_a_clear_error():
     with pytest.raises(ModelError, match=r"toy: one segment of 1 s does not fit .*bfloat16"):
-        list(extraction.in_batches(Model(), (), [1, 2, 3], limited(0, MemoryError, [])))
+        extraction.in_batches(Model(), (), [1, 2, 3], limited(0, MemoryError, []))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), KeyboardInterrupt()])
@@ -93,51 +94,42 @@ def test_other_errors_pass(error):
         raise error
 
     with pytest.raises(type(error)):
-        list(extraction.in_batches(Model(), (), [1, 2], score))
+        extraction.in_batches(Model(), (), [1, 2], score)
+
+
+def test_other_errors_pass_after_memory_ran_out_too():
+    def score(items):
+        if len(items) > 4:
+            raise MemoryError
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        extraction.in_batches(Model(), (), list(range(40)), score)
 
 
 @pytest.mark.parametrize(
-    ("need", "free", "size"),
-    [
-        (1, 10**9, 16),
-        (10**9, 100 * 10**9, 16),
-        (10**9, 31 * 10**9, 8),
-        (10**9, 10**9, 1),
-        (10**12, 10**9, 1),
-        (0, 0, 1),
-    ],
-)
-def test_the_size_is_a_power_of_two_that_half_of_the_free_memory_holds(monkeypatch, need, free, size):
-    monkeypatch.setattr(extraction, "peak_bytes", lambda device, run: need)
-    monkeypatch.setattr(extraction, "free_bytes", lambda device: free)
-    assert extraction.choose("cpu", lambda: None) == size
-    assert size == 1 or size * need <= extraction.SHARE * free
+    ("weights", "device", "size"),
+    [(0, "cpu", 16), (50 * 10**6, "cpu", 16), (51 * 10**6, "cpu", 4), (25 * 10**7, "cpu", 4), (10**9, "cpu", 1),
+     (10**9, "cuda", 64), (10**9, "cuda:1", 64)],
+)  # fmt: skip
+@pytest.mark.parametrize("held", ["itself", "its network"])
+def test_a_processor_takes_fewer_segments_of_a_larger_network(weights, device, size, held):
+    network = SimpleNamespace(parameters=lambda: iter([torch.empty(weights, device="meta")]))
+    model = SimpleNamespace(info=SimpleNamespace(device=device), network=network)
+    if held == "itself":
+        model = SimpleNamespace(info=model.info, parameters=network.parameters)
+    assert extraction.most_segments(model) == size
 
 
-def test_nothing_to_score_needs_no_probe():
-    assert not list(extraction.in_batches(Model(), (), [], lambda items: pytest.fail("nothing was to be scored")))
+def test_every_segment_is_scored_once_and_none_before_the_first_batch():
+    """Nothing is tried out: what a process scores first counts."""
+    seen = []
+    extraction.in_batches(Model(), (), list(range(20)), limited(16, MemoryError, seen))
+    assert seen == [list(range(16)), list(range(16, 20))]
 
 
-def test_the_peak_is_what_a_run_held_at_its_highest(monkeypatch):
-    monkeypatch.undo()
-
-    def run():
-        for _ in range(3):
-            held = np.ones(8_000_000)  # 64 MB, given back each time
-            del held
-
-    assert 30e6 < extraction.peak_bytes("cpu", run) < 150e6
-
-
-def test_a_container_has_less_than_the_machine(monkeypatch, tmp_path):
-    (tmp_path / "max").write_text("3000\n")
-    (tmp_path / "current").write_text("1000\n")
-    monkeypatch.setattr(extraction, "LIMITS", (tmp_path / "max", tmp_path / "current"))
-    assert extraction.free_bytes("cpu") == 2000
-    (tmp_path / "max").write_text("max\n")
-    assert extraction.free_bytes("cpu") > 10**6
-    monkeypatch.setattr(extraction, "LIMITS", (tmp_path / "absent", tmp_path / "current"))
-    assert extraction.free_bytes("cpu") > 10**6
+def test_nothing_to_score_runs_nothing():
+    assert extraction.in_batches(Model(), (), [], lambda items: pytest.fail("nothing was to be scored")) == []
 
 
 # --- through the engine ---

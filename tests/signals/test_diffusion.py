@@ -24,6 +24,7 @@ from earwitness.signals.evaluations import (
     plan_evaluations,
     possible,
     standard,
+    without_caption,
 )
 from earwitness.signals.perturbations import NAMES, SLOWER, perturb, slower, tilted
 from earwitness.types import Track
@@ -458,3 +459,44 @@ def test_evaluations_sort_and_hash() -> None:
         == "conditional"
     )
     assert PASSES["secmi/null"] == 12
+
+
+# Conditions that say the same.
+
+
+class Counting:
+    """A model as it is, whose network counts the rows that it is given."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.rows = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict_noise(self, z_t: Any, t: Any, condition: Any) -> Any:
+        self.rows += len(z_t)
+        return self._model.predict_noise(z_t, t, condition)
+
+
+@pytest.mark.parametrize("captions", [["", ""], ["", "sad rock"], ["slow", "happy jazz band"], [" ", "a  b"]])
+def test_conditions_that_say_the_same_are_run_once(model: Any, captions: list[str]) -> None:
+    names = [f"{p}/{c}" for p in ("grid", "pia", "origin") for c in ("conditional", "null", "half")]
+    sound = torch.from_numpy(0.1 * np.random.default_rng(0).standard_normal((2, 1, model.samples)).astype(np.float32))
+    counting = Counting(model)
+    found = extract(counting, sound, captions, names)
+    each = plan_evaluations(["grid/null", "pia/null", "origin/null"]).nfe
+    texts = [(caption.split(), [], reduced(caption, "half").split()) for caption in captions]
+    assert counting.rows == each * sum(len({tuple(words) for words in said}) for said in texts)
+    for b, caption in enumerate(captions):
+        for name in names:  # its own pass, alone in a batch and in a plan
+            (alone,) = extract(model, sound[b : b + 1], [caption], [name])
+            np.testing.assert_allclose(found[b].values[name], alone.values[name], rtol=2e-4)
+    if not captions[0].strip():
+        assert all(np.array_equal(found[0].values[n], found[0].values[n.split("/")[0] + "/null"]) for n in names)
+
+
+def test_a_plan_without_captions_counts_equal_conditions_once() -> None:
+    conditions = ("text", "null", "audio")
+    passes = standard(conditions)
+    assert plan_evaluations(passes).nfe - plan_evaluations(without_caption(passes)).nfe == nfe("grid/null")
+    assert without_caption(["grid/audio", "conditional", "secmi/half"]) == {"grid/audio", "conditional", "secmi/null"}

@@ -18,7 +18,6 @@ from earwitness.audit import cost
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.signals import extraction, stream, token
 from earwitness.signals.extraction import Signals, collect, describe_stored, summary
-from earwitness.signals.progress import Progress
 from earwitness.signals.store import Store, parse_shard
 from earwitness.types import Track
 from earwitness.util import file_hash
@@ -205,13 +204,13 @@ def test_what_another_process_could_not_score_gets_a_part_of_its_own(
     def flaky(job: str, path: Path, *rest: object, **more: object) -> bytes:
         return real("tests.tiny:die" if path == late else job, path, *rest, **more)
 
-    with Progress("test", len(audio), show=False) as bar:
-        first, second = (extraction._Work(folder, info, spec, further, store) for _ in range(2))
+    with extraction._progress("test", len(audio), show=False) as bar:
+        first, second = (extraction._Work(folder, info, spec, lambda keys: {}) for _ in range(2))
         monkeypatch.setattr(stream.decode_pool, "request_for", flaky)
-        first.run(extraction.parts_of(keyed), 0, bar)
+        first.run(further, store, extraction.parts_of(keyed), 0, bar)
         monkeypatch.setattr(stream.decode_pool, "request_for", real)
-        second.run(extraction.parts_of(keyed), 0, bar)
-    assert (first.scored, second.scored) == (len(audio) - 1, 1)
+        second.run(further, store, extraction.parts_of(keyed), 0, bar)
+    assert (len(first.scored), second.scored) == (len(audio) - 1, {keyed[0][0]})
     assert set(store.index()["track_key"]) == {key for key, _ in keyed}
 
 
@@ -312,7 +311,7 @@ def test_without_a_caption_there_is_no_contrast(folder: str, audio: list[Track])
     assert scores.drop(index=tracks[0].track_id).notna().all(axis=None)
 
 
-def test_costly_attacks_run_their_passes_and_have_a_store_of_their_own(
+def test_costly_attacks_run_their_passes_beside_what_is_stored(
     folder: str, audio: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefixes = {"nonmember": recording(tmp_path / "other.wav", 2, seed=50)}

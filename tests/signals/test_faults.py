@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -290,18 +292,18 @@ def test_two_processes_share_the_work_whatever_their_clocks_say(
 def test_a_part_that_another_process_wrote_meanwhile_is_not_scored_again(
     corpus: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other process is played by a second call in the middle of the first; the unreadable track is still named."""
-    real, calls = extraction.score_part, []
+    """The other process is played by a second call, once the first has seen what is missing."""
+    real, calls = extraction.Store.prepare, []
 
-    def interposed(*arguments: object) -> list[dict[str, object]]:
+    def interposed(store: extraction.Store) -> None:
         calls.append(1)
         if len(calls) == 1:
             _collect(corpus)
-        return real(*arguments)
+        real(store)
 
-    monkeypatch.setattr(extraction, "score_part", interposed)
+    monkeypatch.setattr(extraction.Store, "prepare", interposed)
     signals = _collect(corpus)
-    assert signals.provenance["tracks_scored_now"] <= 2
+    assert signals.provenance["tracks_scored_now"] == 0
     assert _content(signals) == whole
     assert signals.exclusions["track_id"].tolist() == ["text.wav"]
 
@@ -407,22 +409,36 @@ def test_workers_give_the_same_signals(corpus: Path, whole: dict[str, bytes]) ->
 # --- progress ---
 
 
-def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from earwitness.signals import progress
+def _shown(show: bool | None, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
+    """Return what 100 tracks write to standard error, five every 20 seconds."""
+    import tqdm
 
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
-    with progress.Progress("model", 100) as bar:
-        for _ in range(10):
-            clock.now += 20
-            bar.update(5)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "model: 15 of 100 tracks, 0.25 tracks/s, 6 min left"
-    assert len(lines) == 3
-    with progress.Progress("model", 100, show=False) as bar:
-        clock.now += 1000
-        bar.update(5)
-    assert capsys.readouterr().err == ""
+    clock, stream = SimpleNamespace(now=1000.0), io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    with monkeypatch.context() as patch:
+        patch.setattr(tqdm.std, "time", lambda: clock.now)
+        patch.setattr(tqdm.tqdm, "_time", lambda: clock.now, raising=False)
+        patch.setattr(sys, "stderr", stream)
+        with extraction._progress("model", 100, show) as bar:
+            bar._time = lambda: clock.now
+            for _ in range(20):
+                clock.now += 20
+                bar.update(5)
+                bar.set_postfix_str("waiting", refresh=terminal)
+    return stream.getvalue()
+
+
+def test_progress_is_for_terminals_and_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's standard error is no terminal, so a page holds none of it."""
+    lines = [line.strip() for line in _shown(True, monkeypatch, terminal=False).splitlines() if line.strip()]
+    assert 4 <= len(lines) <= 7, "about one a minute"
+    assert re.fullmatch(r"model: 15 of 100 tracks, +4\.00s/track, 05:40 left", lines[0])
+    assert _shown(None, monkeypatch, terminal=False) == ""
+    assert "model" in _shown(None, monkeypatch, terminal=True)
+    assert "waiting" in _shown(True, monkeypatch, terminal=True)
+    assert _shown(False, monkeypatch, terminal=True) == ""
+    with extraction._progress("model", 0, True) as bar:
+        assert bar.disable, "nothing to do"
 
 
 @pytest.mark.parametrize(

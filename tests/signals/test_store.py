@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from earwitness.data.audio import AudioSpec
 from earwitness.errors import StoreError
 from earwitness.signals import store as storage
-from earwitness.signals.store import Store, checksum, encode, part_name
+from earwitness.signals.store import Store, encode, give_up, part_name
 from earwitness.types import ModelInfo
 
 INFO = ModelInfo("toy/model", "token", "0" * 64, 16_000, 1, 1.0, "float32", "cpu", "tiny")
@@ -65,7 +65,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def _same(store: Store, part: str, written: list[dict]) -> None:
     for family in ("token", "blind"):
         names = [name for name in written[0] if name.startswith(f"{family}:")]
-        for row, stored in zip(written, store.read(part, family), strict=True):
+        for row, (key, stored) in zip(written, store.read(part, family), strict=True):
+            assert key == (row["track_key"], row["segment_id"])
             for name in names:
                 np.testing.assert_array_equal(stored[name.partition(":")[2]], row[name])
                 assert stored[name.partition(":")[2]].dtype == row[name].dtype
@@ -115,21 +116,37 @@ def test_polars_and_duckdb_read_a_whole_store(store: Store) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_rows_give_equal_files(seed: int) -> None:
     assert encode(rows(seed=seed), {"a": 1}) == encode(rows(seed=seed), {"a": 1})
-    a, b = (pq.read_table(pa.BufferReader(encode(rows(seed=s), {}))) for s in (seed, seed + 1))
-    assert checksum(a) != checksum(b)
+    assert encode(rows(seed=seed), {"a": 1}) != encode(rows(seed=seed + 1), {"a": 1})
 
 
-def test_the_checksum_sees_names_types_and_order() -> None:
-    table = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})
-    others = [
-        table.rename_columns(["c", "b"]),
-        table.take([1, 0]),
-        table.slice(0, 1),
-        table.set_column(0, "a", pa.array([1, 2])),
-        pa.table({"a": [1.0, 2.0], "b": ["x", "z"]}),
-    ]
-    assert len({checksum(t) for t in [table, *others]}) == 6
-    assert checksum(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == checksum(table)
+@pytest.mark.parametrize("change", ["rename", "type", "cut", "drop"])
+def test_columns_and_rows_that_no_page_vouches_for_are_compared(store: Store, change: str) -> None:
+    """A footer that names another column, type or number of rows, with sound pages behind it."""
+    path = store.write(rows())
+    table = pq.read_table(path)
+    changed = {
+        "rename": lambda: table.rename_columns([name.replace("codes", "kodes") for name in table.column_names]),
+        "type": lambda: table.set_column(2, "start_s", table["start_s"].cast("float32")),
+        "cut": lambda: table.slice(0, 5),
+        "drop": lambda: table.drop_columns(["token:mask"]),
+    }
+    pq.write_table(changed[change](), path, write_page_checksum=True)  # the description goes with the table
+    storage._sound.clear()
+    assert store.index().empty
+    assert path.with_suffix(".damaged").exists()
+
+
+def test_a_part_whose_columns_nobody_noted_is_served(store: Store) -> None:
+    """Earlier versions noted a checksum of their own instead."""
+    path = store.write(rows())
+    table = pq.read_table(path)
+    facts = storage.facts_of(table.schema) | {"checksum": "0" * 32}
+    del facts["columns"]
+    described = {"earwitness": json.dumps(facts), "earwitness.digest": storage.digest(facts)}
+    pq.write_table(table.replace_schema_metadata(described), path, write_page_checksum=True)
+    storage._sound.clear()
+    assert len(store.index()) == 6
+    _same(store, path.name, rows())
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,7 +185,7 @@ def test_a_truncated_part_is_set_aside(store: Store, share: float, caplog: pytes
 
 def test_only_parts_that_are_asked_for_are_read_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(rows())
-    monkeypatch.setattr(storage, "checksum", lambda table: pytest.fail("read whole"))
+    monkeypatch.setattr(storage, "columns_of", lambda table: pytest.fail("read whole"))
     assert store.index({"another key"}).empty
 
 
@@ -286,7 +303,7 @@ def test_a_write_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(StoreError, match=f"{message}.*the same command goes on from here"):
         store.write(rows())
-    assert not [path for path in store.folder.iterdir() if path.name != storage.CLAIMS]
+    assert not list(store.folder.iterdir())
     monkeypatch.undo()
 
 
@@ -327,8 +344,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     store.prepare()
     code = (
         "import sys\nfrom tests.signals.test_store import *\nstore = Store(INFO, SPEC)\n"
-        "with storage.Claims(store.folder) as claims:\n    print(claims.take('part-a.parquet'), flush=True)\n"
-        "    sys.stdin.read()"
+        "held = store.claim('part-a.parquet')\nprint(held is not None, flush=True)\nsys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
@@ -336,13 +352,22 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: Store)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
-        with storage.Claims(store.folder) as claims:
-            assert (claims.take("part-a.parquet"), claims.take("part-b.parquet")) == (False, True)
+        assert store.claim("part-a.parquet") is None
+        assert store.is_claimed("part-a.parquet")
+        assert not store.is_claimed("part-b.parquet")
+        other = store.claim("part-b.parquet")
+        assert other is not None
+        give_up(other)
     finally:
         holder.kill()
         holder.wait()
-    with storage.Claims(store.folder) as claims:
-        assert claims.take("part-a.parquet")
+    assert not store.is_claimed("part-a.parquet")
+    claim = store.claim("part-a.parquet")
+    assert claim is not None
+    assert store.claim("part-a.parquet") is None, "nor does a second call in one process get it"
+    give_up(claim)
+    give_up(claim)
+    assert not list(store.folder.iterdir()), "no lock stays behind"
 
 
 def test_without_locks_every_claim_is_granted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +376,32 @@ def test_without_locks_every_claim_is_granted(store: Store, monkeypatch: pytest.
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(storage.fcntl, "lockf", unsupported)
-    with storage.Claims(store.folder) as claims:
-        assert claims.take("part-a.parquet")
-        claims.give_up("part-a.parquet")
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    first, second = store.claim("part-a.parquet"), store.claim("part-a.parquet")
+    assert first is not None
+    assert second is not None
+    give_up(first)
+    give_up(second)
+
+
+# --- stores of the same model for other passes ---
+
+
+def test_stores_that_differ_in_passes_alone_are_alike(store: Store) -> None:
+    """Whatever wrote them, and whatever lies beside: damaged parts, parts of strangers, folders without any."""
+    others = {name: Store(INFO, SPEC, {"passes": [name]}) for name in ("a", "b", "empty")}
+    for name in ("a", "b"):
+        others[name].write(rows(seed=1))
+    (others["b"].folder / "part-0.parquet").write_bytes(b"damaged")
+    others["empty"].prepare()
+    seed = Store(INFO, replace(SPEC, seed=1), {"passes": ["a"]})
+    seed.write(rows(seed=2))
+    stranger = store.folder.with_name(store.folder.name[:-16] + "0" * 16)
+    stranger.mkdir()
+    shutil.copy(seed.write(rows()), stranger)
+    assert {other.folder for other in store.alike()} == {others["a"].folder, others["b"].folder}
+    assert {other.folder for other in others["a"].alike()} == {others["b"].folder}
+    for other in store.alike():
+        assert Store(INFO, SPEC, other.identity["further"]).folder == other.folder
+        assert set(other.index()["track_key"]) == {"key-0", "key-1", "key-2"}
+    assert not list(Store(replace(INFO, revision="1" * 64), SPEC).alike())

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from earwitness.cli import app
 from earwitness.data.manifest import read_manifest
 from earwitness.signals.extraction import collect, describe_stored
-from earwitness.signals.store import CLAIMS
+from earwitness.signals.store import Store
 from tests.tiny import musicgen, recording
 
 
@@ -55,9 +55,29 @@ def test_status_counts_without_loading_a_model(corpus: Path, monkeypatch: pytest
 def test_a_folder_that_may_only_be_read_is_told_about(corpus: Path, results: Path) -> None:
     model, tracks = str(corpus / "model"), read_manifest(_manifest(corpus, "all.csv", [0, 1]))
     collect(model, tracks)
-    (store,) = (results / "signals").iterdir()
-    (store / CLAIMS).unlink(missing_ok=True)
-    (store / CLAIMS).mkdir()  # cannot be opened to be written to, whoever asks
     more = read_manifest(_manifest(corpus, "more.csv", [0, 1, 2]))
+    (store,) = (results / "signals").iterdir()
+    before = sorted(store.iterdir())
     found = describe_stored(model, more)
     assert (found["stored"], found["missing"], found["claimed"]) == (2, 1, 0)
+    assert sorted(store.iterdir()) == before, "nothing is written to say what is stored"
+
+
+def test_what_another_process_is_at_work_on_is_counted(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tracks = str(corpus / "model"), read_manifest(_manifest(corpus, "all.csv", [0, 1, 2]))
+    monkeypatch.setattr(Store, "is_claimed", lambda self, name: name.startswith("part-"))
+    assert describe_stored(model, tracks)["claimed"] == 3
+    collect(model, tracks[:2])
+    assert describe_stored(model, tracks)["claimed"] == 1
+
+
+def test_status_counts_what_lies_in_stores_for_other_passes(corpus: Path, tmp_path: Path) -> None:
+    model, tracks = str(corpus / "model"), read_manifest(_manifest(corpus, "all.csv", [0, 1, 2]))
+    collect(model, tracks[:2], "neighbourhood")
+    found = describe_stored(model, tracks)
+    assert {k: found[k] for k in ("tracks", "stored", "missing", "parts")} == {
+        "tracks": 3, "stored": 2, "missing": 1, "parts": 2,
+    }  # fmt: skip
+    assert found["bytes"] > 0
+    costly = describe_stored(model, tracks, "token_neighbourhood")
+    assert (costly["stored"], costly["segments"]) == (0, 0), "the streams are there, the neighbours are not"

@@ -85,6 +85,23 @@ def test_rows_are_the_groups_of_tokens_and_hold_nothing_else(signals) -> None:
         assert np.isfinite(signal.surprise()).tolist() == (groups >= 0).tolist()
 
 
+def test_passes_of_scores_are_added_to_stored_windows(signals, folder, tracks, monkeypatch, tmp_path) -> None:
+    """To the bit what a run gives that finds nothing stored; what was not asked for is not served."""
+    asked = ["loss/description", "transposition"]
+    added = ew.collect(str(folder), tracks, asked)
+    assert added.index["part"].str.contains("../", regex=False).all(), "the streams lie elsewhere"
+    served = {row["segment_id"]: signal.to_arrays() for row, signal in added.items("token")}
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path))
+    for row, signal in ew.collect(str(folder), tracks, asked).items("token"):
+        arrays = served.pop(row["segment_id"])
+        assert arrays.keys() == signal.to_arrays().keys()
+        for name, values in signal.to_arrays().items():
+            np.testing.assert_array_equal(arrays[name], values, err_msg=name)
+    assert not served
+    (few, *_) = (signal for _, signal in ew.collect(str(folder), tracks).items("token"))
+    assert (set(few.streams), {name.partition("/")[0] for name in few.extras}) == ({"conditional"}, {"sdm"})
+
+
 def _path(row) -> Path:
     return next(t.path for t in PATHS if t.track_id == row["track_id"])
 

@@ -210,13 +210,14 @@ class Toy:
     info = Info()
 
     def __init__(self):
-        self.calls, self.mask_differs = [], False
+        self.calls, self.rows, self.mask_differs = [], [], False
 
     def encode(self, audio):
         return (audio[:, :1, :60].reshape(len(audio), 3, 20).abs() * 100).long() % 7
 
     def logits(self, codes, captions):
         self.calls.append(captions)
+        self.rows.append(len(codes))
         weight = torch.tensor([0.0] * len(codes) if captions is None else [float(len(c)) for c in captions])
         past = torch.cat([torch.zeros_like(codes[..., :1]), codes[..., :-1]], -1)
         x = torch.nn.functional.one_hot(past, 7).float() + weight[:, None, None, None] * torch.arange(7.0) / 7
@@ -257,3 +258,65 @@ def test_extract_refuses_passes_with_different_masks(audio):
     model.mask_differs = True
     with pytest.raises(ModelError, match="toy: conditional and null passes disagree"):
         token.extract(model, audio, ["a", "b", "c"])
+
+
+# Passes that are equal.
+
+
+class Telling(Toy):
+    """The same model, which also says what a caption tells it; spaces tell it nothing."""
+
+    def told(self, caption):
+        return {"length": torch.tensor([len((caption or "").strip())])}
+
+    def logits(self, codes, captions):
+        return super().logits(codes, captions and [caption.strip() for caption in captions])
+
+
+def twin(audio, captions):
+    """Run both passes for every item, whatever the captions, and reduce all of both."""
+    model = Telling()
+    codes = model.encode(audio)
+    logits, mask = model.logits(codes, captions)
+    return reduce_batch(logits, model.logits(codes, None)[0], codes, mask)
+
+
+def test_a_batch_without_captions_takes_one_pass(audio):
+    model = Telling()
+    found = token.extract(model, audio, ["", "  ", ""])
+    assert (model.calls, model.rows) == ([None], [3])
+    for one, other in zip(found, twin(audio, [""] * 3), strict=True):
+        assert [*one.to_arrays()] == [*other.to_arrays()]
+        equal(one, other)
+
+
+@settings(max_examples=15, deadline=None)
+@given(captions=st.lists(st.sampled_from(["", " ", "a", "bb"]), min_size=3, max_size=3))
+def test_the_null_pass_runs_for_those_who_need_it(captions):
+    audio = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 1, 100)).astype(np.float32))
+    model = Telling()
+    found = token.extract(model, audio, captions)
+    need = sum(bool(caption.strip()) for caption in captions)
+    assert model.rows == ([3, need] if need else [3])
+    for one, other in zip(found, twin(audio, captions), strict=True):
+        equal(one, other)
+
+
+def test_a_model_that_does_not_say_what_it_is_told_runs_both_passes(audio):
+    model = Toy()
+    model.logits = lambda codes, captions: Toy.logits(model, codes, captions and [c or "unlike null" for c in captions])
+    found = token.extract(model, audio, [""] * 3)
+    assert model.rows == [3, 3]
+    assert not np.array_equal(found[0].streams["conditional"].logp, found[0].streams["null"].logp, equal_nan=True)
+
+
+@pytest.mark.parametrize("entries", [2, 7, 64, 1357, 2048])
+@pytest.mark.parametrize("block", [2**18, 500])
+def test_equal_passes_reduced_once_are_those_reduced_twice(monkeypatch, entries, block):
+    monkeypatch.setattr(token, "BLOCK_ELEMENTS", {"cpu": block})
+    logits, _, codes, mask = arrays(entries=entries, frames=12)
+    mask[1, 0, 5] = False  # items of unequal masks
+    twice = reduce_batch(logits.clone(), logits.clone(), codes, mask)
+    for one, other in zip(reduce_batch(logits, logits, codes, mask), twice, strict=True):
+        assert [*one.to_arrays()] == [*other.to_arrays()]
+        equal(one, other)

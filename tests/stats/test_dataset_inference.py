@@ -160,6 +160,46 @@ def test_unusable_features_are_left_out_and_said():
         audit(table, features=["x0", "x1"])
 
 
+def _doubled(table, name="x0", copy="x0/null"):
+    """Return a score table with an attack that repeats another."""
+    again = table[table["attack"] == name].assign(attack=copy)
+    return pd.concat([table, again], ignore_index=True)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_feature_that_repeats_another_counts_once_whatever_the_labels(flip):
+    table = score_table(20, 20, shift=0.6)
+    if flip:
+        table["role"] = table["role"].map({"suspect": "held_out", "held_out": "suspect"})
+    plain, result = audit(table, features="x*"), audit(_doubled(table), features="x*")
+    assert result.parameters["features_repeated"] == {"x0/null": "x0"}
+    assert any("1 feature repeats another exactly, as without captions" in note for note in result.notes)
+    assert (result.p_value, result.auc, result.hedges_g) == (plain.p_value, plain.auc, plain.hedges_g)
+    assert plain.parameters["features_repeated"] == {}
+
+
+def test_features_that_differ_for_one_unit_both_count():
+    table = _doubled(score_table(20, 20))
+    at = table.index[table["attack"] == "x0/null"][0]
+    table.loc[at, "score"] += 1e-9
+    assert audit(table, features="x*").parameters["features_repeated"] == {}
+
+
+def test_features_that_repeat_each_other_under_one_of_two_models_both_count():
+    own, control = _doubled(score_table(20, 20)), _doubled(score_table(20, 20, seed=1), "x1", "x0/null")
+    found = audit(own, features="x*", control_scores=control, control_saw="neither")
+    assert found.parameters["features_repeated"] == {}
+    control = _doubled(score_table(20, 20, seed=1))
+    found = audit(own, features="x*", control_scores=control, control_saw="neither")
+    assert found.parameters["features_repeated"] == {"x0/null": "x0"}
+
+
+def test_missing_scores_in_the_same_places_repeat_too():
+    table = score_table(20, 20)
+    table.loc[(table["attack"] == "x0") & (table["track_id"] == "t0003"), "score"] = np.nan
+    assert audit(_doubled(table), features="x*").parameters["features_repeated"] == {"x0/null": "x0"}
+
+
 def test_units_that_nothing_can_score_are_counted():
     table = score_table(20, 20)
     table.loc[(table["track_id"] == "t0001") & table["attack"].str.startswith("x"), "score"] = np.nan

@@ -3,13 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, fisher_exact, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.meta_analysis import effectsize_smd
 
 import earwitness as ew
 from earwitness.errors import InputError
-from earwitness.stats.metrics import auc, auc_within, hedges_g, placements, rate, tpr_at_fpr
+from earwitness.stats.metrics import auc, auc_within, exact_p, hedges_g, placements, rank_sum_p, rate, tpr_at_fpr
 from tests.inference_tables import score_table
 
 A = [0.9, 0.7, 0.8, 0.4, 0.6]
@@ -184,3 +186,36 @@ def test_constant_scores_have_no_effect_size():
     assert np.isnan(hedges_g([1, 1, 1], [1, 1, 1]).value)
     assert auc([1, 1, 1], [1, 1, 1]).value == 0.5
     assert isinstance(ew.compare(score_table(3, 3)), pd.DataFrame)
+
+
+# ---- what the library computes itself, because importing the original takes a second
+
+
+@given(st.integers(1, 400), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_rate_has_the_limits_of_scipy(n, data):
+    hits = data.draw(st.integers(0, n))
+    found, known = rate(hits, n), binomtest(hits, n).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-11)
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=12), st.lists(st.floats(-9, 9), min_size=2, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_hedges_g_is_that_of_statsmodels(a, b):
+    assume(np.std(a) > 1e-3 and np.std(b) > 1e-3)
+    g, variance = effectsize_smd(np.mean(a), np.std(a, ddof=1), len(a), np.mean(b), np.std(b, ddof=1), len(b))
+    half = norm.isf(0.025) * np.sqrt(variance)
+    found = hedges_g(a, b)
+    assert (found.value, found.low, found.high) == pytest.approx((g, g - half, g + half), rel=1e-9, abs=1e-9)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.lists(st.integers(0, 60), min_size=1, max_size=30))
+@settings(max_examples=80, deadline=None)
+def test_rank_sums_and_exact_counts_have_the_p_values_of_scipy(a, b):
+    first, second = np.array(a, float), np.array(b, float)
+    with np.errstate(invalid="ignore"):
+        known = mannwhitneyu(first, second).pvalue
+    assert rank_sum_p(first, second) == pytest.approx(known, rel=1e-9)
+    seen = (int(sum(x < 3 for x in a)), len(a)), (int(sum(x < 3 for x in b)), len(b))
+    table = [[hits, n - hits] for hits, n in seen]
+    assert exact_p(*seen) == pytest.approx(fisher_exact(table).pvalue, rel=1e-8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binom, permutation_test, ttest_ind
+from scipy.stats import binom, permutation_test, rankdata, ttest_ind
 
 from earwitness.stats import permutation_test as primary
 from earwitness.stats.permutation_test import (
@@ -24,6 +24,7 @@ from earwitness.stats.permutation_test import (
     out_of_fold_scores,
     primary_test,
     rank_standardise,
+    ranks,
     sign_flips,
     strata_of,
     unusable_features,
@@ -42,6 +43,21 @@ def noise(seed, *shape, tail=None):
     rng = np.random.default_rng(seed)
     draw = rng.normal if tail is None else (lambda size: rng.standard_t(tail, size=size))
     return draw(size=shape) + draw(size=(*shape[:-1], 1))
+
+
+# --- ranks ---
+
+
+@given(
+    arrays(float, st.tuples(st.integers(0, 3), st.integers(1, 7), st.integers(1, 5)), elements=st.integers(-3, 3)),
+    st.sampled_from([-1, -2, 0]),
+    st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_ranks_are_those_of_scipy(values, axis, highest):
+    values = np.where(values == 3, np.inf, values / 3)
+    known = rankdata(values, method="max" if highest else "average", axis=axis) if values.size else values
+    assert np.array_equal(ranks(values, axis, highest=highest), known)
 
 
 # --- goldens ---

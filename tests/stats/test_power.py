@@ -8,12 +8,13 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
+from scipy.optimize import brentq
+from scipy.stats import binom, ttest_ind
 from sklearn.linear_model import LogisticRegression
+from statsmodels.stats.power import TTestIndPower
 
 from earwitness.book.studies.power_comparison import OURS, RECIPES, audit_p_values, power_at_equal_level, tracks_needed
 from earwitness.errors import InputError
-from earwitness.stats import peers
 from earwitness.stats.null_audits import Pool, Scenario, audit_clauses, level_table, null_audits
 from earwitness.stats.peers import CAVEATS, PEERS, cdi, iar, llm_di, mean_p
 from earwitness.stats.permutation_test import primary_test, rank_standardise
@@ -27,7 +28,7 @@ from earwitness.stats.power import (
     smallest_detectable_auc,
     units_needed,
 )
-from earwitness.stats.verdict import MAX_DETECTABLE_AUC
+from earwitness.stats.verdict import ALPHA, MAX_DETECTABLE_AUC, POWER
 from tests.inference_tables import simulated_power
 
 # --- closed form ---
@@ -237,7 +238,7 @@ def test_cdi_equals_a_plain_loop_over_scikit_learn():
         model.fit((train - mean) / sd, np.repeat((1, 0), 20))
         for key, sample in ((0, s), (1, h)):
             scores[key][test] = model.predict_proba((sample[test] - mean) / sd)[:, 1]
-    expected = peers.ttest_ind(scores[0], scores[1], equal_var=False).pvalue
+    expected = ttest_ind(scores[0], scores[1], equal_var=False).pvalue
     assert float(cdi(s, h)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -246,7 +247,7 @@ def test_iar_is_a_two_sided_welch_on_a_min_max_sum():
     both = np.concatenate((s, h), axis=1)
     low, high = both.min(axis=1, keepdims=True), both.max(axis=1, keepdims=True)
     total = ((both - low) / (high - low)).sum(axis=2)
-    expected = peers.ttest_ind(total[:, :12], total[:, 12:], axis=1, equal_var=False).pvalue
+    expected = ttest_ind(total[:, :12], total[:, 12:], axis=1, equal_var=False).pvalue
     assert iar(s, h) == pytest.approx(expected)
 
 
@@ -332,3 +333,21 @@ def test_comparison_needs_enough_units():
         audit_p_values(members, nonmembers, (10,))
     odd = audit_p_values(members, nonmembers, (11,), recipes={OURS: RECIPES[OURS]}, n_audits=4)  # six and five
     assert len(odd) == 8
+
+
+# ---- against the libraries whose import takes seconds
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (9, 9), (20, 31), (400, 300), (5000, 5000)])
+@pytest.mark.parametrize("df", [None, 1, 6.5])
+def test_power_is_that_of_statsmodels_to_the_last_digit(n, m, df):
+    for value in (0.5, 0.6, 0.78, 0.9, 1 - 1e-9):
+        asked = {"alpha": ALPHA * SHARE, "ratio": m / n, "df": n + m - 2 if df is None else df, "alternative": "larger"}
+        known = float(TTestIndPower().power(float(auc_to_d(value)), n, **asked))
+        assert power(value, n, m, df=df) == (1.0 if np.isnan(known) else known)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (9, 9), (20, 31), (400, 300)])
+def test_the_smallest_effect_is_the_root_that_scipy_finds(n, m):
+    root = brentq(lambda d: power(float(d_to_auc(d)), n, m) - POWER, 0.0, float(auc_to_d(1 - 1e-9)))
+    assert smallest_detectable_auc(n, m) == pytest.approx(float(d_to_auc(root)), abs=1e-11)

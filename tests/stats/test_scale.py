@@ -350,7 +350,7 @@ def test_a_table_that_is_no_table_is_not_written(harm, match: str, tmp_path: Pat
 
 def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
     table, path = score_table(), tmp_path / "s.parquet"
-    with pytest.raises(InputError, match=r"s\.parquet: expected a score table .Parquet., found no such file"):
+    with pytest.raises(InputError, match=r"s\.parquet: expected score tables .*found none there; check the path"):
         infer(path)
     with pytest.raises(InputError, match="found none"):
         infer(tmp_path)
@@ -378,7 +378,11 @@ def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
     write_scores(table[table["attack"] != "x2"], tmp_path / "t.parquet")
     with pytest.raises(InputError, match=r"t\.parquet: scores other attacks than s\.parquet .first: 'x2'."):
         infer(tmp_path, features="x*")
+    write_scores(table.assign(window=0, segment_id="r" + table["segment_id"]), path)
     write_scores(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="'window' of the score table needs a number in every row; row 80 has none"):
+        infer(tmp_path, features="x*")
+    write_scores(table, path)
     with pytest.raises(InputError, match="segment 's00000' of track 't0000' stands more than once"):
         infer(tmp_path, features="x*")
 

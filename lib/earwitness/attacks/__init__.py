@@ -109,7 +109,7 @@ def _table(items: Iterable[Any], specs: list[AttackSpec], context: dict[str, Any
     rows: dict[str, list[Any]] = {}
     values = []
     for row, signal in items:
-        for name in (name for name in (*ROW, WINDOW) if name in row):
+        for name in filter(row.__contains__, (*ROW, WINDOW)):
             rows.setdefault(name, []).append(row[name])
         values.append(np.array([function(signal) for function in functions], float))
     columns = {name: repeated(held, len(specs)) for name, held in rows.items()}

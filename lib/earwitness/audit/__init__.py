@@ -63,6 +63,7 @@ def audit(
     alpha: float = ALPHA,
     n_permutations: int = 9999,
     deals: int = 500,
+    dtype: str = "float32",
     with_audio: bool = False,
     redact: bool = False,
     pdf: bool = False,
@@ -109,7 +110,11 @@ def audit(
     n_permutations : int
         Relabellings of each test.
     deals : int
-        How often the recordings are dealt to the two sides by lot, to measure how often this audit errs.
+        How often the recordings are dealt to the two sides by lot, to measure how often this audit errs; fewer where
+        there are more than 60 recordings, at least 100.
+    dtype : str
+        Type of number in which every model runs, the control too: ``"float32"``, ``"bfloat16"``, ``"float16"``, or
+        ``"auto"``, which is bfloat16 on a card that computes with it. Scores are computed in float32 from its output.
     with_audio : bool
         Put the sound of single suspects into the report.
     redact : bool
@@ -148,9 +153,8 @@ def audit(
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, frozen=frozen,
-        works=works, unit=unit,
-        seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, with_audio=with_audio, redact=redact,
-        pdf=pdf,
+        works=works, unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, dtype=dtype,
+        with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     return run(request, one("out", out), say=say or (lambda _: None), download=allow_download)
 

@@ -33,9 +33,9 @@ from earwitness.errors import AudioError, InputError, ManifestError, ModelError
 from earwitness.models import describe, load_model, locate
 from earwitness.models.cards import UNKNOWN, card_of, identity
 from earwitness.signals import blind
-from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked
-from earwitness.signals.extraction import Further, score_part
-from earwitness.signals.store import Store, encode, exclusion, key_tracks, names_of, parts_of, seconds_of
+from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked, without_caption
+from earwitness.signals.extraction import Further, find_stored, score_part
+from earwitness.signals.store import Store, encode, exclusion, key_tracks, seconds_of
 from earwitness.signals.token_costly import calls as network_calls
 from earwitness.stats.power import refusals
 from earwitness.stats.verdict import ALPHA
@@ -63,7 +63,7 @@ class Measurement:
 
 
 def measure(
-    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool
+    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool, dtype: str = "float32"
 ) -> Measurement | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
@@ -81,7 +81,7 @@ def measure(
     prepared = (time.perf_counter() - started) / max(tried, 1)
     if not cuts:
         return None
-    network = load_model(model, allow_download=allow_download)
+    network = load_model(model, dtype=dtype, allow_download=allow_download)
     score_part(network, cuts, spec, further)
     started = time.perf_counter()
     rows = score_part(network, cuts, spec, further)
@@ -163,15 +163,14 @@ def budget(measured: pd.DataFrame, tracks: Sequence[int], *, track_seconds: floa
     """
     if days <= 0 or not len(tracks) or min(tracks) < 1:
         raise InputError(f"expected days > 0 and numbers of tracks >= 1, got {days} and {list(tracks)}")
-    longest = measured["segment_seconds"].max()
-    if track_seconds < longest:
+    if (longest := measured["segment_seconds"].max()) > track_seconds:
         raise InputError(f"a track of {track_seconds:g} s is shorter than a segment of {longest:g} s")
-    plan = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
-    plan["segments"] = plan["tracks"] * (track_seconds // plan["segment_seconds"]).astype(int)
-    plan["hours"] = plan["segments"] * (plan["score_s_per_segment"] + plan["prepare_s_per_segment"]) / 3600
-    plan["processes"] = np.ceil(plan["hours"] / (24 * days)).astype(int)
-    plan["disk_gib"] = plan["segments"] * plan["bytes_per_segment"] / 2**30
-    return plan[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
+    rows = measured.merge(pd.DataFrame({"tracks": list(tracks)}), how="cross")
+    rows["segments"] = rows["tracks"] * (track_seconds // rows["segment_seconds"]).astype(int)
+    rows["hours"] = rows["segments"] * (rows["score_s_per_segment"] + rows["prepare_s_per_segment"]) / 3600
+    rows["processes"] = np.ceil(rows["hours"] / (24 * days)).astype(int)
+    rows["disk_gib"] = rows["segments"] * rows["bytes_per_segment"] / 2**30
+    return rows[["network", "device", "tracks", "segments", "hours", "processes", "disk_gib"]]
 
 
 # --- forecasts of a run -----------------------------------------------------------------------------------------------
@@ -234,17 +233,30 @@ class Forecast:
 
 def evaluations(attacks: str | Sequence[str], info: ModelInfo) -> tuple[dict[str, int], int]:
     """Return each attack's network evaluations per segment on its own, and those of all together, shared."""
+    return _evaluations(attacks, info, captions=True)
+
+
+def _evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: bool) -> tuple[dict[str, int], int]:
+    """Count them with captions, or without: a conditional pass is then the null pass, and is not run a second time."""
     asked = passes_asked(attacks, info)
     diffusion = info.family == "diffusion"
     specs = [s for s in specs_asked(attacks, info) if s.attack.family == info.family]
     own: dict[str, int] = {}
     for name in dict.fromkeys(s.attack.name for s in specs):
         passes = cost(s for s in specs if s.attack.name == name)
-        own[name] = plan_evaluations(passes).nfe if diffusion else network_calls(passes, info)
+        if not captions and "null" in passes:
+            passes.pop("conditional", None)
+        own[name] = (
+            plan_evaluations(passes if captions else without_caption(passes)).nfe
+            if diffusion
+            else network_calls(passes, info)
+        )
     if diffusion:
-        return own, plan_evaluations(asked).nfe
+        return own, plan_evaluations(asked if captions else without_caption(asked)).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
     further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    if not captions and info.scheme is None:
+        standard.pop("conditional")
     return own, network_calls({**standard, **further}, info)
 
 
@@ -259,6 +271,7 @@ def forecast(
     allow_download: bool = False,
     pairs: str | None = None,
     alpha: float = ALPHA,
+    dtype: str = "float32",
 ) -> Forecast:
     """Say what ``collect`` with the same arguments would take.
 
@@ -276,6 +289,8 @@ def forecast(
         ``work``: works are compared in pairs.
     alpha : float
         Level of the test.
+    dtype : str
+        Type of number, as for ``load_model``.
 
     Raises
     ------
@@ -286,9 +301,9 @@ def forecast(
     """
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
-    info, notes = identity(model, allow_download=allow_download)
+    info, notes = identity(model, allow_download=allow_download, dtype=dtype)
+    notes += [f"the model runs in {info.dtype}"] if info.dtype != "float32" else []
     spec = spec_of(info, seed, max_segments)
-    own, shared = evaluations(attacks, info)
     keyed, excluded = key_tracks(tracks)
     lengths = {track.track_id: seconds_of(track) for _, track in keyed}
     excluded += [exclusion(track, why) for _, track in keyed if (why := _unfit(track, lengths[track.track_id], info))]
@@ -299,15 +314,24 @@ def forecast(
     further = Further(passes_asked(attacks, info), None, {})
     stored: set[str] = set()
     if info.revision != UNKNOWN:
-        index = Store(info, spec, further.key()).index({key for key, _ in keyed}, names_of(parts_of(keyed)))
-        stored = set(index["track_key"])
+        _, lacking = find_stored(Store(info, spec, further.key()), keyed)
+        stored = {key for key, left in lacking.items() if not left}
     missing = [track for key, track in usable if key not in stored]
+    silent = sum(not track.caption for track in missing)
+    own, shared = evaluations(attacks, info)
+    alone, fewer = _evaluations(attacks, info, captions=False)
+    if missing and silent == len(missing):
+        own, shared = alone, fewer
+    elif silent and fewer < shared:
+        notes.append(
+            f"{silent} of {len(missing)} tracks have no caption: {fewer} network calls a segment, not {shared}"
+        )
     segments = sum(_segments_of(track, lengths[track.track_id], spec) for track in missing)
     measured = None
     if probe and missing and info.revision != UNKNOWN:
         order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
         try:
-            measured = measure(model, order, spec, further, allow_download=allow_download)
+            measured = measure(model, order, spec, further, allow_download=allow_download, dtype=info.dtype)
         except InputError as error:  # a costly attack that needs a second model or a prefix
             notes.append(f"nothing measured: {error}")
     if usable and not any(track.role for _, track in usable):
@@ -419,7 +443,7 @@ def forecasts(
         others = [replace(track, track_id=f"{track.track_id} without caption", role=REFERENCE) for track in again]
         others += listed(request.reference_artists, sides).tracks
     how: dict[str, Any] = {"seed": seed, "probe": probe, "allow_download": allow_download}
-    how |= {"pairs": request.pairs, "alpha": request.alpha}
+    how |= {"pairs": request.pairs, "alpha": request.alpha, "dtype": request.dtype}
     found = [forecast(name, [*sides, *others], attacks, **how) for name in request.models]
     if request.control_model is not None:
         last = forecast(request.control_model, sides, attacks, **how)

@@ -128,6 +128,7 @@ def plan(
     alpha: float = ALPHA,
     n_permutations: int = 9999,
     attacks: str = "audit",
+    dtype: str = "float32",
     probe: bool = True,
     allow_download: bool = False,
 ) -> AuditPlan:
@@ -143,6 +144,8 @@ def plan(
         As for ``ew.audit``, and fixed by ``freeze``. The seed also draws the offsets of the cuts that are counted.
     attacks : str
         Attacks whose signals are counted; ``"audit"``: those that an audit scores.
+    dtype : str
+        As for ``ew.audit``.
     probe : bool
         Score a few segments to measure seconds, memory and bytes.
     allow_download : bool
@@ -172,7 +175,7 @@ def plan(
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, works=works,
-        unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations,
+        unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, dtype=dtype,
     )  # fmt: skip
     found = forecasts(request, attacks, seed=seed or 0, probe=probe, allow_download=allow_download)
     return AuditPlan(tuple(found), request, allow_download)

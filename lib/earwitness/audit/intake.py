@@ -17,10 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
-from scipy.stats import fisher_exact, mannwhitneyu
 
 from earwitness.audit import request
 from earwitness.data import decode_pool, fingerprint
@@ -33,6 +31,7 @@ from earwitness.data.works import Join, find_joins, joined, works_on_both_sides
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import identity
 from earwitness.signals import blind
+from earwitness.stats.metrics import exact_p, rank_sum_p
 from earwitness.types import ROLE_NAMES, Track
 from earwitness.util import project_root, reason_of, write_csv, write_whole
 
@@ -75,16 +74,13 @@ def sentences(files: pd.DataFrame) -> tuple[str, ...]:
         a, b = (pd.to_numeric(side[column], errors="coerce").dropna() for side in sides)
         if column == "year" and bool(len(a)) != bool(len(b)):
             found.append(f"release date: known for {names[0] if len(a) else names[1]} only")
-        if len(a) and len(b) and mannwhitneyu(a, b).pvalue <= LEVEL:
+        if len(a) and len(b) and rank_sum_p(a.to_numpy(), b.to_numpy()) <= LEVEL:
             values = (unit.format(side.median()) for side in (a, b))
             found.append(f"{title}: median " + ", ".join(f"{v} ({n})" for v, n in zip(values, names, strict=True)))
     for column, title in KINDS.items():
         counts = [side[column].astype(str).value_counts() for side in sides]
         kinds = sorted(set(counts[0].index) | set(counts[1].index))
-        p_values = [
-            fisher_exact(np.array([[c.get(kind, 0), c.sum() - c.get(kind, 0)] for c in counts])).pvalue
-            for kind in kinds
-        ]
+        p_values = [exact_p(*((int(c.get(kind, 0)), int(c.sum())) for c in counts)) for kind in kinds]
         if len(kinds) > 1 and min(p_values) * len(kinds) <= LEVEL:
             found.append(
                 f"{title}: "

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earwitness.errors import InputError
 from earwitness.util import digest, reason_of, results_dir, sha256
@@ -28,7 +28,8 @@ class Plan(BaseModel):
 
     ``manifest_hash`` covers the files' hashes and roles, ``texts_hash`` captions, artists and works; ``models`` and
     ``control`` map names to the hash of their weights; ``features`` maps each family to its list;
-    ``references_hash`` covers the recordings of reference artists, if there are any.
+    ``references_hash`` covers the recordings of reference artists, if there are any; ``dtype`` is not written where it
+    is float32, as in plans of earlier versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +49,7 @@ class Plan(BaseModel):
     seed: int
     pairs: str
     references_hash: str = ""
+    dtype: str = Field(default="float32", exclude_if="float32".__eq__)
     earwitness: str
 
     def digest(self) -> str:
@@ -114,10 +116,11 @@ def check(frozen: Plan, now: Plan) -> None:
         "seed": "the seed",
         "pairs": "the pairing",
         "references_hash": "the reference artists",
+        "dtype": "the type of number",
         "earwitness": "the version of Earwitness",
     }
-    before, after = frozen.model_dump(), now.model_dump()
-    changed = list(dict.fromkeys(words for name, words in named.items() if before[name] != after[name]))
+    differs = {name: getattr(frozen, name) != getattr(now, name) for name in named}
+    changed = list(dict.fromkeys(words for name, words in named.items() if differs[name]))
     if changed:
         raise InputError(
             f"this is not the audit that was frozen on {frozen.frozen_at}: {', '.join(changed)} changed since; run it "

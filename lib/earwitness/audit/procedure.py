@@ -12,9 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -47,7 +48,7 @@ from earwitness.audit.report import write as write_report
 from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.data.folders import shorten
 from earwitness.errors import InputError
-from earwitness.models import describe
+from earwitness.models import describe, number_type
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import SIDES, ModelInfo
 from earwitness.util import VERSION, file_hash, plain, sha256
@@ -162,11 +163,13 @@ def how_to_repeat(known: Examined, files: Mapping[str, bytes]) -> Repeat:
         lock=hash_of("requirements/base.lock"),
         machine=machine(),
         versions=versions(),
+        dtype=request.dtype,
         files={name: sha256(content) for name, content in sorted(files.items())},
     )
 
 
 Say = Callable[[str], None]
+FEW_BYTES = 20_000_000  # of recordings: one process opens them before a second has started
 
 
 # --- in order ---------------------------------------------------------------------------------------------------------
@@ -184,23 +187,25 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     """
     for name in [*request.models, *([request.control_model] if request.control_model else [])]:
         present(name, download=download)
-    infos = [describe(name, allow_download=False) for name in request.models]
-    beside = describe(request.control_model, allow_download=False) if request.control_model else None
+    request = replace(request, dtype=number_type(request.dtype))
+    infos = [describe(name, dtype=request.dtype, allow_download=False) for name in request.models]
+    control_name = request.control_model
+    beside = describe(control_name, dtype=request.dtype, allow_download=False) if control_name else None
     refuse_mixture(infos, beside)
     found = gather_tracks(request)
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
     if request.captions is not None:
         say(coverage(found.tracks))
-    intake = examine(
-        found.tracks, request.models[0], found=found, pairs=request.pairs, unit=request.unit, describe=True
-    )
+    workers = 1 if sum(track.path.stat().st_size for track in found.tracks if track.path.is_file()) < FEW_BYTES else 2
+    how: dict[str, Any] = {"workers": workers, "found": found, "pairs": request.pairs, "unit": request.unit}
+    intake = examine(found.tracks, request.models[0], describe=True, **how)
     if intake.joins:
         say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
     _refuse_straddling(intake, request)
     control = None
     if beside is not None:
         known_from = control_known(request, intake.tracks)
-        control = Control(name=shown(request.control_model or ""), revision=beside.revision, known_from=known_from)
+        control = Control(name=shown(control_name or ""), revision=beside.revision, known_from=known_from)
     others = None
     if request.reference_artists:
         others = references.read(request.reference_artists, intake, request.models[0])
@@ -221,6 +226,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         seed=seed_of(content) if request.seed is None else request.seed,
         pairs=request.pairs or "",
         references_hash=manifest_hash((t.sha256, t.artist) for t in others.numbered.tracks) if others else "",
+        dtype=request.dtype,
         earwitness=VERSION,
     )
     redactor = None

@@ -230,6 +230,7 @@ class Repeat(_Record):
     lock: str
     machine: str
     versions: dict[str, str]
+    dtype: str = Field(default="float32", exclude_if="float32".__eq__, description="type of number of every model")
     files: dict[str, str] = Field(description="file of the report folder -> SHA-256")
     unit: Literal["work", "track"] = Field(
         default="track", exclude_if=lambda unit: unit == "track", description="what was counted; older reports: track"
@@ -325,19 +326,16 @@ def scores_bytes(scores: pd.DataFrame) -> bytes:
 def read_columns(content: bytes) -> ScoreColumns:
     """Return the scores that a file holds, exactly as written, one row per segment as in the file."""
     wide = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-    keys = _keys(wide)
-    names = wide.columns.difference(keys, sort=False)
-    scores = wide[names].replace("", "nan").to_numpy(np.float64)
-    if WINDOW in wide:
-        wide[WINDOW] = wide[WINDOW].astype(int)
-    return ScoreColumns(wide[keys], tuple(names), scores, np.zeros(scores.shape, dtype=bool))
+    keys, wide = _keys(wide), wide.astype({WINDOW: int} if WINDOW in wide else {})
+    scores = wide.drop(columns=keys).replace("", "nan").astype(np.float64)
+    return ScoreColumns(wide[keys], tuple(map(str, scores)), scores.to_numpy(), np.zeros(scores.shape, dtype=bool))
 
 
 def read_scores(content: bytes) -> pd.DataFrame:
     """Return the tidy score table that a file of scores holds, exactly as written."""
     held = read_columns(content)
-    wide = held.keys.join(pd.DataFrame(held.scores, columns=list(held.attacks)))
-    return wide.melt(id_vars=list(held.keys), var_name="attack", value_name="score")
+    scores = pd.DataFrame(held.scores, columns=list(held.attacks))
+    return held.keys.join(scores).melt(list(held.keys), var_name="attack", value_name="score")
 
 
 def _keys(table: pd.DataFrame) -> list[str]:

@@ -22,6 +22,7 @@ from earwitness.data.folders import Found, gather
 from earwitness.data.manifest import read_card
 from earwitness.data.side_table import read_beside
 from earwitness.errors import InputError, ManifestError
+from earwitness.models import DTYPES
 from earwitness.stats.prepare import Saw
 from earwitness.stats.verdict import ALPHA
 from earwitness.types import ROLE_NAMES, SIDE_OF, SIDES, ModelInfo, Track
@@ -171,6 +172,8 @@ class Request:
         Default: derived from the manifest hash.
     frozen : Path, optional
         A plan written by ``plan --freeze``; anything else is refused.
+    dtype : str
+        Type of number of every model, the control included, as for ``load_model``.
     with_audio, redact, pdf : bool
         Put audio of single suspects into the report; names and paths by numbers; a PDF beside the page.
     """
@@ -192,6 +195,7 @@ class Request:
     deals: int = 500
     seed: int | None = None
     frozen: Path | None = None
+    dtype: str = "float32"
     with_audio: bool = False
     redact: bool = False
     pdf: bool = False
@@ -203,7 +207,7 @@ class Request:
         ------
         InputError
             No model, folders and a manifest together, one folder alone, an unknown pairing or statement, a count or
-            seed below its least, a level that is none.
+            seed below its least, a level that is none, an unknown type of number.
         """
         if not self.models:
             raise InputError("expected a model, got none; name one with model (--model)")
@@ -219,6 +223,8 @@ class Request:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
         if self.seed is not None and self.seed < 0:
             raise InputError(f"expected a seed from 0 (--seed), got {self.seed}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"expected a type of number (--dtype) out of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 < self.alpha <= 0.5:
             raise InputError(f"expected a level alpha (--alpha) above 0 and up to 0.5, got {self.alpha}")
         if self.control_saw is not None and self.control_saw not in SAW:
@@ -250,7 +256,7 @@ class Request:
             words += ["--model", shown(name)]
         if self.control_model:
             words += ["--control-model", shown(self.control_model)]
-        for name in ("control_saw", "pairs", "unit", "seed", "alpha", "n_permutations", "deals"):
+        for name in ("control_saw", "pairs", "unit", "seed", "alpha", "n_permutations", "deals", "dtype"):
             option, value = f"--{name.removeprefix('n_').replace('_', '-')}", getattr(self, name)
             words += [option, str(value)] if value != getattr(Request, name) else []  # only what is not the default
         flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}

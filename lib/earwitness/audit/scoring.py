@@ -45,7 +45,7 @@ class Scored:
 
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    signals = collect(model, tracks, "audit")
+    signals = collect(model, tracks, "audit", dtype=info.dtype)
     return signals, score(signals, audit_attacks(info.kind))
 
 
@@ -58,6 +58,7 @@ def decide(
     seed: int,
     pairs: str | None,
     unit: str = "work",
+    repeats: bool = False,
 ) -> tuple[InferenceResult, Prepared]:
     """Apply the tests to stored scores; what a report says is what these files give.
 
@@ -68,7 +69,13 @@ def decide(
     keys = scores.keys
     joined = pairs is None and unit == "work" and bool((keys["unit"] != keys["track_id"]).any())
     column = "unit" if joined else "track_id"
-    how: dict[str, Any] = {"seed": seed, "pairs": pairs, "control_scores": other, "control_saw": saw}
+    how: dict[str, Any] = {
+        "seed": seed,
+        "pairs": pairs,
+        "control_scores": other,
+        "control_saw": saw,
+        "repeats": repeats,
+    }
     return infer(scores, column, alpha=alpha, n_permutations=permutations, **how), prepare(scores, column, None, **how)
 
 
@@ -84,7 +91,7 @@ def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: R
     content = scores_bytes(scores)
     control = b""
     if request.control_model:
-        beside = describe(request.control_model, allow_download=False)
+        beside = describe(request.control_model, dtype=info.dtype, allow_download=False)
         control = scores_bytes(scores_of(request.control_model, beside, tracks)[1])
     result, prepared = decide(
         content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs
@@ -183,15 +190,18 @@ def untested(
     )  # fmt: skip
 
 
-def behaving(result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None) -> Result:
+def behaving(
+    result: Result, prepared: Prepared, *, alpha: float, deals: int, seed: int, pairs: str | None, older: bool = False
+) -> Result:
     """Return a result with its checks, computed from the arrays that were tested; without them, if nothing was.
 
     A test of pairs has none: its level is exact, and the checks of shifts are of single recordings, whose differences
-    say nothing about those within pairs.
+    say nothing about those within pairs. ``older``: as earlier versions did it, with another seed and all deals.
     """
     if pairs or result.p_value is None or not prepared.blind.shape[1]:
         return result
     audits = min(SHIFT_AUDITS, deals)
-    known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed)
-    dealt = checks.level(prepared, alpha=alpha, deals=deals, seed=seed)
-    return result.model_copy(update={"level": dealt, "shifts": known})
+    known = checks.shifts(prepared, result.family, alpha=alpha, audits=audits, seed=seed, older=older)
+    dealt = deals if older else min(deals, max(checks.LEAST_DEALS, checks.DEALT // len(prepared.positive)))
+    level = checks.level(prepared, alpha=alpha, deals=dealt, seed=seed)
+    return result.model_copy(update={"level": level, "shifts": known})

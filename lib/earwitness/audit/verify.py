@@ -27,6 +27,7 @@ from earwitness.audit.report import read as read_report
 from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
 from earwitness.data.folders import scan
 from earwitness.errors import EarwitnessError
+from earwitness.stats.dataset_inference import COUNTS_ONCE
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import ModelInfo
 from earwitness.util import VERSION, file_hash, sha256
@@ -43,8 +44,8 @@ LISTED = (("role", "role", "sides"), ("artist", "artist", "artists"), ("work", "
 UNCHECKED = (
     "not checked, because it does not follow from the scores: the frozen plan, exclusions (among references too), "
     "duplicates, imbalances, minutes and formats of the sides, captions and their hash, what was said before a model "
-    "was run, the weights and badge of a model, what a control model saw, what pictures and sound show, names and "
-    "whether all were taken out, and when, by which command, machine and versions it was made"
+    "was run, the weights, type of number and badge of a model, what a control model saw, what pictures and sound "
+    "show, names and whether all were taken out, and when, by which command, machine and versions it was made"
 )
 
 
@@ -214,6 +215,7 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             seed=repeat.seed,
             pairs=repeat.pairs or None,
             unit=repeat.unit,
+            repeats=not any(COUNTS_ONCE in note for note in result.notes),  # as before that note was written
         )
         for result in tested
     ]
@@ -224,10 +226,11 @@ def _statistics(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{result.model}: the rank among reference artists does not follow from the stored scores"
     decided = together([one for one, _ in again], repeat.alpha) if again else []
     for i, (result, one, (_, prepared)) in enumerate(zip(tested, decided, again, strict=True)):
-        found = behaving(
-            _entry(result, one), prepared, alpha=repeat.alpha, deals=repeat.deals, seed=repeat.seed, pairs=repeat.pairs
-        )
-        yield from _differences(result, found)
+        how: dict[str, Any] = {name: getattr(repeat, name) for name in ("alpha", "deals", "seed", "pairs")}
+        found = behaving(_entry(result, one), prepared, **how)
+        differences = list(_differences(result, found))
+        if differences and any(_differences(result, behaving(found, prepared, **how, older=True))):
+            yield from differences
         means = totals(prepared, files[result.scores])
         if any(not _same(row.scores[i], means.get(row.number)) for row in report.recordings):
             yield f"{result.model}: the scores in the list of recordings do not follow from the stored scores"

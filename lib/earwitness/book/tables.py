@@ -261,11 +261,9 @@ def growth(measured: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for step, one in measured.groupby("step", sort=False):
         held = one.sort_values("size")[["size", "cpu_s", "peak_mb"]]
-        size, seconds, memory = np.log(held.to_numpy(dtype=float)).T
-        exponents = {
-            "time_exponent": np.polyfit(size, seconds, 1)[0],
-            "memory_exponent": np.polyfit(size, memory, 1)[0],
-            "last_time_exponent": (seconds[-1] - seconds[-2]) / (size[-1] - size[-2]),
-        }
+        size, *grown = np.log(held.to_numpy(dtype=float)).T
+        time, memory = (np.polyfit(size, values, 1)[0] for values in grown)
+        exponents = {"time_exponent": time, "memory_exponent": memory}
+        exponents["last_time_exponent"] = np.diff(grown[0])[-1] / np.diff(size)[-1]
         rows.append({"step": step} | held.iloc[-1].to_dict() | exponents)
     return pd.DataFrame(rows).astype({"size": int})

@@ -15,6 +15,7 @@ happens to copies, and how many are found.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,15 +100,13 @@ class WordFile:
         content = words.tobytes()
         with self.lock:
             try:
-                written = os.pwrite(self.file.fileno(), content, 4 * self.count)
-                reason = "no space left on device"
+                if os.pwrite(self.file.fileno(), content, 4 * self.count) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
             except OSError as error:
-                written, reason = -1, reason_of(error)
-            if written < len(content):
                 raise StoreError(
-                    f"fingerprints cannot be kept in {tempfile.gettempdir()} ({reason}): free some space, or set "
-                    "TMPDIR to a folder that has some, and run the same again"
-                )
+                    f"fingerprints cannot be kept in {tempfile.gettempdir()} ({reason_of(error)}): free some space, or "
+                    "set TMPDIR to a folder that has some, and run the same again"
+                ) from None
             self.count += len(words)
         return StoredWords(self, self.count - len(words), len(words))
 

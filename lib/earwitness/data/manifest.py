@@ -310,9 +310,9 @@ def read_manifest(
         place = pc.index_in(splits, pa.array(list(mapping), pa.string()))  # null: a split without a role
         kept = np.flatnonzero(place.is_valid().to_numpy())
         cells = cells.drop_columns("role") if "role" in cells.column_names else cells
-        codes, names = place.combine_chunks(), pa.array(list(mapping.values()), pa.string())
-        cells = cells.append_column("role", pa.DictionaryArray.from_arrays(codes, names))
-        del splits, place, codes
+        named_roles = pa.array(list(mapping.values()), pa.string())
+        cells = cells.append_column("role", pa.DictionaryArray.from_arrays(place.combine_chunks(), named_roles))
+        del splits, place
     base = Path(root) if root is not None else _audio_root(path)
     parts = deque(cells.select([name for name in cells.column_names if name in Row.model_fields]).to_batches(SLICE))
     del cells  # what has become tracks is given back while the rest is read

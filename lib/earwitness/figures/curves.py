@@ -67,14 +67,10 @@ def growth(table: pd.DataFrame, *, source: str = "") -> Figure:
                 line["size"], line[column], color=COLOURS[colour], linestyle=style, marker=marker, ms=5, mew=0,
                 label=str(step) if column == "cpu_s" else None,
             )  # fmt: skip
-        low, high = line["size"].min(), line["size"].max()
-        start = table[column].min()
-        axes.plot([low, high], [start, start * high / low], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        axes.set(xscale="log", yscale="log", xlabel="works (or rows)", ylabel=label)
+        axes.set(xscale="log", yscale="log", xlabel="works, rows", ylabel=label, ylim=(table[column].min() / 3, None))
         axes.minorticks_off()
     canvas.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=2.8)
-    steps = ", ".join(table["step"].unique())
-    return finish(canvas, f"Processor seconds and peak memory against size for {steps}; dashed: in proportion.", source)
+    return finish(canvas, f"Time and peak memory against size for {', '.join(table['step'].unique())}.", source)
 
 
 @rc_context(STYLE)

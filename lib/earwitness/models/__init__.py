@@ -40,7 +40,7 @@ FAMILIES = {
 LIBRARIES = ("torch", "transformers", "numpy")
 # audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.
 logging.getLogger("xformers").setLevel(logging.ERROR)
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 def library_versions(*more: str) -> dict[str, str]:
@@ -73,18 +73,38 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     return import_module(FAMILIES[kind]), config
 
 
+def number_type(dtype: str, device: str | None = None) -> str:
+    """Return the type of number that a name means on a device (default: the one that ``load_model`` takes).
+
+    ``"auto"`` is bfloat16 on a CUDA card that computes with it, else float32.
+
+    Raises
+    ------
+    ModelError
+        A type that is not offered.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"expected dtype {', '.join(DTYPES)}, got {dtype!r}")
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    card = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    return "bfloat16" if card and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
 def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_download: bool = True) -> ModelInfo:
     """Return a model's identity from its files alone; no network is built.
 
-    torch is imported only to open audiocraft's checkpoints, whose configuration lies inside the weights' file.
+    torch is imported only for ``dtype="auto"``, which asks for a card, and to open audiocraft's checkpoints, whose
+    configuration lies inside the weights' file.
 
     Raises
     ------
     ModelError
         As ``locate``; also a configuration of an unknown family, or a type of number that is not offered.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"expected dtype {', '.join(DTYPES)}, got {dtype!r}")
+    dtype = number_type(dtype)
     folder = locate(name, allow_download=allow_download)
     module, config = _family(name, folder)
     named = module.parts(config) if hasattr(module, "parts") else []
@@ -108,8 +128,8 @@ def load_model(
     name : str
         ``pocket/musicgen-a``, a local folder in the family's format, or a hub name.
     dtype : str
-        ``"float32"`` (default), ``"bfloat16"`` or ``"float16"``; the codec is float32 whatever it is, and so are
-        log-probabilities.
+        ``"float32"`` (default), ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 on a card that computes with it,
+        else float32. The codec of a token model is float32 whatever it is, and so are log-probabilities.
     device : str, optional
         Default: a CUDA card if there is one, else the CPU.
     allow_download : bool
@@ -128,7 +148,7 @@ def load_model(
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    info = describe(name, dtype=dtype, device=device, allow_download=allow_download)
+    info = describe(name, dtype=number_type(dtype, device), device=device, allow_download=allow_download)
     folder = locate(name, allow_download=False)
     module, _ = _family(name, folder)
     model: TokenModel = module.load(folder, info)

@@ -18,17 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import audiocraft_files
+from earwitness.models.base import CaptionReader, stack
 from earwitness.models.delay_pattern import check_channels, score_by_length
 from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
-from earwitness.models.loading import badge, check_sizes, first_line, load_pretrained, quiet, require_tokenizer
+from earwitness.models.loading import (
+    badge,
+    check_sizes,
+    first_line,
+    load_pretrained,
+    quiet,
+    require_tokenizer,
+    undrawn,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from earwitness.models.base import Condition
     from earwitness.types import ModelInfo
 
 LIBRARIES = ("audiocraft",)
 TEXT = "description"  # audiocraft's name for the caption
+MASK = " mask"  # ends the name of a condition's mask
 
 
 def parts(config: dict[str, Any]) -> list[str]:
@@ -90,7 +101,8 @@ def _build(folder: Path, info: ModelInfo, overrides: dict[str, Any]) -> tuple[An
     _check_sizes(folder, CHECKPOINT, builders.get_lm_model, plain | {"conditioners": None}, bare)
     for name, condition in config["conditioners"].items():
         _check_condition(folder, name, condition, text)
-    lm = builders.get_lm_model(OmegaConf.create(plain | {"device": info.device}))
+    with undrawn():
+        lm = builders.get_lm_model(OmegaConf.create(plain | {"device": info.device}))
     _fill(folder, CHECKPOINT, lm, state)
     try:
         codec = builders.get_wrapped_compression_model(_codec(folder, config["codec"]), OmegaConf.create(plain))
@@ -194,7 +206,8 @@ def _codec(folder: Path, config: dict[str, Any] | str) -> Any:
         return HFEncodecCompressionModel(load_pretrained(locate_part(folder, config), EncodecModel, torch.float32))
     state = audiocraft_files.tensors(folder, CODEC, audiocraft_files.read(folder, CODEC))
     _check_sizes(folder, CODEC, builders.get_compression_model, config, state)
-    codec = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"}))
+    with undrawn():
+        codec = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"}))
     _fill(folder, CODEC, codec, state)
     return codec
 
@@ -206,7 +219,7 @@ def _fill(folder: Path, file: str, network: nn.Module, state: dict[str, Tensor])
     network.eval().requires_grad_(requires_grad=False)
 
 
-class AudiocraftModel:
+class AudiocraftModel(CaptionReader):
     """A loaded audiocraft model behind the ``TokenModel`` protocol."""
 
     def __init__(self, lm: Any, codec: Any, info: ModelInfo) -> None:
@@ -237,23 +250,34 @@ class AudiocraftModel:
         """
         import torch
 
-        said: list[str | None] = [None] * len(codes)
-        if captions is not None:
-            said = [caption or None for caption in captions]
-        kind, dtype = torch.device(self.info.device).type, getattr(torch, self.info.dtype)
+        said = [caption or None for caption in captions or [""] * len(codes)]
         # The library keeps index tensors from call to call: made in inference mode they would bar gradients for good.
-        with torch.inference_mode(mode=False), torch.autocast(kind, dtype, enabled=dtype is not torch.float32):
-            known = {caption: self._condition(caption) for caption in dict.fromkeys(said)}
-            lengths = [sum(states.shape[1] for states, _ in known[caption].values()) for caption in said]
+        with torch.inference_mode(mode=False), self._autocast():
+            # What a gradient is asked of passes through the projection of the text: then nothing may be kept.
+            trained = any(parameter.requires_grad for parameter in self.lm.condition_provider.parameters())
+            known = {caption: (self.read if trained else self.told)(caption) for caption in dict.fromkeys(said)}
+            lengths = [sum(len(known[caption][name]) for name in known[caption]) for caption in said]
 
             def score(rows: list[int]) -> tuple[Tensor, Tensor]:
-                joined = {}
-                for name in known[said[rows[0]]]:
-                    states, masks = zip(*(known[said[row]][name] for row in rows), strict=True)
-                    joined[name] = (torch.cat(states), torch.cat(masks))
-                return self.predict(codes[rows], joined)
+                joined = stack([known[said[row]] for row in rows])
+                pairs = {n: (joined[n], joined[f"{n}{MASK}"]) for n in joined if not n.endswith(MASK)}
+                return self.predict(codes[rows], pairs)
 
             return score_by_length(lengths, score)
+
+    def read(self, caption: str | None) -> Condition:
+        """Return the states ``[L, D]`` of one caption and their mask, for each of the network's conditions."""
+        with self._autocast():
+            found = self._condition(caption)
+        states = {name: held[0][0] for name, held in found.items()}
+        return states | {f"{name}{MASK}": held[1][0] for name, held in found.items()}
+
+    def _autocast(self) -> Any:
+        """Return the context in which a model of another type than float32 runs, as in training."""
+        import torch
+
+        kind, dtype = torch.device(self.info.device).type, getattr(torch, self.info.dtype)
+        return torch.autocast(kind, dtype, enabled=dtype is not torch.float32)
 
     def _condition(self, caption: str | None) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the conditions of one caption: name -> (states ``[1, L, D]``, mask ``[1, L]``)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import latent_diffusion, loading
+from earwitness.models.base import stack
 from earwitness.models.clap import audio_embedding, text_embedding
 from earwitness.models.files import read_json
 
@@ -97,13 +98,13 @@ class AudioLDM2(latent_diffusion.MelLatentModel):
     def read(self, caption: str | None) -> Condition:
         """Return generated states, T5 states and their mask for one caption; the null condition is the empty one."""
         clap = text_embedding(self.parts["text_encoder"], self.parts["tokenizer"], caption or "")
-        return self._continue(clap, self._t5(caption or ""))
+        return self._continue(clap, self.once(self._t5, caption or ""))
 
     def listen(self, audio: Tensor, captions: list[str] | None) -> Condition:
         """Return the same with the audio's own CLAP embedding in the caption's place; T5 still reads the captions."""
         heard = audio_embedding(self.parts["text_encoder"], self.parts["extractor"], audio[:, 0], self.info.sample_rate)
         spoken = [""] * len(heard) if captions is None else captions
-        return latent_diffusion.stack([self._continue(h, self._t5(c)) for h, c in zip(heard, spoken, strict=True)])
+        return stack([self._continue(h, self.once(self._t5, c)) for h, c in zip(heard, spoken, strict=True)])
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the UNet's output."""

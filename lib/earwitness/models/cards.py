@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from earwitness.errors import ModelError
-from earwitness.models import describe
+from earwitness.models import describe, number_type
 from earwitness.types import ModelInfo
 
 COMMITS = (
@@ -114,7 +114,9 @@ class ModelCards(_StrictCard):
 @cache
 def read_cards() -> ModelCards:
     """Return the validated cards."""
-    return ModelCards.model_validate(yaml.safe_load((files("earwitness") / "models" / "cards.yml").read_text()))
+    text = (files("earwitness") / "models" / "cards.yml").read_text()
+    fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return ModelCards.model_validate(yaml.load(text, fastest))  # noqa: S506 (both are safe)
 
 
 def card_of(model: str) -> ModelCard | None:
@@ -122,17 +124,17 @@ def card_of(model: str) -> ModelCard | None:
     return next((card for card in read_cards().models if card.name == model), None)
 
 
-def identity(model: str, *, allow_download: bool) -> tuple[ModelInfo, list[str]]:
+def identity(model: str, *, allow_download: bool, dtype: str = "float32") -> tuple[ModelInfo, list[str]]:
     """Return a model's description, from its card alone where its files are not here and may not be fetched."""
     try:
-        return describe(model, allow_download=allow_download), []
+        return describe(model, dtype=dtype, allow_download=allow_download), []
     except ModelError:
         card = card_of(model)
         if card is None or not card.channels:  # how a symbolic model reads is known from its files alone
             raise
     info = ModelInfo(
-        model, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, "float32", "cpu", "real",
-        conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,
+        model, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, number_type(dtype), "cpu",
+        "real", conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,
     )  # fmt: skip
     return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError, nearest
+from earwitness.models.base import CaptionReader, stack
 from earwitness.models.files import read_json
 from earwitness.models.loading import first_line
 
@@ -200,8 +201,6 @@ def _betas(where: str, config: dict[str, Any]) -> Tensor:
 
 # --- the models -------------------------------------------------------------------------------------------------------
 
-CAPTIONS_HELD = 4096  # encoded captions kept at hand
-
 
 def schedule(folder: Path) -> Schedule:
     """Read the pipeline folder's training schedule."""
@@ -240,14 +239,7 @@ def window(folder: Path, frames: Any, vae: dict[str, Any], vocoder: dict[str, An
     }
 
 
-def stack(items: list[Condition]) -> Condition:
-    """Stack conditions of single items, padding sequences with zeros to the longest (their masks say where)."""
-    from torch.nn.utils.rnn import pad_sequence
-
-    return {name: pad_sequence([item[name] for item in items], batch_first=True) for name in items[0]}
-
-
-class LatentModel:
+class LatentModel(CaptionReader):
     """Base of every family: a subclass says how it hears, speaks and asks its network.
 
     Parameters
@@ -271,7 +263,6 @@ class LatentModel:
                 part.to(info.device)
         self.alphas_cumprod = schedule.alphas_cumprod.to(info.device)
         self.network, self.vae, self.latent_channels = parts[network], parts["vae"], channels
-        self._spoken: dict[str | None, Condition] = {}
         takes = self.network.config.in_channels
         if takes != channels:
             raise ModelError(
@@ -325,13 +316,8 @@ class LatentModel:
         with torch.no_grad():
             if name == "audio":
                 return self.listen(audio, captions)  # type: ignore[arg-type]
-            words: list[str | None] = [None if name == "null" or not str(said).strip() else said for said in given]
-            if len(self._spoken) > CAPTIONS_HELD:
-                self._spoken.clear()
-            for caption in dict.fromkeys(words):
-                if caption not in self._spoken:
-                    self._spoken[caption] = self.read(caption)
-        return stack([self._spoken[caption] for caption in words])
+        words = [None if name == "null" or not str(said).strip() else said for said in given]
+        return stack([self.told(caption) for caption in words])
 
     def predict_noise(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Return the noise that the network sees in ``z_t`` ``[B, channels, ...]`` at timesteps ``t`` ``[B]``.
@@ -360,10 +346,6 @@ class LatentModel:
 
     def hear(self, audio: Tensor) -> Tensor:
         """Encode checked audio ``[B, C, samples]``."""
-        raise NotImplementedError
-
-    def read(self, caption: str | None) -> Condition:
-        """Return what one caption tells the network (None: its null condition), without batch axis."""
         raise NotImplementedError
 
     def listen(self, audio: Tensor, captions: list[str] | None) -> Condition:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,18 @@ def check_sizes(folder: Path, network_class: Any) -> None:
     stored = sum(map(math.prod, held.values()))
     if asked > 2 * stored + SPARE_ELEMENTS:
         raise ModelError(f"{folder.name}: configuration asks for {asked} values, the weights hold {stored}")
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Build networks without drawing random values for weights: whoever builds one fills all of it, as is checked.
+
+    Buffers are computed as ever. What transformers and diffusers load is built on the meta device by the libraries.
+    """
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        yield
 
 
 def first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
+from earwitness.models.base import CaptionReader, Condition, stack
 from earwitness.models.delay_pattern import aligned, check_channels, delayed, score_by_length
 from earwitness.models.files import read_json
 from earwitness.models.loading import badge, headers, load_pretrained, load_tokenizer, quiet
@@ -68,7 +69,7 @@ def load(folder: Path, info: ModelInfo) -> MusicgenModel:
     return MusicgenModel(network.to(info.device), load_tokenizer(folder), info)
 
 
-class MusicgenModel:
+class MusicgenModel(CaptionReader):
     """A loaded MusicGen or MusicGen Melody behind the ``TokenModel`` protocol."""
 
     def __init__(self, network: Any, tokenizer: Any, info: ModelInfo) -> None:
@@ -111,24 +112,41 @@ class MusicgenModel:
         ``captions=None`` is the null condition, and so is an empty caption: text states of zero under a zero mask, as
         in classifier-free guidance.
         """
-        import torch
-
-        captions = [""] * len(codes) if captions is None else captions
-        text = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(self.device)
-        lengths = text["attention_mask"].sum(1).tolist()
-        said = text["attention_mask"] * torch.tensor([[bool(c)] for c in captions], device=self.device)
+        said = [self.told(caption or None) for caption in captions or [""] * len(codes)]
         inputs = delayed(codes, self.delays, self.pad)
 
         def score(rows: list[int]) -> tuple[Tensor, Tensor]:
-            width = max(lengths[row] for row in rows)
-            output = self.network(
-                input_ids=text["input_ids"][rows, :width],
-                attention_mask=said[rows, :width],
-                decoder_input_ids=inputs[rows].flatten(0, 1),
-                use_cache=False,
-            ).logits
+            text = stack([said[row] for row in rows])
+            given: dict[str, Any]
+            if self.attends_padding:
+                given = {"encoder_hidden_states": self._after_melody(**text)}
+            else:
+                given = {"encoder_outputs": (text["states"],), "attention_mask": text["mask"]}
+            steps = self.network(**given, decoder_input_ids=inputs[rows].flatten(0, 1), use_cache=False).logits
             # Melody's output begins with its prefix.
-            steps = output.unflatten(0, (len(rows), self.codebooks))[:, :, -inputs.shape[-1] :]
+            steps = steps.unflatten(0, (len(rows), self.codebooks))[:, :, -inputs.shape[-1] :]
             return aligned(steps, self.delays, codes.shape[-1])
 
+        lengths = [len(text["mask"]) for text in said]
         return score_by_length(lengths if self.attends_padding else [0] * len(codes), score)
+
+    def read(self, caption: str | None) -> Condition:
+        """Return the text encoder's states ``[L, D]`` of one caption and their mask; None: of no text, all of it 0."""
+        ids = self.tokenizer([caption or ""], truncation=True, return_tensors="pt").to(self.device)
+        states = self.network.text_encoder(**{name: ids[name] for name in ("input_ids", "attention_mask")})[0][0]
+        mask = ids["attention_mask"][0] * bool(caption)
+        return {"states": states * mask[:, None], "mask": mask}
+
+    def _after_melody(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return Melody's prefix ``[b, L', D]``: the constant chromagram, then the text, as its network puts them."""
+        import torch
+
+        network, config = self.network, self.network.config
+        chroma = states.new_zeros(len(states), 1, config.num_chroma)
+        chroma[..., 0] = 1
+        if hasattr(network, "enc_to_dec_proj"):
+            states = network.enc_to_dec_proj(states)
+        if hasattr(network, "audio_enc_to_dec_proj"):
+            chroma = network.audio_enc_to_dec_proj(chroma)
+        words = states * mask[..., None]
+        return torch.cat([chroma.expand(-1, config.chroma_length, -1), words], dim=1)

@@ -5,8 +5,7 @@ what each attack needs, ``evaluations.ATTACKS``, stands here.
 
 In order: ``evaluations`` (attack -> passes -> network calls), ``token`` and ``token_costly`` (token models),
 ``diffusion``, ``diffusion_costly``, ``chains`` and ``perturbations`` (diffusion models), ``symbolic`` and ``blind`` (no
-model at all), ``store`` (Parquet parts under a key), ``stream`` and ``extraction`` (tracks to stored signals, with
-``progress``).
+model at all), ``store`` (Parquet parts under a key), ``stream`` and ``extraction`` (tracks to stored signals).
 
 Names that matter: ``collect`` (on the public face), ``Signals``, ``TokenSignals``, ``DenoisingSignals``,
 ``BlindSignals``.

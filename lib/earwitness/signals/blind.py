@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import soundfile as sf
 from numpy.typing import NDArray
 from scipy.fft import dct, rfft
@@ -28,6 +27,7 @@ from earwitness.data.containers import State, state_of
 from earwitness.data.decode_pool import Answer
 from earwitness.signals import symbolic
 from earwitness.types import FileInfo, Segment
+from earwitness.util import hann
 
 VERSION = 2  # raise it when a stored value changes: stored signals are keyed by it
 WINDOW = 1024  # samples of one analysis frame; frames overlap by half
@@ -300,7 +300,7 @@ def _power(mono: NDArray[np.float32], window: int) -> NDArray[np.float32]:
     if len(mono) < window:
         mono = np.pad(mono, (0, window - len(mono)))
     frames = np.lib.stride_tricks.sliding_window_view(mono, window)[:: window // 2]
-    spectrum = rfft(frames * scipy.signal.get_window("hann", window).astype(np.float32), axis=1)
+    spectrum = rfft(frames * hann(window).astype(np.float32), axis=1)
     return np.square(spectrum.real) + np.square(spectrum.imag)
 
 

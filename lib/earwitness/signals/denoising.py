@@ -26,6 +26,7 @@ from earwitness.signals.evaluations import (
     UNNOISED,
     Evaluation,
     EvaluationPlan,
+    grouped,
     split,
 )
 from earwitness.signals.perturbations import NAMES
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 
 Predictor = Callable[[Tensor, Tensor, Tensor], Tensor]  # latents [n, ...], timesteps [n], items [n] -> noise
 
-BATCH_ROWS = {"cpu": 32}  # rows in one call of the network ...
-BATCH_ROWS_ACCELERATOR = 64  # ... or on an accelerator
+BATCH_ROWS = {"cpu": 32, "cuda": 64}  # rows in one call of the network
 LEAST_TIMESTEPS = 100
 PIA_TIME, MASK_SHARE = 200, 0.2
 
@@ -75,7 +75,7 @@ class Run:
             raise ModelError(f"a schedule of {len(levels)} timesteps is too coarse; the attacks need {LEAST_TIMESTEPS}")
         self.predictors, self.levels, self.latents, self.noise, self.model = predictors, levels, latents, noise, model
         self.z = latents[CLEAN]
-        self.rows = BATCH_ROWS.get(self.z.device.type, BATCH_ROWS_ACCELERATOR)
+        self.rows = BATCH_ROWS.get(self.z.device.type, 64)
         self.norms: dict[Evaluation, Tensor] = {}
         self.unnoised: dict[Evaluation, Tensor] = {}
 
@@ -99,8 +99,8 @@ class Run:
         """
         found = {}
         with torch.no_grad():
-            for condition in wanted.conditions:
-                self.evaluate([e for e in wanted.evaluations if e.condition == condition])
+            for together in grouped(wanted.evaluations):
+                self.evaluate(together)
             for name in wanted.passes:
                 found[name] = self.finish(*split(name)).double().cpu().numpy()
         for name, value in found.items():

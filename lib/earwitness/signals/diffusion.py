@@ -10,9 +10,10 @@ segments are padded only as in training, alike for every role, so nothing is mas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from earwitness.signals.evaluations import (
     CLEAN,
     REDUCED,
     plan_evaluations,
+    split,
     standard,
 )
 from earwitness.signals.perturbations import perturb
@@ -216,17 +218,41 @@ def extract(
     def noise(t: int, repeat: int) -> Tensor:
         return common_noise(seed, t, repeat, shape).to(latents[CLEAN])
 
-    predictors = {c: _predictor(model, _condition(model, c, captions, audio)) for c in wanted.conditions}
     from earwitness.signals.denoising import Run
 
-    run = Run(predictors, model.alphas_cumprod, latents, noise, model)
-    found = run.extract(wanted)
-    for values, caption in zip(found, captions or (), strict=captions is not None):
-        _level(values, caption)
+    told = {c: _condition(model, c, captions, audio) for c in wanted.conditions}
+    found: list[dict[str, NDArray[np.float64]]] = [{} for _ in latents[CLEAN]]
+    for stands, rows in _alike(list(told), captions, len(found)):
+        passes = {name: f"{probe}/{stands[c]}" for name in wanted.passes for probe, c in [split(name)]}
+        here = plan_evaluations(passes.values())
+        predictors = {c: _predictor(model, {n: value[rows] for n, value in told[c].items()}) for c in here.conditions}
+        run = Run(predictors, model.alphas_cumprod, {n: z[rows] for n, z in latents.items()}, noise, model)
+        for b, values in zip(rows, run.extract(here), strict=True):
+            found[b] = {name: values[ran] for name, ran in passes.items()}
     return [DenoisingSignals(values) for values in found]
 
 
-def _level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
+def _alike(asked: Sequence[str], captions: list[str] | None, count: int) -> list[tuple[dict[str, str], list[int]]]:
+    """Group a batch's items by which of their texts say the same; the first condition of those stands for the others.
+
+    Their passes are then one pass, run once: CLiD must see that there is no contrast. Which items share a call follows
+    from the captions alone: a network's last digits depend on the rows of a call, and must not on what else is asked.
+    """
+    texts: dict[str, list[str]] = {"null": [""] * count}
+    if captions is not None:
+        texts |= {"conditional": captions} | {how: [reduced(caption, how) for caption in captions] for how in REDUCED}
+    words = [{c: text[b].split() for c, text in texts.items()} for b in range(count)]
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for b, said in enumerate(words):
+        groups.setdefault(tuple(one == other for one, other in combinations(said.values(), 2)), []).append(b)
+    return [
+        ({c: next((o for o in asked if said.get(o, o) == said.get(c, c)), c) for c in asked}, rows)
+        for rows in groups.values()
+        for said in [words[rows[0]]]
+    ]
+
+
+def level(values: dict[str, NDArray[np.float64]], caption: str) -> None:
     """Give conditions that say the same the same errors, to the last bit: CLiD must see that there is no contrast."""
     told = {"conditional": caption, "null": "", **{how: reduced(caption, how) for how in REDUCED}}
     same = [f"grid/{c}" for c, text in told.items() if text.split() == caption.split()]

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
+from itertools import groupby
 from math import inf
 from typing import Any
 
@@ -141,6 +142,25 @@ def plan_evaluations(passes: Iterable[str]) -> EvaluationPlan:
     return EvaluationPlan(names, tuple(sorted(wanted)))
 
 
+def grouped(evaluations: Iterable[Evaluation]) -> list[list[Evaluation]]:
+    """Return evaluations that the same probes need, under one condition, together.
+
+    A network's last digits depend on how many rows a call has. Such a group is needed whole or not at all, so the
+    value of a pass does not depend on which other passes are run.
+    """
+
+    def needed_by(e: Evaluation) -> tuple[str, list[str]]:
+        return e.condition, [name for name, probe in PROBES.items() if (e.latent, e.t, e.repeat) in probe.calls]
+
+    return [list(group) for _, group in groupby(sorted(evaluations, key=needed_by), key=needed_by)]
+
+
+def without_caption(passes: Iterable[str]) -> frozenset[str]:
+    """Return what is run of some passes where there is no caption: every text is then the null condition."""
+    probes = [(name, *name.partition("/")[::2]) for name in passes]
+    return frozenset(f"{probe}/null" if condition not in ("", "audio") else name for name, probe, condition in probes)
+
+
 def possible(conditions: Iterable[str], *, tail: bool = True) -> frozenset[str]:
     """Return the passes that a model can run, given what it can be told (``ModelInfo.conditions``)."""
     can = _streams(conditions)
@@ -227,12 +247,12 @@ class AttackSpec:
     codebook: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name and option values, without the stream: ``min_k-0.2``."""
         return "-".join([self.attack.name, *(f"{v:g}" for v in self.options.values())])
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The ``attack`` column of score tables."""
         return f"{self.label}/{self.stream}" + ("" if self.codebook is None else f"/q{self.codebook}")
@@ -393,7 +413,9 @@ def _matches(spec: AttackSpec, wanted: str) -> bool:
         return True
     if spec.codebook is not None and "/q" not in wanted:
         return False
-    return wanted in (spec.label, spec.attack.name) or fnmatchcase(spec.id, wanted)
+    return wanted in (spec.label, spec.attack.name) or (
+        any(c in wanted for c in "*?[") and fnmatchcase(spec.id, wanted)
+    )
 
 
 def cost(specs: Iterable[AttackSpec]) -> dict[str, int]:

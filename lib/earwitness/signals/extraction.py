@@ -4,27 +4,26 @@ Tracks are cut into parts; a part is scored in batches of fixed size and stored 
 before an interruption is never computed again, and several processes may work on the same tracks at once: each part is
 claimed by one of them.
 
-Over each batch run the extractors of the model's family, the costly attacks' passes and the blind one. Nobody can say
-beforehand what a segment takes under any model and pass, so one segment is scored alone first, its result thrown away,
-and its peak counted. The size of a batch is a power of two and at most ``MOST``: two machines with room to spare choose
-the same one, and equal sizes give equal bits. When memory runs out all the same the size is halved, for the rest of the
-run. The book page *Methods: from audio to verdict* draws the flow and says where the size is recorded.
+What is stored is found pass by pass, whatever other passes were asked for when it was scored: a run computes the passes
+that a track lacks, and nothing else. Over each batch run the extractors of the model's family, the costly attacks'
+passes and the blind one. The size of a batch follows from the device and the number of weights alone: two machines
+choose the same one, and equal sizes give equal bits. When memory runs out the size is halved, for the rest of the run.
+The book page *Methods: from audio to verdict* draws the flow and says where the size is recorded.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import math
 import os
-import threading
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -42,115 +41,57 @@ from earwitness.signals import blind, diffusion, symbolic, token, token_costly
 from earwitness.signals.blind import BlindSignals
 from earwitness.signals.diffusion import DenoisingSignals
 from earwitness.signals.evaluations import passes_asked
-from earwitness.signals.progress import Progress
-from earwitness.signals.store import (
-    CLAIMS,
-    RESUME,
-    Claims,
-    Store,
-    deal,
-    digest,
-    exclusion,
-    key_tracks,
-    names_of,
-    part_name,
-    parts_of,
-)
+from earwitness.signals.store import RESUME, Store, deal, exclusion, give_up, key_tracks, names_of, part_name, parts_of
 from earwitness.signals.stream import SegmentStream
 from earwitness.signals.token import TokenSignals, without_contrast
 from earwitness.types import WINDOW, ModelInfo, Segment, Track
-from earwitness.util import file_hash
+from earwitness.util import digest, file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # --- how many segments at once ----------------------------------------------------------------------------------------
 
-MOST = {"cpu": 16, "cuda": 64}  # beyond it a batch is no faster, and an interruption costs more
-SHARE = 0.5  # of the free memory; the rest is for what the probe could not see, and for other programs
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))  # a container's own
-REFUSALS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+MOST = 64  # on an accelerator: beyond it a batch is no faster, and an interruption costs more
+# On a processor by number of weights: with gradients a large network holds gigabytes a segment, and a processor that
+# runs out of memory says nothing and swaps; a window of thirty seconds keeps it busy alone.
+MOST_ON_CPU = ((50e6, 16), (250e6, 4), (inf, 1))
+REFUSALS = (
+    "outofmemory",
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Sizes = WeakKeyDictionary[Any, dict[tuple[str, ...], int]]
 
 log = logging.getLogger(__name__)
-_chosen: Sizes = WeakKeyDictionary()  # model -> passes -> size
+_sizes: Sizes = WeakKeyDictionary()  # model -> passes -> size that fits
 
 
 def ran_out(error: BaseException) -> bool:
     """Say whether an error means that memory ran out: torch's own, Python's, or what allocators word as they like."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in REFUSALS)
+    said = f"{type(error).__name__}: {error}".lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(words in said for words in REFUSALS)
 
 
-def free_bytes(device: str) -> int:
-    """Return what can still be allocated on a device; on the CPU a container's limit counts too."""
-    import psutil
-    import torch
-
-    if torch.device(device).type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it for itself
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    free: int = psutil.virtual_memory().available
-    try:
-        limit, used = (path.read_text().strip() for path in LIMITS)
-    except OSError:
-        return free
-    return min(free, int(limit) - int(used)) if limit.isdigit() else free
-
-
-def peak_bytes(device: str, run: Callable[[], object]) -> int:
-    """Return by how much the memory in use grew at its highest while ``run`` ran."""
-    import psutil
-    import torch
-
-    if torch.device(device).type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        return max(0, torch.cuda.max_memory_allocated(device) - before)
-    process, done = psutil.Process(), threading.Event()
-    before = highest = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.002):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        run()
-    finally:
-        done.set()
-        watcher.join()
-    return max(highest, process.memory_info().rss) - before
-
-
-def choose(device: str, probe: Callable[[], object]) -> int:
-    """Return the size of the first batch; ``probe`` scores one segment."""
-    import torch
-
-    most = MOST.get(torch.device(device).type, MOST["cpu"])
-    try:
-        need = peak_bytes(device, probe)
-    except Exception as error:
-        if not ran_out(error):
-            raise
-        return 1  # the first batch will say what is the matter
-    room = SHARE * free_bytes(device) / max(need, 1)
-    return min(most, 2 ** max(0, math.floor(math.log2(max(room, 1)))))
+def most_segments(model: Any) -> int:
+    """Return the size of a model's first batch: its device's, on a processor by the number of its weights."""
+    if model.info.device != "cpu":
+        return MOST
+    parameters = getattr(getattr(model, "network", model), "parameters", tuple)
+    weights = sum(p.numel() for p in parameters())
+    return next(size for limit, size in MOST_ON_CPU if weights <= limit)
 
 
 def in_batches(
     model: Any, passes: Sequence[str], items: Sequence[Item], score: Callable[[Sequence[Item]], Sequence[Result]]
-) -> Iterator[tuple[Item, Result, int]]:
-    """Score items batch by batch and yield each with its result and the size of the batches it was scored in.
+) -> list[tuple[Item, Result, int]]:
+    """Score items batch by batch; return each with its result and the size of the batches it was scored in.
 
     Parameters
     ----------
@@ -168,57 +109,70 @@ def in_batches(
     ModelError
         Memory that does not suffice for one item.
     """
-    sizes, key = _chosen.setdefault(model, {}), tuple(passes)
-    if key not in sizes and items:
-        sizes[key] = choose(model.info.device, lambda: score(items[:1]))
-        log.info("%s: %d segments a batch", model.info.name, sizes[key])
-    start = 0
-    while start < len(items):
-        batch = items[start : start + sizes[key]]
-        found = None
-        try:
-            found = score(batch)
-        except Exception as error:
-            if not ran_out(error):
-                raise
-        if found is None:  # out of the handler, so that nothing of the failed batch is held any more
-            sizes[key] = _halved(model, len(batch))
-            continue
-        yield from ((item, result, sizes[key]) for item, result in zip(batch, found, strict=True))
-        start += len(batch)
-
-
-def _halved(model: Any, tried: int) -> int:
-    """Give back what can be given back, and return the next size below the one tried: a power of two."""
     import torch
+    from accelerate.utils import find_executable_batch_size
 
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if tried == 1:
+    sizes, key = _sizes.setdefault(model, {}), tuple(passes)
+    scored: list[tuple[Item, Result, int]] = []
+
+    def score_rest(size: int) -> None:
+        """Go on where the last size failed."""
+        sizes[key] = size
+        while len(scored) < len(items):
+            batch = items[len(scored) : len(scored) + size]
+            found = None
+            try:
+                found = score(batch)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+            if found is None:  # out of the handler, so that nothing of the failed batch is held any more
+                raise torch.OutOfMemoryError(f"{model.info.device} out of memory.")
+            scored.extend((item, result, size) for item, result in zip(batch, found, strict=True))
+
+    def halve() -> int:
+        log.warning("%s: out of memory with %d segments a batch", model.info.name, sizes[key])
+        return sizes[key] // 2
+
+    try:
+        score_rest(sizes.get(key) or most_segments(model))
+    except torch.OutOfMemoryError:
+        smaller = halve()
+    else:
+        return scored
+    try:  # only now: whenever it is called it collects garbage, a quarter of a second
+        find_executable_batch_size(score_rest, starting_batch_size=smaller, reduce_batch_size_fn=halve)()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
         raise ModelError(
             f"{model.info.name}: one segment of {model.info.segment_seconds:g} s does not fit into the memory of "
-            f"{model.info.device} ({free_bytes(model.info.device) / 1e9:.1f} GB free); finished parts are stored: free "
-            "some memory, load the model with dtype='bfloat16', or take a larger machine, and run the same again"
-        )
-    smaller = 2 ** math.floor(math.log2(tried - 1))
-    log.warning("%s: out of memory at %d segments a batch; going on with %d", model.info.name, tried, smaller)
-    return smaller
+            f"{model.info.device}; finished parts are stored: free some memory, load the model with dtype='bfloat16', "
+            "or take a larger machine, and run the same again"
+        ) from None
+    return scored
 
 
 # --- extractors over a batch ------------------------------------------------------------------------------------------
+
+
+Cut = tuple[str, Track, Segment]  # track key, track, segment
+Held = Mapping[tuple[str, str], TokenSignals]  # (track key, segment) -> its stored signals
+STREAMS = "streams"  # the pass behind what every token model is asked: its codes and the streams' statistics
 
 
 @dataclass(frozen=True)
 class Further:
     """What costly attacks need beyond the standard passes: which passes, a second model, recordings as prefixes.
 
-    Diffusion models have no standard passes: whatever is run stands here.
+    Diffusion models have no standard passes: whatever is run stands here. ``alone``: the standard passes of a token
+    model are stored already, and only these run.
     """
 
     passes: tuple[str, ...]
     reference: Any  # TokenModel, or its name until something is scored, or None
     prefixes: Mapping[str, Path]
+    alone: bool = False
 
     @cached_property
     def reference_info(self) -> ModelInfo | None:
@@ -235,7 +189,16 @@ class Further:
         reference = info.key() if (info := self.reference_info) else None
         prefixes = {kind: file_hash(path) for kind, path in self.prefixes.items()}
         version = {"version": token_costly.VERSION} if token_costly.EXTRA_PASSES.keys() & set(self.passes) else {}
-        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes, **version}
+        alone = {"alone": True} if self.alone else {}
+        return {"passes": sorted(self.passes), "reference": reference, "prefixes": prefixes, **version, **alone}
+
+    def only(self, passes: Set[str]) -> Further:
+        """Return what some of the passes need."""
+        further = tuple(name for name in self.passes if name in passes)
+        alone = STREAMS not in passes and bool(token_costly.EXTRA_PASSES.keys() & passes)
+        reference = self.reference if "reference" in further else None
+        prefixes = {kind: path for kind, path in self.prefixes.items() if f"prefix_{kind}" in further}
+        return Further(further, reference, prefixes, alone)
 
     def codes(self, model: Any, spec: Spec) -> dict[str, Tensor]:
         """Return each prefix as codes ``[K, T]``: the first segment of its recording."""
@@ -246,26 +209,32 @@ class Further:
         return {kind: model.encode(torch.from_numpy(cut.audio)[None])[0] for kind, cut in cuts.items()}
 
 
-def _extract(
-    model: Any, audio: Tensor, captions: list[Any], further: Further, prefixes: Mapping[str, Tensor], seed: int
-) -> Sequence[TokenSignals | DenoisingSignals]:
-    """Run the extractor of the model's family over a batch of segments."""
-    if model.info.family == "diffusion":
-        return diffusion.extract(model, audio, captions, further.passes, seed=seed)
-    scored = (symbolic if model.info.scheme is not None else token).extract(model, audio, captions)
-    if not further.passes:
-        return scored
-    return token_costly.extend(
-        model, audio, captions, scored, further.passes, reference=further.reference, prefixes=prefixes
-    )
+def pass_of(family: str, column: str) -> str:
+    """Return the pass that a stored array is of: a diffusion model's are called so, blind features are ``blind``."""
+    if family != "token":
+        return "blind" if family == "blind" else column
+    head = column.replace(".", "/").partition("/")[0]
+    return head if head in token_costly.EXTRA_PASSES else STREAMS
+
+
+def stored_passes(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the passes in a store, each with what its values depend on beside the rest of the store's identity."""
+    further = identity.get("further", {"passes": []})
+    if "diffusion" in identity["extractors"]:
+        return dict.fromkeys(further["passes"])
+    beside = {"reference": further.get("reference")}
+    beside |= {f"prefix_{kind}": content for kind, content in further.get("prefixes", {}).items()}
+    found = {name: [further.get("version"), beside.get(name)] for name in further["passes"]}
+    return found if further.get("alone") else found | {STREAMS: None}
 
 
 def score_part(
-    model: TokenModel | DenoisingModel, cuts: Sequence[tuple[str, Track, Segment]], spec: Spec, further: Further
+    model: TokenModel | DenoisingModel, cuts: Sequence[Cut], spec: Spec, further: Further, held: Held | None = None
 ) -> list[dict[str, Any]]:
     """Run the extractors over the segments of one part, batch by batch; return the part's rows.
 
-    Each row says in ``batch_segments`` how many segments its batches held: equal sizes give equal bits.
+    Each row says in ``batch_segments`` how many segments its batches held: equal sizes give equal bits. ``held`` are
+    the stored signals that ``further.alone`` adds to.
 
     Raises
     ------
@@ -276,17 +245,27 @@ def score_part(
 
     prefixes = further.codes(cast(TokenModel, model), spec) if further.prefixes else {}
 
-    def score(batch: Sequence[tuple[str, Track, Segment]]) -> Sequence[TokenSignals | DenoisingSignals]:
+    def score(batch: Sequence[Cut]) -> Sequence[TokenSignals | DenoisingSignals]:
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
         captions = [track.caption if segment.context is None else segment.context for _, track, segment in batch]
-        return _extract(model, audio, captions, further, prefixes, spec.seed)
+        if model.info.family == "diffusion":
+            return diffusion.extract(cast(DenoisingModel, model), audio, captions, further.passes, seed=spec.seed)
+        if held is None:
+            scored = (symbolic if model.info.scheme is not None else token).extract(model, audio, captions)
+        else:
+            scored = [held[key, segment.segment_id] for key, _, segment in batch]
+        if not further.passes:
+            return scored
+        beside: Any = {"reference": further.reference, "prefixes": prefixes}
+        return token_costly.extend(cast(TokenModel, model), audio, captions, scored, further.passes, **beside)
 
     rows = []
     for (key, track, segment), signal, size in in_batches(model, further.passes, cuts, score):
         row: dict[str, Any] = {"track_key": key, "segment_id": segment.segment_id, "start_s": segment.start_s}
         unseen = segment.blind or blind.of_segment(segment, spec, track.path, track.caption)
-        for family, held in ((model.info.family, signal), ("blind", unseen)):
-            row |= {f"{family}:{name}": value for name, value in held.to_arrays().items()}
+        family, arrays = model.info.family, signal.to_arrays()
+        row |= {f"{family}:{k}": v for k, v in arrays.items() if held is None or pass_of(family, k) != STREAMS}
+        row |= {f"blind:{name}": value for name, value in unseen.to_arrays().items()}
         rows.append(row | {"batch_segments": size})
     return rows
 
@@ -298,11 +277,15 @@ TRACK_COLUMNS = ("track_id", "artist", "work", "split", "role", "caption")
 SIGNALS: dict[str, Any] = {"token": TokenSignals, "diffusion": DenoisingSignals, "blind": BlindSignals}
 
 CHUNK_SEGMENTS = 64  # segments in memory at once; whole batches, whatever their size up to this
+LOG_SECONDS = 60.0  # between two lines of a log
 WAIT_SECONDS = 0.5  # between looks at a part that another process holds
 
 USE = Counter[str]()  # tracks this process asked for, and those of them that had to be scored: for provenance
 
+JOINED = " "  # between the names of parts that hold a track's passes together
+
 Part = list[tuple[str, Track]]
+Todo = tuple[Further, Store, list[Part]]
 
 
 @dataclass(frozen=True)
@@ -332,12 +315,89 @@ class Signals:
         """Yield (row of the index, signal) for every segment, one part in memory at a time; none of another family."""
         if family not in self.store.identity["extractors"]:
             return
-        for part, rows in self.index.groupby("part", sort=True):
-            stored = self.store.read(str(part), family)
-            records: list[Any] = rows.to_dict("records")
-            for row in records:
-                signal = SIGNALS[family].from_arrays(stored[row["row"]])
-                yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
+        for row, arrays in _arrays(self.store, self.index, family, {*stored_passes(self.store.identity), "blind"}):
+            if family == "diffusion":  # passes that were run apart
+                diffusion.level(arrays, row["caption"])
+            signal = SIGNALS[family].from_arrays(arrays)
+            yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
+
+
+def _arrays(store: Store, index: pd.DataFrame, family: str, passes: Set[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield (row, its arrays of some passes) for the segments of an index, wherever they lie."""
+    for parts, rows in index.groupby("part", sort=True):
+        arrays: dict[tuple[str, str], dict[str, Any]] = {}
+        for part in str(parts).split(JOINED):
+            for key, found in store.read(part, family, lambda name: pass_of(family, name) in passes):
+                arrays.setdefault(key, {}).update(found)
+        records: list[Any] = rows.to_dict("records")
+        yield from ((row, arrays[row["track_key"], row["segment_id"]]) for row in records)
+
+
+def find_stored(
+    store: Store, keyed: Part, likely: Iterable[str] = ()
+) -> tuple[pd.DataFrame, dict[str, frozenset[str]]]:
+    """Look for the passes of a store: in it, and in those of the same model for other passes, whatever wrote them.
+
+    Parameters
+    ----------
+    store : Store
+        Of the passes that are wanted.
+    keyed : list of (str, Track)
+        From ``key_tracks``.
+    likely : iterable of str
+        Names of parts to look at first, beside those that ``keyed`` makes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As ``Store.index``, of all tracks of which something is stored; where the passes of a track lie apart, ``part``
+        names several, joined by ``JOINED``.
+    dict of str to frozenset
+        Track key -> the passes that are stored nowhere.
+    """
+    wanted = stored_passes(store.identity)
+    lacking, names = {key: frozenset(wanted) for key, _ in keyed}, [*names_of(parts_of(keyed)), *likely]
+    frames = [store.index(lacking.keys(), names)]
+    lacking |= dict.fromkeys(frames[0]["track_key"], frozenset())
+
+    def offered(other: Store) -> set[str]:
+        return {name for name, beside in stored_passes(other.identity).items() if wanted.get(name, ...) == beside}
+
+    for other in sorted(store.alike() if any(lacking.values()) else (), key=lambda other: -len(offered(other))):
+        held = offered(other)
+        if short := {key for key, left in lacking.items() if left & held}:
+            frame = other.index(short, names)
+            lacking |= {key: lacking[key] - held for key in frame["track_key"].unique()}
+            frames.append(frame.assign(part=f"../{other.folder.name}/" + frame["part"].astype(str)))
+    index = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    places: dict[str, dict[str, None]] = {}
+    for key, part in zip(index["track_key"], index["part"], strict=True):
+        places.setdefault(key, {})[part] = None
+    index["part"] = [JOINED.join(places[key]) for key in index["track_key"]]
+    return index.drop_duplicates(["track_key", "segment_id"]), lacking
+
+
+def _parts_in(index: pd.DataFrame) -> list[str]:
+    """Return the names of all parts that an index speaks of."""
+    return [part for parts in index["part"].unique() for part in parts.split(JOINED)]
+
+
+def plan_parts(
+    info: ModelInfo, spec: Spec, further: Further, keyed: Part, index: pd.DataFrame, lacking: Mapping[str, Set[str]]
+) -> list[Todo]:
+    """Return what is to be run: for each set of lacking passes what it needs, its store, and its parts.
+
+    Tracks of which other stores hold something are cut into parts of their own, so that the parts of all others stay
+    the same, and full, whatever was scored before.
+    """
+    apart = {key for key, part in zip(index["track_key"], index["part"], strict=True) if "/" in part}
+    parts = [part for away in (False, True) for part in parts_of([k for k in keyed if (k[0] in apart) == away])]
+    todo = []
+    for passes in sorted({left for left in lacking.values() if left}, key=sorted):
+        some = further.only(passes)
+        missing = [[(key, track) for key, track in part if lacking[key] == passes] for part in parts]
+        todo.append((some, Store(info, spec, some.key()), [part for part in missing if part]))
+    return todo
 
 
 def summary(signals: Signals) -> dict[str, Any]:
@@ -355,57 +415,60 @@ def summary(signals: Signals) -> dict[str, Any]:
 class _Work:
     """The loop: claim a part, score it, store it, until none is left; parts that others hold come last."""
 
-    def __init__(self, model: Any, info: ModelInfo, spec: Spec, further: Further, store: Store) -> None:
-        self.model, self.info, self.spec, self.further, self.store = model, info, spec, further, store
+    def __init__(self, model: Any, info: ModelInfo, spec: Spec, held: Callable[[Set[str]], Held]) -> None:
+        self.model, self.info, self.spec, self.held = model, info, spec, held
+        self.reference: Any = None
         self.failed: dict[str, str] = {}
-        self.scored = 0
+        self.scored: set[str] = set()
 
-    def run(self, parts: Sequence[Part], workers: int, bar: Progress) -> None:
+    def run(self, further: Further, store: Store, parts: Sequence[Part], workers: int, bar: Any) -> None:
         """Score what is missing; returns when every part is stored, by this process or another."""
-        self.store.prepare()
+        store.prepare()
         waiting, refused = deque(parts), deque[Part]()
-        asked: deque[tuple[str, Part, Part]] = deque()  # with workers one part is decoded while another is scored
-        with Claims(self.store.folder) as claims, SegmentStream(self.spec, workers) as stream:
+        asked: deque[tuple[str, Part, Part, Any]] = deque()  # with workers one part is decoded while another is scored
+        with ExitStack() as claims, SegmentStream(self.spec, workers) as stream:
             while waiting or refused or asked:
                 while waiting and len(asked) <= bool(workers):
                     part = waiting.popleft()
                     name = part_name([key for key, _ in part])
-                    if not claims.take(name):
+                    if (claim := store.claim(name)) is None:
                         refused.append(part)
                         continue
-                    done = self.store.keys_in(name)  # another process has written it, but for what failed
+                    claims.callback(give_up, claim)
+                    done = store.keys_in(name)  # another process has written it, but for what failed
                     rest = [(key, track) for key, track in part if key not in done]
                     stream.ask(rest)
-                    asked.append((name, part, rest))
+                    asked.append((name, part, rest, claim))
                 if asked:
-                    name, part, rest = asked.popleft()
-                    # What the other could not score gets a part of its own: the other's stays as it is.
-                    self._score(part_name([key for key, _ in rest]), stream.take(rest, self.failed))
-                    claims.give_up(name)
+                    name, part, rest, claim = asked.popleft()
+                    if rows := self._score(further, {key for key, _ in rest}, stream.take(rest, self.failed)):
+                        # What the other could not score gets a part of its own: the other's stays as it is.
+                        store.write(rows, part_name([key for key, _ in rest]))
+                        self.scored |= {row["track_key"] for row in rows}
+                    give_up(claim)
                     bar.update(len(part))
                 else:
-                    bar.say("waiting for another process that scores the same tracks")
+                    bar.set_postfix_str("waiting for another process", refresh=sys.stderr.isatty())
                     time.sleep(WAIT_SECONDS)
                     waiting, refused = refused, deque()
 
-    def _score(self, name: str, cuts: Iterator[tuple[str, Track, Segment]]) -> None:
-        """Score and store one part; the model is loaded when the first segment needs it."""
+    def _score(self, further: Further, keys: Set[str], cuts: Iterator[Cut]) -> list[dict[str, Any]]:
+        """Return the rows of one part; the model is loaded when the first segment needs it."""
         rows: list[dict[str, Any]] = []
+        held = self.held(keys) if further.alone else None
         while chunk := list(islice(cuts, CHUNK_SEGMENTS)):
             model = self.model = self._loaded(self.model, self.info)
-            if (beside := self.further.reference_info) is not None:
-                self.further = replace(self.further, reference=self._loaded(self.further.reference, beside))
+            if (beside := further.reference_info) is not None:
+                self.reference = self._loaded(self.reference or further.reference, beside)
+                further = replace(further, reference=self.reference)
             try:
-                rows += score_part(model, chunk, self.spec, self.further)
+                rows += score_part(model, chunk, self.spec, further, held)
             except RuntimeError as error:
                 if model.info.device == "cpu":
                     raise
                 reason = f"{error}".partition("\n")[0]
                 raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
-        rows = [row for row in rows if row["track_key"] not in self.failed]  # a recording that failed half-way
-        if rows:
-            self.store.write(rows, name)
-            self.scored += len({row["track_key"] for row in rows})
+        return [row for row in rows if row["track_key"] not in self.failed]  # a recording that failed half-way
 
     @staticmethod
     def _loaded(model: Any, info: ModelInfo) -> Any:
@@ -415,6 +478,17 @@ class _Work:
             if model.info.key() != info.key():
                 raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")
         return model
+
+
+def _progress(name: str, total: int, show: bool | None) -> Any:
+    """Return tqdm's bar: for people at a terminal, and a line a minute for a log that is to have it."""
+    from tqdm import tqdm
+
+    quiet = not total or (None if show is None else not show)  # None: unless this is a terminal
+    how: dict[str, Any] = dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_SECONDS)
+    how["bar_format"] = "{desc}: {n_fmt} of {total_fmt} tracks, {rate_fmt}, {remaining} left\n"
+    how = {} if sys.stderr.isatty() else how
+    return tqdm(desc=name, total=total, unit="track", disable=quiet, leave=False, **how)
 
 
 def _default_workers() -> int:
@@ -436,7 +510,7 @@ def collect(
     shard: tuple[int, int] = (1, 1),
     workers: int | None = None,
     dtype: str = "float32",
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Signals:
     """Return the signals of every track under a model, scoring only what is not stored yet.
 
@@ -465,8 +539,8 @@ def collect(
         CPU, else up to four.
     dtype : str
         Type of the weights of a model that is given by name, as for ``load_model``.
-    progress : bool
-        Show how far it is: a bar at a terminal or in a notebook, a line a minute elsewhere.
+    progress : bool, optional
+        Show how far it is: a bar at a terminal, a line a minute elsewhere. Default: at a terminal only.
 
     Returns
     -------
@@ -497,25 +571,28 @@ def collect(
         token_costly.check(further.passes, info, beside)
     store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
-    keys, planned = {key for key, _ in keyed}, parts_of(keyed)
-    before = store.index(keys, names_of(planned))
-    stored = set(before["track_key"])
-    parts = [[(key, track) for key, track in part if key not in stored] for part in planned]
-    work = _Work(model, info, spec, further, store)
-    missing = [part for part in parts if part]
-    if missing:
-        with Progress(info.name, sum(map(len, missing)), show=progress) as bar:
-            work.run(missing, _default_workers() if workers is None else workers, bar)
+    stored, lacking = find_stored(store, keyed)
+    todo = plan_parts(info, spec, further, keyed, stored, lacking)
+
+    def held(keys: Set[str]) -> Held:
+        known = _arrays(store, stored[stored["track_key"].isin(keys)], "token", {STREAMS})
+        return {(row["track_key"], row["segment_id"]): TokenSignals.from_arrays(arrays) for row, arrays in known}
+
+    work, missing = _Work(model, info, spec, held), sum(map(bool, lacking.values()))
+    with _progress(info.name, missing, progress) as bar:
+        for passes, place, parts in todo:
+            work.run(passes, place, parts, _default_workers() if workers is None else workers, bar)
     failed = work.failed
-    USE.update(asked=len(keyed), scored=sum(map(len, missing)))
+    USE.update(asked=len(keyed), scored=missing)
     excluded += [exclusion(track, failed[key]) for key, track in keyed if key in failed]
     columns = [{"track_key": key} | {name: getattr(track, name) for name in TRACK_COLUMNS} for key, track in keyed]
-    due = keys - failed.keys()
-    index = store.index(due, [*names_of(planned), *names_of(missing), *before["part"].unique()])
+    likely = [Path(part).name for part in _parts_in(stored)]
+    likely += [name for *_, parts in todo for name in names_of(parts)]
+    index, lacking = find_stored(store, [(key, track) for key, track in keyed if key not in failed], likely)
     # A part can vanish meanwhile (somebody deletes it): no verdict without its tracks.
-    if lost := due - set(index["track_key"]):
+    if lost := sum(map(bool, lacking.values())):
         raise StoppedError(
-            f"{info.name}: signals of {len(lost)} of {len(keyed)} tracks were removed or damaged meanwhile; {RESUME}"
+            f"{info.name}: signals of {lost} of {len(keyed)} tracks were removed or damaged meanwhile; {RESUME}"
         )
     found = pd.DataFrame(columns, columns=["track_key", *TRACK_COLUMNS]).merge(index, on="track_key")
     if found.empty and shard[1] == 1:
@@ -529,7 +606,7 @@ def collect(
         provenance={
             **store.identity,
             "tracks": len(tracks),
-            "tracks_scored_now": work.scored,
+            "tracks_scored_now": len(work.scored),
             "seconds": round(time.monotonic() - started, 1),
         },
         store=store,
@@ -555,32 +632,23 @@ def describe_stored(
     """
     info = describe(model, dtype=dtype, allow_download=False)
     spec = spec_of(info, seed)
-    store = Store(info, spec, Further(passes_asked(attacks, info), None, {}).key())
+    further = Further(passes_asked(attacks, info), None, {})
+    store = Store(info, spec, further.key())
     keyed, excluded = key_tracks(deal(tracks, shard))
-    keys = {key for key, _ in keyed}
-    planned = parts_of(keyed)
-    index = store.index(keys, names_of(planned))
-    stored = set(index["track_key"])
-    parts = list(store.folder.glob("part-*.parquet"))
+    index, lacking = find_stored(store, keyed)
+    todo = plan_parts(info, spec, further, keyed, index, lacking)
+    index = index[index["track_key"].isin([key for key, left in lacking.items() if not left])]
+    places = {store.folder, *(store.path_of(part).parent for part in _parts_in(index))}
+    parts = [path for place in places for path in place.glob("part-*.parquet")]
     return {
         "folder": store.folder.name,
         "tracks": len(keyed),
-        "stored": sum(key in stored for key, _ in keyed),
-        "missing": sum(key not in stored for key, _ in keyed),
+        "stored": sum(not lacking[key] for key, _ in keyed),
+        "missing": sum(bool(lacking[key]) for key, _ in keyed),
         "unreadable": len(excluded),
         "segments": len(index),
         "parts": len(parts),
         "bytes": sum(path.stat().st_size for path in parts),
         "damaged": len(list(store.folder.glob("part-*.damaged"))),
-        "claimed": _count_claimed(store, planned, stored),
+        "claimed": sum(place.is_claimed(name) for _, place, parts in todo for name in names_of(parts)),
     }
-
-
-def _count_claimed(store: Store, planned: Sequence[Sequence[tuple[str, Track]]], stored: set[str]) -> int:
-    """Count the missing parts that another process holds."""
-    if not (store.folder / CLAIMS).exists():
-        return 0
-    missing = [[key for key, _ in part if key not in stored] for part in planned]
-    with suppress(OSError), Claims(store.folder) as claims:
-        return sum(not claims.take(part_name(keys)) for keys in missing if keys)
-    return 0  # claims that cannot be opened, as in a folder that may only be read

@@ -1,9 +1,10 @@
 """Where signals are kept: append-only Parquet parts under ``results/signals/<model>-<key>/``.
 
 The key hashes everything that must be equal for two signals to be comparable (weights, dtype, library versions, audio
-chain, extractors, seed), so another model, version or seed is another folder and is never served by luck. One row is
-one segment; array columns are fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside a
-checksum of the content; the metadata has a digest too. Parts are written whole and renamed.
+chain, extractors, seed, passes), so another model, version or seed is another folder and is never served by luck;
+stores that differ in their passes alone serve each other (``Store.alike``). One row is one segment; array columns are
+fixed-size lists whose shapes stand in the file's ``earwitness`` metadata, beside names and types of all columns. Pages
+have Parquet's checksums, the metadata has a digest. Parts are written whole and renamed.
 
 Which tracks a job scores, and in which parts, is decided by the manifest and the recordings, never by a clock. Shards
 are balanced by seconds of audio and follow from the manifest alone, so every job of a cluster comes to the same
@@ -15,23 +16,23 @@ page *The signal store* documents the columns.
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
+import glob
 import heapq
 import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from earwitness.data import containers
 from earwitness.data.audio import Spec
@@ -46,7 +47,6 @@ from earwitness.util import digest, reason_of, results_dir, write_whole
 
 SCHEMA_VERSION = 3
 INDEX = ["track_key", "segment_id", "start_s"]
-CLAIMS = ".claims"
 RESUME = "finished parts are stored, so the same command goes on from here"
 
 log = logging.getLogger(__name__)
@@ -56,22 +56,6 @@ _sound: dict[Path, tuple[int, int, int]] = {}  # parts whose checksum held, with
 def part_name(keys: Sequence[str]) -> str:
     """Return the file name of the part that holds these track keys."""
     return f"part-{digest(sorted(keys))[:16]}.parquet"
-
-
-def checksum(table: pa.Table) -> str:
-    """Return a hash of a part's column names, types and values, whatever their encoding in the file."""
-    whole = hashlib.blake2b(digest_size=16)
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        listed = pa.types.is_fixed_size_list(column.type)
-        kind = f"{column.type.value_type}[{column.type.list_size}]" if listed else f"{column.type}"
-        whole.update(f"{name}\0{kind}\0{len(column)}\n".encode())
-        if pa.types.is_string(column.type):
-            whole.update("\0".join(column.to_pylist()).encode())
-        else:
-            values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
-            whole.update(np.ascontiguousarray(values).view(np.uint8).data)
-    return whole.hexdigest()
 
 
 def encode(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any], **about: Any) -> bytes:
@@ -86,11 +70,17 @@ def encode(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any], **abo
             values = pa.FixedSizeListArray.from_arrays(stacked.ravel(), int(np.prod(shapes[name])))
         columns[name] = values
     table = pa.table(columns)
-    facts = {**about, "schema": SCHEMA_VERSION, "identity": identity, "shapes": shapes, "checksum": checksum(table)}
+    facts = {**about, "schema": SCHEMA_VERSION, "identity": identity, "shapes": shapes, "columns": columns_of(table)}
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata({"earwitness": json.dumps(facts), "earwitness.digest": digest(facts)})
     pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()
+
+
+def columns_of(table: pa.Table) -> list[str]:
+    """Return a part's rows, column names and types: what no page holds, so that no CRC covers it."""
+    kinds = (f"{field.name} {field.type}".replace("element: ", "item: ") for field in table.schema)  # Parquet's word
+    return [f"{table.num_rows} rows", *kinds]
 
 
 def facts_of(schema: pa.Schema) -> dict[str, Any]:
@@ -109,17 +99,25 @@ class Store:
     """The parts of one model under one audio chain; ``further`` describes passes beyond the standard ones."""
 
     def __init__(self, info: ModelInfo, spec: Spec, further: Mapping[str, Any] | None = None) -> None:
-        self.identity: dict[str, Any] = {
+        version = diffusion.version(info) if info.family == "diffusion" else token.VERSION
+        identity = {
             "schema": SCHEMA_VERSION,
             "model": info.key(),
             "audio": spec.key(),
-            "extractors": {
-                info.family: diffusion.version(info) if info.family == "diffusion" else token.VERSION,
-                "blind": blind.VERSION,
-            },
+            "extractors": {info.family: version, "blind": blind.VERSION},
         } | ({"further": dict(further)} if further else {})
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as a file holds it
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in info.name)
         self.folder = results_dir() / "signals" / f"{slug}-{digest(self.identity)[:16]}"
+
+    def alike(self) -> Iterator[Store]:
+        """Yield the stores of the same model, chain, extractors and seed for other passes, whatever wrote them."""
+        stem, mine = self.folder.name[:-16], {**self.identity, "further": None}
+        for folder in sorted(self.folder.parent.glob(f"{glob.escape(stem)}*")):
+            if folder != self.folder and (identity := _identity_in(folder)) and {**identity, "further": None} == mine:
+                other = copy(self)
+                other.folder, other.identity = folder, identity
+                yield other
 
     def index(self, keys: Set[str] | None = None, likely: Iterable[str] = ()) -> pd.DataFrame:
         """List what is stored of some tracks: track_key, segment_id, start_s, part (file name), row; a row per segment.
@@ -178,15 +176,16 @@ class Store:
         return frame
 
     def _verify(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Compare a part with its checksum and this store's identity, once per state of the file; ValueError if not."""
+        """Compare a part with its CRCs, columns and store, once per state of the file; ValueError if they differ."""
         stat = path.stat()
         state = stat.st_size, stat.st_mtime_ns, stat.st_ino
         if _sound.get(path) == state:
             return
-        if facts["identity"] != json.loads(json.dumps(self.identity)):
+        if facts["identity"] != self.identity:
             raise ValueError("it belongs to another store")
-        if checksum(pq.read_table(path, page_checksum_verification=True)) != facts["checksum"]:
-            raise ValueError("its content does not match its checksum")
+        columns = columns_of(pq.read_table(path, page_checksum_verification=True))
+        if columns != facts.get("columns", columns):  # older parts do not tell
+            raise ValueError("its columns are not those that were written")
         _sound[path] = state
 
     def prepare(self) -> None:
@@ -216,62 +215,74 @@ class Store:
         frame = self._checked(self.folder / name, None)
         return set() if frame is None else set(frame["track_key"])
 
-    def read(self, part: str, family: str) -> list[dict[str, np.ndarray]]:
-        """Return what one extractor stored (columns ``<family>:<name>``), one dictionary per row of the part."""
-        path = self.folder / part
+    def path_of(self, part: str) -> Path:
+        """Return where a part lies: here, or in a store that is alike, even where this one has no folder yet."""
+        return Path(os.path.normpath(self.folder / part))
+
+    def read(
+        self, part: str, family: str, keep: Callable[[str], bool] = bool
+    ) -> Iterator[tuple[tuple[str, str], dict[str, np.ndarray]]]:
+        """Yield ((track_key, segment_id), arrays) per row of a part: what one extractor stored (``<family>:<name>``).
+
+        ``keep`` says which names are wanted; ``part`` is a part's name, or ``../<another store>/<name>``.
+        """
+        path = self.path_of(part)
         try:
             file = pq.ParquetFile(path, page_checksum_verification=True)
             shapes = facts_of(file.schema_arrow)["shapes"]
-            table = file.read(columns=[name for name in file.schema_arrow.names if name.startswith(f"{family}:")])
+            names = [n for n in file.schema_arrow.names if n.startswith(f"{family}:") and keep(n.partition(":")[2])]
+            table = file.read(columns=[*INDEX, *names])
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{part}: was sound and is not any more ({error}); run the same command again") from None
         full = {}
-        for name in table.column_names:
+        for name in names:
             column = table[name].combine_chunks()
             values = (column.flatten() if name in shapes else column).to_numpy(zero_copy_only=False)
             full[name.partition(":")[2]] = values.reshape(table.num_rows, *shapes.get(name, []))
-        return [{name: values[row] for name, values in full.items()} for row in range(table.num_rows)]
+        keys = zip(*(table[name].to_pylist() for name in INDEX[:2]), strict=True)
+        yield from ((key, {name: values[row] for name, values in full.items()}) for row, key in enumerate(keys))
 
+    def claim(self, name: str) -> FileLock | None:
+        """Claim a part for this process until ``give_up``; None where another one holds it.
 
-class Claims:
-    """Which parts this process is at work on, so that others take the next.
-
-    A claim is a lock on one byte of a file, kept by the operating system: it needs no clock and ends with the process
-    that holds it, however that ends. Where the file system has no locks every claim is granted: two processes then do
-    the same work twice, and store it once.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / CLAIMS
-
-    def __enter__(self) -> Self:
-        """Open the file of locks; closing it gives up every claim."""
-        self.file = self.path.open("ab")
-        return self
-
-    def take(self, name: str) -> bool:
-        """Claim a part; False where another process holds it."""
+        A claim is a lock that the operating system keeps: it needs no clock and ends with the process that holds it,
+        however that ends. Where the file system has no locks every claim is granted: two processes then do the same
+        work twice, and store it once.
+        """
+        lock = FileLock(self.folder / f".{name}.lock", blocking=False, fallback_to_soft=False)
         try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+            lock.acquire()
+        except Timeout:
+            return None
         except OSError as error:
-            return error.errno not in {errno.EACCES, errno.EAGAIN}
-        return True
+            log.info("%s: no locks here (%s)", self.folder, error)
+        return lock
 
-    def give_up(self, name: str) -> None:
-        """Let others have a part."""
+    def is_claimed(self, name: str) -> bool:
+        """Say whether another process is at work on a part."""
+        if not (self.folder / f".{name}.lock").exists():
+            return False
+        if (lock := self.claim(name)) is not None:
+            give_up(lock)
+        return lock is None
+
+
+def give_up(claim: FileLock) -> None:
+    """Let others have a part; its lock goes while it is held, so that nobody waits for a file that is gone."""
+    if claim.is_locked:
         with suppress(OSError):
-            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, _place(name))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give up every claim."""
-        self.file.close()
+            Path(claim.lock_file).unlink(missing_ok=True)
+        claim.release()
 
 
-def _place(name: str) -> int:
-    """Return the byte that stands for a part."""
-    return int(digest(name)[:12], 16)
+def _identity_in(folder: Path) -> dict[str, Any] | None:
+    """Return the identity of the store in a folder, from the first part that tells one; None where none does."""
+    for path in sorted(folder.glob("part-*.parquet")):
+        with suppress(pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+            identity: dict[str, Any] = facts_of(pq.read_schema(path))["identity"]
+            if folder.name.endswith(digest(identity)[:16]):
+                return identity
+    return None
 
 
 def _set_aside(path: Path, reason: str) -> None:

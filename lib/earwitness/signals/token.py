@@ -11,9 +11,10 @@ conditional and null logits. The book page *Methods: token attacks* explains str
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import groupby
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earwitness.errors import InputError, ModelError
+from earwitness.models.base import alike
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +42,8 @@ def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tenso
     Parameters
     ----------
     logits, null_logits : Tensor or None
-        ``[B, K, T, V]``, at least one of them; overwritten where the mask is False.
+        ``[B, K, T, V]``, at least one of them; overwritten where the mask is False. One tensor given as both stands
+        for passes that are equal: its statistics are computed once, and those of the contrast are known.
     codes, mask : Tensor
         ``[B, K, T]``: the targets, and which of them the model was trained to predict.
 
@@ -56,30 +59,38 @@ def reduce_batch(logits: Tensor | None, null_logits: Tensor | None, codes: Tenso
 
     codes, mask = codes.long(), mask.bool()
     _check(given, codes, mask)
-    if not bool((mask == mask[:1]).all()):  # never among segments of one length
-        found = []
-        for b in range(len(codes)):
-            single = {s: x[b : b + 1] for s, x in given.items()}
-            found += reduce_batch(single.get("conditional"), single.get("null"), codes[b : b + 1], mask[b : b + 1])
-        return found
+    same = logits is null_logits
+    if same:
+        given.pop("conditional")
     outside = (~mask).nonzero(as_tuple=True)
-    for x in given.values():
+    for x in given.values() if len(outside[0]) else ():
         x[outside] = 0  # audiocraft leaves NaN there, transformers something plausible: neither may enter a sum
     target = codes.masked_fill(~mask, 0)
     names = STREAMS if len(given) == 2 else tuple(given)
-    weights = torch.from_numpy(_chunk_weights(mask[0].cpu().numpy().tobytes(), mask.shape[1])).to(codes.device)
+    own = mask[:1] if bool((mask == mask[:1]).all()) else mask  # equal among segments of one length
+    weights = [torch.from_numpy(_chunk_weights(m.tobytes(), len(m))).to(codes.device) for m in own.cpu().numpy()]
     parts = {s: codes.new_empty((len(FIELDS), *codes.shape), dtype=torch.float32) for s in names}
     spread = {s: codes.new_empty(codes.shape[:2], dtype=torch.float64) for s in names}
-    items, spans = _blocks(next(iter(given.values())))
+    items, spans, block = _blocks(next(iter(given.values())))
+    room = [codes.new_empty(block, dtype=torch.float32) for _ in range(4)]  # used again by every block and stream
     for item in items:
-        pooled: dict[str, Tensor] = {}
+        alone = [slice(n, n + 1) for n in range(len(codes[item]))] if len(weights) > 1 else [slice(None)]
+        weighed = [*zip(alone, weights[item] if len(weights) > 1 else weights, strict=True)]
+        pooled: dict[str, list[Tensor]] = {}
         for span in spans:
-            for s, x in _streams({s: x[item, :, span].float() for s, x in given.items()}):
-                parts[s][:, item, :, span] = _statistics(x, target[item, :, span])
-                chunks = weights[:, :, span] @ x
-                pooled[s] = pooled[s] + chunks if s in pooled else chunks
+            raw = {s: x[item, :, span].float() for s, x in given.items()}
+            for s in names:
+                x = raw[s] if s in raw else torch.sub(raw["conditional"], raw["null"], out=_like(raw["null"], room[3]))
+                parts[s][:, item, :, span] = _statistics(x, target[item, :, span], room)
+                chunks = [w[:, :, span] @ x[rows] for rows, w in weighed]
+                pooled[s] = [a + b for a, b in zip(pooled[s], chunks, strict=True)] if s in pooled else chunks
         for s in names:
-            spread[s][item] = _cosine_spread(pooled[s])
+            spread[s][item] = torch.cat([_cosine_spread(means) for means in pooled[s]])
+    if same:
+        shape, entries = codes.shape, next(iter(given.values())).shape[-1]
+        flat = _statistics(codes.new_zeros(1, 1, 1, entries, dtype=torch.float32), target[:1, :1, :1] * 0, room)
+        parts = {"conditional": parts["null"], "null": parts["null"], "contrast": flat.expand(-1, *shape).clone()}
+        spread = {"conditional": spread["null"], "null": spread["null"], "contrast": spread["null"] * torch.nan}
     return _unpack(parts, spread, codes, mask)
 
 
@@ -97,28 +108,31 @@ def _check(given: dict[str, Tensor], codes: Tensor, mask: Tensor) -> None:
             raise InputError(f"codes go outside the vocabulary of {x.shape[-1]} entries; use the model's own tokenizer")
 
 
-def _streams(raw: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the float32 logits of each stream of one block."""
-    yield from raw.items()
-    if len(raw) == 2:
-        yield "contrast", raw["conditional"] - raw["null"]
+def _blocks(logits: Tensor) -> tuple[list[slice], list[slice], int]:
+    """Cut ``[B, K, T, V]`` into slices of items and of frames: several items at once, or a span of one's frames.
 
-
-def _blocks(logits: Tensor) -> tuple[list[slice], list[slice]]:
-    """Cut ``[B, K, T, V]`` into slices of items and of frames: several items at once, or a span of one's frames."""
+    Also returns how many logits a block holds at most.
+    """
     batch, books, frames, entries = logits.shape
     room = max(1, BLOCK_ELEMENTS.get(logits.device.type, BLOCK_ELEMENTS_ACCELERATOR) // (books * entries))
-    items, span = max(1, room // max(1, frames)), min(room, max(1, frames))
-    return [slice(b, b + items) for b in range(0, batch, items)], [slice(t, t + span) for t in range(0, frames, span)]
+    items, span = min(max(1, room // max(1, frames)), max(1, batch)), min(room, max(1, frames))
+    cuts = [slice(b, b + items) for b in range(0, batch, items)], [slice(t, t + span) for t in range(0, frames, span)]
+    return *cuts, items * books * span * entries
 
 
-def _statistics(logits: Tensor, target: Tensor) -> Tensor:
+def _like(logits: Tensor, room: Tensor) -> Tensor:
+    """Return a piece of ``room`` shaped like a block of logits: fresh memory costs more than the arithmetic."""
+    return room[: logits.numel()].view(logits.shape)
+
+
+def _statistics(logits: Tensor, target: Tensor, room: Sequence[Tensor]) -> Tensor:
     """Return the ``FIELDS`` of float32 logits ``[..., V]`` for targets ``[...]``, stacked in front."""
     import torch
 
-    logp, p = torch.log_softmax(logits, -1), torch.softmax(logits, -1)
-    buffer = p * logp  # and used again below: fresh memory costs more than the arithmetic
-    mean = buffer.sum(-1, keepdim=True)
+    logits, (logp, p, buffer) = logits.contiguous(), (_like(logits, part) for part in room[:3])
+    torch.log_softmax(logits, -1, out=logp)
+    torch.softmax(logits, -1, out=p)
+    mean = torch.mul(p, logp, out=buffer).sum(-1, keepdim=True)
     # Centred before squaring: the raw second moment minus mean^2 loses its digits on flat distributions.
     var = torch.sub(logp, mean, out=buffer).square_().mul_(p).sum(-1)
     index = target[..., None]
@@ -361,7 +375,7 @@ def over_rows(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def extract(model: TokenModel, audio: Tensor, captions: list[Any] | None) -> list[TokenSignals]:
-    """Score a batch of segments: one conditional and one null pass, all three streams.
+    """Score a batch of segments, all three streams: a conditional pass, and a null pass where it is another one.
 
     Parameters
     ----------
@@ -386,8 +400,30 @@ def extract(model: TokenModel, audio: Tensor, captions: list[Any] | None) -> lis
 
     with torch.inference_mode():
         codes = model.encode(audio)
-        logits, mask = (None, None) if captions is None else model.logits(codes, captions)
-        null_logits, null_mask = model.logits(codes, None)
-        if mask is not None and not torch.equal(mask, null_mask):
+        if captions is None:
+            logits, mask = model.logits(codes, None)
+            return reduce_batch(None, logits, codes, mask)
+        known = {caption: told_apart(model, caption) for caption in dict.fromkeys(captions)}
+        apart = [known[caption] for caption in captions]
+        if not any(apart):
+            logits, mask = model.logits(codes, None)
+            return reduce_batch(logits, logits, codes, mask)
+        logits, mask = model.logits(codes, captions)
+        null_logits, null_mask = model.logits(codes[apart], None)
+        if not torch.equal(mask[apart], null_mask):
             raise ModelError(f"{model.info.name}: conditional and null passes disagree about which positions are valid")
-        return reduce_batch(logits, null_logits, codes, null_mask)
+        found, at = [], 0
+        for has_null, run in groupby(range(len(codes)), apart.__getitem__):
+            rows = [*run]
+            here = slice(rows[0], rows[-1] + 1)
+            own = logits[here]
+            null = null_logits[at : at + len(rows)] if has_null else own
+            at += len(rows) * has_null
+            found += reduce_batch(own, null, codes[here], mask[here])
+        return found
+
+
+def told_apart(model: TokenModel, caption: str) -> bool:
+    """Say whether a caption tells a model anything else than the null condition does; who cannot say is asked twice."""
+    told = getattr(model, "told", None)
+    return told is None or not alike(told(caption or None), told(None))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from earwitness.errors import InputError
 from earwitness.stats.blind_gate import BlindResult, Clauses, run_clauses, summarise_blind
@@ -25,6 +25,8 @@ from earwitness.stats.score_file import Scores
 from earwitness.stats.sequential import e_value, pair_by_lot
 from earwitness.stats.verdict import ALPHA, MIN_UNITS, Findings, Word, decide
 from earwitness.types import BoolArray, FloatArray, IntArray
+
+COUNTS_ONCE = "each counts once"  # the note of a result whose features repeat each other; those of before lack it
 
 # --- the result -------------------------------------------------------------------------------------------------------
 
@@ -120,6 +122,7 @@ def infer(
     pairs: str | None = None,
     control_scores: Scores | None = None,
     control_saw: Saw | None = None,
+    repeats: bool = False,
 ) -> InferenceResult:
     """Dataset inference: test, gate, effect and verdict.
 
@@ -157,6 +160,9 @@ def infer(
     control_saw : str
         What the control model was trained on; required with ``control_scores`` and refused unless ``"neither"``,
         because a control that saw the held-out units turns the sign of the difference.
+    repeats : bool
+        Whether a feature that repeats another exactly, for every unit, counts again; that it did once is for reports of
+        that time alone.
 
     Raises
     ------
@@ -177,6 +183,7 @@ def infer(
         pairs=pairs,
         control_scores=control_scores,
         control_saw=control_saw,
+        repeats=repeats,
     )
     tested, positive = prepared.features, prepared.positive
     n_suspect, n_held_out = int(positive.sum()), int((~positive).sum())
@@ -265,6 +272,7 @@ def infer(
             "features": prepared.chosen,
             "features_hash": feature_hash(prepared.chosen),
             "features_unusable": prepared.unusable,
+            "features_repeated": prepared.repeated,
             "blind_unusable": prepared.blind_unusable,
             "artists": len(set(prepared.artists)),
             "apart": prepared.apart,
@@ -285,12 +293,16 @@ def _unseen(score: FloatArray, positive: BoolArray, pairs: IntArray | None, alph
     first, second = score[pairs[:, 0]], score[pairs[:, 1]]
     between, n = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2), len(pairs)
     gaps = first - second
-    low = gaps.mean() - student.isf(alpha, n - 1) * gaps.std(ddof=1) / np.sqrt(n)
+    low = gaps.mean() + stdtrit(n - 1, alpha) * gaps.std(ddof=1) / np.sqrt(n)
     return max(0.0, float(low / between)) if between > 0 else 0.0
 
 
 def _notes(prepared: Prepared, *, exploratory: bool, control: bool) -> tuple[str, ...]:
     notes = [f"feature {name!r} left out: {why}" for name, why in prepared.unusable.items()]
+    if prepared.repeated:
+        n, pairs = len(prepared.repeated), ", ".join(f"{one} as {other}" for one, other in prepared.repeated.items())
+        many = f"{n} features repeat others" if n > 1 else "1 feature repeats another"
+        notes.append(f"{many} exactly, as without captions; {COUNTS_ONCE}: {pairs}")
     for why in dict.fromkeys(prepared.blind_unusable.values()):
         names = [name for name, reason in prepared.blind_unusable.items() if reason == why]
         notes.append(f"blind features left out, {why}: {', '.join(names)}")

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, logit
-from scipy.stats import binomtest, norm, rankdata
-from statsmodels.stats.meta_analysis import effectsize_smd
+from scipy.special import betaincinv, expit, gammaln, logit, ndtr, ndtri
 
 from earwitness.errors import InputError
-from earwitness.stats.permutation_test import members
+from earwitness.stats.permutation_test import members, ranks
 from earwitness.stats.score_file import Scores, opened
 from earwitness.stats.units import UnitTable, matching, unit_table
 from earwitness.types import FloatArray
@@ -61,9 +59,9 @@ def placements(positive: FloatArray, reference: FloatArray) -> tuple[FloatArray,
     positives above it, shape [n_reference]. Both have the AUC as their mean.
     """
     n_pos, n_ref = len(positive), len(reference)
-    rank = rankdata(np.concatenate((positive, reference)))
-    above = (rank[:n_pos] - rankdata(positive)) / n_ref
-    below = 1 - (rank[n_pos:] - rankdata(reference)) / n_pos
+    rank = ranks(np.concatenate((positive, reference)))
+    above = (rank[:n_pos] - ranks(positive)) / n_ref
+    below = 1 - (rank[n_pos:] - ranks(reference)) / n_pos
     return above, below
 
 
@@ -119,8 +117,11 @@ def hedges_g(positive: npt.ArrayLike, reference: npt.ArrayLike, *, confidence: f
     pos, ref = _sample(positive, "positive"), _sample(reference, "reference")
     if pos.std() == 0 and ref.std() == 0:
         return Interval(np.nan, np.nan, np.nan)
-    g, variance = effectsize_smd(pos.mean(), pos.std(ddof=1), len(pos), ref.mean(), ref.std(ddof=1), len(ref))
-    half = norm.isf((1 - confidence) / 2) * np.sqrt(variance)
+    a, b = len(pos), len(ref)
+    pooled = np.sqrt((pos.var(ddof=1) * (a - 1) + ref.var(ddof=1) * (b - 1)) / (a + b - 2))
+    g = (pos.mean() - ref.mean()) / pooled * (1 - 3 / (4 * (a + b) - 9))
+    variance = (a + b) / a / b + g**2 / 2 / (a + b - 3.94)  # Hedges and Olkin 1985, as statsmodels has it
+    half = -ndtri((1 - confidence) / 2) * np.sqrt(variance)
     return Interval(float(g), float(g - half), float(g + half))
 
 
@@ -128,8 +129,10 @@ def rate(hits: int, n: int) -> Interval:
     """Share of hits with Clopper and Pearson's exact interval."""
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)
-    limits = binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
-    return Interval(hits / n, float(limits.low), float(limits.high))
+    tail = (1 - CONFIDENCE) / 2
+    low = betaincinv(hits, n - hits + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return Interval(hits / n, float(low), float(high))
 
 
 def tpr_at_fpr(
@@ -240,6 +243,29 @@ def _row(table: UnitTable, attack: str, seed: int) -> dict[str, object]:
     return row | {"fpr_target": point.target} | _spread("tpr", point.tpr) | _spread("fpr", point.fpr)
 
 
+def rank_sum_p(a: FloatArray, b: FloatArray) -> float:
+    """Return the p-value of the Mann-Whitney test, two-sided: exact for few numbers without ties, else normal."""
+    both, n, m = np.concatenate((a, b)), len(a), len(b)
+    counts = np.unique(both, return_counts=True)[1]
+    if min(n, m) <= 8 and counts.max() == 1:
+        from scipy.stats import mannwhitneyu  # a second to import
+
+        return float(mannwhitneyu(a, b).pvalue)
+    away = abs(ranks(both)[:n].sum() - n * (n + m + 1) / 2) - 0.5
+    variance = n * m / 12 * (n + m + 1 - (counts**3 - counts).sum() / ((n + m) * (n + m - 1)))
+    return min(1.0, 2 * float(ndtr(-away / np.sqrt(variance)))) if variance > 0 else 1.0
+
+
+def exact_p(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Return the p-value of Fisher's exact test, two-sided, of two counts, each out of so many."""
+    (a, n), (b, m) = first, second
+    k = np.arange(max(0, a + b - m), min(n, a + b) + 1)
+    ways = -(gammaln(k + 1) + gammaln(n - k + 1) + gammaln(a + b - k + 1) + gammaln(m - a - b + k + 1))
+    share = np.exp(ways - ways.max())
+    seldom = ways <= ways[a - k[0]] + 1e-7  # equal up to rounding error is as seldom
+    return float(share[seldom].sum() / share.sum())
+
+
 def _spread(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
@@ -248,7 +274,7 @@ def _logit_interval(value: float, variance: float, n: int) -> Interval:
     if variance <= 0 or value in (0.0, 1.0):
         limits = rate(round(value * n), n)
         return Interval(value, min(limits.low, value), max(limits.high, value))
-    half = norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(variance) / (value * (1 - value))
+    half = -ndtri((1 - CONFIDENCE) / 2) * np.sqrt(variance) / (value * (1 - value))
     return Interval(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from earwitness.errors import InputError
 from earwitness.stats.dataset_inference import InferenceResult
@@ -37,6 +36,8 @@ def adjust(p_values: npt.ArrayLike) -> FloatArray:
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
         raise InputError(f"expected a list of p-values in [0, 1], got {p_values!r}")
+    from statsmodels.stats.multitest import multipletests  # two seconds to import
+
     return np.asarray(multipletests(p, method="holm")[1], dtype=np.float64)
 
 

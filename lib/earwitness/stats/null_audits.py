@@ -18,7 +18,6 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom
 
 from earwitness.errors import InputError
 from earwitness.stats.blind_gate import gate_test, run_clauses
@@ -144,6 +143,8 @@ def level_table(audits: dict[str, pd.DataFrame], alphas: Sequence[float] = LEVEL
                 for a in alphas:
                     attainable = table.get(f"{test}{ATTAINS}{a:g}", pd.Series([a])).mean()
                     cells.append((scenario, test, a, len(table), int((table[test] <= a).sum()), attainable))
+    from scipy.stats import binom  # a second to import, and only tables of levels need it
+
     frame = pd.DataFrame(cells, columns=["scenario", "test", "alpha", "n_audits", "rejected", "attainable"])
     tail = (1 - BAND) / 2 / len(frame)
     frame["rate"] = frame["rejected"] / frame["n_audits"]

@@ -12,11 +12,10 @@ Book page: *False accusations*.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import ttest_ind
 
 from earwitness.errors import InputError
 from earwitness.types import FloatArray
@@ -59,7 +58,7 @@ def cdi(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArr
         weight = _logistic((train - middle) / spread, label)
         for source, target in ((s, scores_s), (h, scores_h)):
             target[..., test] = expit(_affine((source[..., test, :] - middle) / spread, weight))
-    return np.asarray(ttest_ind(scores_s, scores_h, axis=-1, equal_var=False).pvalue)
+    return _t_test(scores_s, scores_h)
 
 
 def iar(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArray:
@@ -71,7 +70,7 @@ def iar(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArr
     low, high = both.min(axis=-2, keepdims=True), both.max(axis=-2, keepdims=True)
     total = ((both - low) / np.where(high > low, high - low, 1.0)).sum(axis=-1)
     n = suspect.shape[-2]
-    return np.asarray(ttest_ind(total[..., :n], total[..., n:], axis=-1, equal_var=False).pvalue)
+    return _t_test(total[..., :n], total[..., n:])
 
 
 def llm_di(
@@ -105,11 +104,15 @@ def llm_di(
     train = np.concatenate((s[..., :half_s, :], h[..., :half_h, :]), axis=-2)
     label = np.repeat((0.0, 1.0), (half_s, half_h))  # members are 0 in the published code
     weight = _adam(train, label, rng)
-    return np.asarray(
-        ttest_ind(
-            _affine(s[..., half_s:, :], weight), _affine(h[..., half_h:, :], weight), axis=-1, alternative="less"
-        ).pvalue
-    )
+    fresh = (_affine(s[..., half_s:, :], weight), _affine(h[..., half_h:, :], weight))
+    return _t_test(*fresh, equal_var=True, alternative="less")
+
+
+def _t_test(suspect: FloatArray, held_out: FloatArray, *, equal_var: bool = False, **how: Any) -> FloatArray:
+    """Return the p-values of t-tests over the last axis, Welch's unless told otherwise."""
+    from scipy.stats import ttest_ind  # a second to import, and no audit needs it
+
+    return np.asarray(ttest_ind(suspect, held_out, axis=-1, equal_var=equal_var, **how).pvalue)
 
 
 PEERS: dict[str, Callable[..., FloatArray]] = {"CDI": cdi, "IAR": iar, "LLM-DI": llm_di}

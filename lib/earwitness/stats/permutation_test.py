@@ -38,7 +38,6 @@ from math import comb, prod
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from earwitness.types import BoolArray, FloatArray, IntArray
 
@@ -140,15 +139,13 @@ def _centred_by_sums(values: FloatArray, strata: IntArray, known: BoolArray | No
     wide = np.broadcast_to(values, (*shape, values.shape[-1])).reshape(-1, values.shape[-1])
     n_strata, audits = int(strata.max()) + 1, np.arange(wide.shape[0]) // shape[-1]
     code = np.broadcast_to(strata, shape).ravel() + n_strata * audits  # strata of another audit are others
-    there = None if known is None else np.broadcast_to(known, (*shape, values.shape[-1])).reshape(wide.shape)
+    there = np.broadcast_to(True if known is None else known, (*shape, values.shape[-1])).reshape(wide.shape)
     found = np.empty_like(wide)
-    size = np.bincount(code)
-    for j in range(wide.shape[1]):
-        column = wide[:, j] if there is None else np.where(there[:, j], wide[:, j], 0.0)
-        counted = size if there is None else np.bincount(code, there[:, j])
-        means = np.bincount(code, column) / np.maximum(counted, 1)
-        found[:, j] = column - means[code]
-    return np.asarray(found if there is None else np.where(there, found, 0.0)).reshape(*shape, values.shape[-1])
+    for j, (column, counts) in enumerate(zip(wide.T, there.T, strict=True)):
+        held = np.where(counts, column, 0.0)
+        means = np.bincount(code, held) / np.maximum(np.bincount(code, counts), 1)
+        found[:, j] = np.where(counts, held - means[code], 0.0)
+    return found.reshape(*shape, values.shape[-1])
 
 
 @lru_cache(maxsize=8)
@@ -211,7 +208,7 @@ def labellings(
         labels, state = centred(positive.astype(np.float64)[:, None], groups)[:, 0], deepcopy(rng)
         if n * (n_permutations + 1) > HELD:
             shape = (n, n_permutations + 1)
-            return Drawn(shape, lambda: _joined(_shuffles(rows, labels, shape[1], deepcopy(state)), shape[1])), 0, False
+            return Drawn(shape, lambda: _shuffles(rows, labels, shape[1], deepcopy(state))), 0, False
         drawn = np.empty((n_permutations + 1, n))
         for r, start, part in _shuffles(rows, labels, n_permutations + 1, rng):
             drawn[start : start + len(part), r] = part
@@ -227,33 +224,31 @@ def labellings(
 
 
 def _shuffles(rows: list[IntArray], labels: FloatArray, count: int, rng: np.random.Generator) -> Iterator[Part]:
-    """Shuffle labels [n] within strata, one stratum after the other; a large one ``_CELLS`` labels at a time.
+    """Shuffle labels [n] within strata, one stratum after the other; the first of ``count`` labellings stays as it is.
 
-    The first of ``count`` labellings is the observed one. The parts of a stratum come from the stream in one order,
-    however large they are.
+    A part holds as many strata as fit into ``_CELLS``, since products of large blocks are faster, or some labellings of
+    one that does not fit. The stream gives each the same labels, however they are cut.
     """
-    for r in rows:
-        step = max(1, _CELLS // len(r))
+    for group in _groups(rows, _CELLS // count):
+        ids, ends = np.concatenate(group), np.cumsum([len(r) for r in group])
+        step = count if len(group) > 1 else max(1, _CELLS // len(ids))
         for start in range(0, count, step):
-            part = np.tile(labels[r], (min(step, count - start), 1))
-            moved = part[start == 0 :]
-            moved[...] = rng.permuted(moved, axis=-1)
-            yield r, start, part
+            part = np.tile(labels[ids], (min(step, count - start), 1))
+            for r, end in zip(group, ends, strict=True):
+                moved = part[start == 0 :, end - len(r) : end]
+                moved[...] = rng.permuted(moved, axis=-1)
+            yield ids, start, part
 
 
-def _joined(parts: Iterator[Part], count: int) -> Iterator[Part]:
-    """Join small parts that hold all ``count`` labellings, since products of large blocks are faster."""
-    held: list[Part] = []
-    for rows, start, part in parts:
-        if held and (len(part) < count or (sum(len(r) for r, *_ in held) + len(rows)) * count > _CELLS):
-            yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+def _groups(rows: list[IntArray], most: int) -> Iterator[list[IntArray]]:
+    """Join neighbours up to so many units in all, or one that has more."""
+    held: list[IntArray] = []
+    for r in rows:
+        if held and sum(map(len, held)) + len(r) > most:
+            yield held
             held = []
-        if len(part) < count:
-            yield rows, start, part
-        else:
-            held.append((rows, start, part))
-    if held:
-        yield np.concatenate([r for r, *_ in held]), 0, np.concatenate([p for *_, p in held], axis=1)
+        held.append(r)
+    yield held
 
 
 def sign_flips(n_pairs: int, n_permutations: int, rng: np.random.Generator) -> Labellings:
@@ -367,7 +362,6 @@ def label_sums(columns: FloatArray, labels: FloatArray | Drawn, folds: IntArray 
     Relabellings that are drawn are gone through once.
     """
     if not isinstance(labels, Drawn):
-        assert folds is None, "labels that are held need no sums over folds"
         return np.asarray(np.swapaxes(columns, -1, -2) @ labels)
     places = np.zeros(labels.shape[0], dtype=np.int64) if folds is None else folds
     found = np.zeros((int(places.max()) + 1, *columns.shape[:-2], columns.shape[-1], labels.shape[1]))
@@ -510,6 +504,25 @@ def unusable_features(values: FloatArray) -> dict[int, str]:
     return reasons
 
 
+def ranks(values: FloatArray, axis: int = -1, *, highest: bool = False) -> FloatArray:
+    """Return ranks from 1 along an axis; equal values share the middle one of theirs, or the ``highest``.
+
+    As ``scipy.stats.rankdata``, whose module takes a second to import.
+    """
+    values = np.moveaxis(values, axis, -1)
+    order = np.argsort(values, axis=-1)
+    ordered = np.take_along_axis(values, order, axis=-1)
+    place, new = np.arange(1.0, values.shape[-1] + 1), np.ones((*values.shape[:-1], values.shape[-1] + 1), dtype=bool)
+    new[..., 1:-1] = ordered[..., 1:] != ordered[..., :-1]
+    last = np.where(new[..., 1:], place, np.inf)
+    rank = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
+    if not highest:
+        rank = (rank + np.maximum.accumulate(np.where(new[..., :-1], place, 0.0), axis=-1)) / 2
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, rank, axis=-1)
+    return np.moveaxis(found, -1, axis)
+
+
 def rank_standardise(values: FloatArray, strata: IntArray | None = None) -> FloatArray:
     """Replace each column by normal scores of its ranks over all units, with mean 0 and variance 1.
 
@@ -548,7 +561,7 @@ def features_of(layers: Sequence[FloatArray], strata: IntArray | None = None) ->
 def _normal_scores(values: FloatArray) -> FloatArray:
     finite = np.isfinite(values)
     count = finite.sum(axis=-2, keepdims=True)
-    rank = rankdata(np.where(finite, values, np.inf), axis=-2)  # missing ones rank last and are overwritten below
+    rank = ranks(np.where(finite, values, np.inf), axis=-2)  # missing ones rank last and are overwritten below
     normal: FloatArray = np.where(finite, ndtri((np.minimum(rank, count) - 0.5) / np.maximum(count, 1)), 0.0)
     normal = normal - normal.mean(axis=-2, keepdims=True)
     spread = normal.std(axis=-2, keepdims=True)
@@ -621,7 +634,7 @@ def _shares(statistic: FloatArray) -> FloatArray:
     """For each labelling, the share of all labellings that do at least as well; equal up to rounding error is a tie."""
     spread = statistic.std(axis=-1, keepdims=True)
     rounded = np.round(statistic / np.where(spread > 0, spread, 1.0), _DIGITS)
-    return np.asarray(rankdata(-rounded, method="max", axis=-1) / statistic.shape[-1])
+    return np.asarray(ranks(-rounded, highest=True) / statistic.shape[-1])
 
 
 def _cauchy(p_values: FloatArray) -> FloatArray:

@@ -16,16 +16,14 @@ Book page: *How many tracks?*
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, lgamma
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import norm
-from statsmodels.stats.power import TTestIndPower
+from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
 from earwitness.errors import InputError
 from earwitness.stats.permutation_test import LEARNED, balance, comparable, members, named, strata_of
@@ -37,12 +35,12 @@ SHARE = 1 - LEARNED  # of the level that the pre-oriented sum is sure to get wit
 
 def auc_to_d(auc: npt.ArrayLike) -> FloatArray:
     """Standardised mean difference of two equal-variance normal samples with this AUC."""
-    return np.asarray(np.sqrt(2) * norm.ppf(np.asarray(auc, dtype=np.float64)))
+    return np.asarray(np.sqrt(2) * ndtri(np.asarray(auc, dtype=np.float64)))
 
 
 def d_to_auc(d: npt.ArrayLike) -> FloatArray:
     """Inverse of :func:`auc_to_d`."""
-    return np.asarray(norm.cdf(np.asarray(d) / np.sqrt(2)))
+    return np.asarray(ndtr(np.asarray(d) / np.sqrt(2)))
 
 
 def power(auc: float, n_suspect: float, n_held_out: float, *, alpha: float = ALPHA, df: float | None = None) -> float:
@@ -65,7 +63,7 @@ def smallest_detectable_auc(
         return 1.0
     if _power(highest, n_suspect, n_held_out, alpha, df) < POWER:
         return 1.0
-    return float(d_to_auc(brentq(lambda d: _power(d, n_suspect, n_held_out, alpha, df) - POWER, 0.0, highest)))
+    return float(d_to_auc(_root(lambda d: _power(d, n_suspect, n_held_out, alpha, df) - POWER, 0.0, highest)))
 
 
 def units_needed(
@@ -118,7 +116,7 @@ def units_needed(
     high = 2 * low
     while excess(high) < 0:
         high *= 2
-    return max(MIN_UNITS, int(np.ceil(brentq(excess, low, high))))
+    return max(MIN_UNITS, int(np.ceil(_root(excess, low, high))))
 
 
 def _degrees(n_suspect: float, n_held_out: float, df: float | None) -> float:
@@ -126,9 +124,16 @@ def _degrees(n_suspect: float, n_held_out: float, df: float | None) -> float:
 
 
 def _power(d: float, n_suspect: float, n_held_out: float, alpha: float, df: float | None) -> float:
-    df, ratio = _degrees(n_suspect, n_held_out, df), n_held_out / n_suspect
-    found = float(TTestIndPower().power(d, n_suspect, alpha * SHARE, ratio=ratio, df=df, alternative="larger"))
+    df, n = _degrees(n_suspect, n_held_out, df), 1 / (1 / n_suspect + 1 / n_held_out)
+    found = float(1 - nctdtr(df, d * np.sqrt(n), -stdtrit(df, alpha * SHARE)))  # of the one-sided t-test
     return 1.0 if np.isnan(found) else found  # the noncentral t has no value where the answer is 1 to all digits
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Return where an increasing function passes zero between two numbers, to the last digit."""
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if rising(middle) >= 0 else (middle, high)
+    return high
 
 
 @dataclass(frozen=True)

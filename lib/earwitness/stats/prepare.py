@@ -97,6 +97,17 @@ def flat_columns(ranked: FloatArray, strata: IntArray | None = None, pairs: IntA
     return {int(j): why for j in np.flatnonzero((np.abs(left) <= _FLAT).all(axis=0))}
 
 
+def repeated_columns(layers: Sequence[FloatArray]) -> dict[int, int]:
+    """Columns of raw scores [n, p] that equal an earlier one in every layer and for every unit -> that column.
+
+    Under recordings without captions every conditional score is the null one: each counts once. Roles are not used.
+    """
+    first: dict[bytes, int] = {}
+    whole = np.concatenate([layer + 0.0 for layer in layers])  # -0 is 0
+    at = {j: first.setdefault(whole[:, j].tobytes(), j) for j in range(whole.shape[1])}
+    return {j: earlier for j, earlier in at.items() if earlier != j}
+
+
 def missing_columns(values: FloatArray, names: Sequence[str]) -> tuple[FloatArray, tuple[str, ...]]:
     """Where values [n, q] are missing, 1, else 0; one column for each pattern of gaps that some units have."""
     gaps = ~np.isfinite(values)
@@ -190,6 +201,8 @@ class Prepared:
         Feature ids asked for (before any was found unusable).
     unusable : dict of str to str
         Feature id -> why it was left out.
+    repeated : dict of str to str
+        Feature id -> the one that it repeats exactly, which counts for both.
     blind_names : tuple of str, length q
         Blind features, and of which columns it is a blind feature that a value is missing.
     blind_unusable : dict of str to str
@@ -210,6 +223,7 @@ class Prepared:
     pairs: Pairs | None
     chosen: list[str]
     unusable: dict[str, str]
+    repeated: dict[str, str]
     blind_names: tuple[str, ...]
     blind_unusable: dict[str, str]
     excluded: dict[str, int]
@@ -228,6 +242,7 @@ def prepare(
     pairs: str | None = None,
     control_scores: Scores | None = None,
     control_saw: Saw | None = None,
+    repeats: bool = False,
 ) -> Prepared:
     """Aggregate, choose features, take ranks, and (with a control model) differences of ranks.
 
@@ -281,6 +296,10 @@ def prepare(
     names = [name for name, there in zip(chosen, usable, strict=True) if there]
     gaps: FloatArray = np.sum(kept, axis=0)  # NaN where either model could not say
     tested, seen, flat = without_flat(features_of(kept, strata), names, strata, partners)
+    same = {} if repeats else repeated_columns(kept)
+    once = np.array([j not in same for j in range(len(names))], dtype=bool)
+    repeated = {names[j]: names[earlier] for j, earlier in same.items() if seen[j]}
+    tested, seen = tested[:, once[seen]], seen & once
     unusable |= flat
     if not seen.any():
         raise InputError(f"no usable feature is left ({'; '.join(f'{n}: {why}' for n, why in unusable.items())})")
@@ -298,6 +317,7 @@ def prepare(
         pairs=partners,
         chosen=chosen,
         unusable=unusable,
+        repeated=repeated,
         blind_names=blind_names,
         blind_unusable=blind_unusable,
         excluded=excluded,

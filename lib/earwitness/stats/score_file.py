@@ -91,8 +91,8 @@ def opened(
 
     path = Path(scores)
     parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not parts:
-        raise InputError(f"{path.name}: expected score tables (*.parquet) in this folder, found none; check the path")
+    if not parts or not path.exists():
+        raise InputError(f"{path.name}: expected score tables (*.parquet), found none there; check the path")
     tables, attacks = [], None
     for part in parts:
         try:
@@ -100,25 +100,19 @@ def opened(
                 names, held = file.schema_arrow.names, json.loads((file.schema_arrow.metadata or {})[MARK])
                 if sorted(attacks or held) != sorted(held):
                     other = sorted(set(held) ^ set(attacks or held))[0]
-                    raise InputError(
-                        f"{part.name}: scores other attacks than {parts[0].name} (first: {other!r}); score the same "
-                        "attacks in every part"
-                    )
+                    why = f"scores other attacks than {parts[0].name} (first: {other!r})"
+                    raise InputError(f"{part.name}: {why}; score the same attacks in every part")
                 attacks = attacks or held
                 keys = [name for name in dict.fromkeys((*KEYS, WINDOW, *further)) if name in names]
                 chosen = list(asked(attacks))
                 tables.append(file.read(columns=[*keys, *chosen], use_threads=False).select([*keys, *chosen]))
         except KeyError:
             raise InputError(f"{part.name}: is no score table; write it with earwitness.stats.write_scores") from None
-        except FileNotFoundError:
-            raise InputError(
-                f"{part.name}: expected a score table (Parquet), found no such file; check the path"
-            ) from None
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = reason_of(error).partition("\n")[0]
             raise InputError(f"{part.name}: expected a score table (Parquet): {reason}; write it again") from None
     table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
-    keyed = table.select(keys).to_pandas()
+    keyed = table.drop_columns(chosen).to_pandas()
     check_columns(keyed, KEYS)
     values = np.empty((len(keyed), len(chosen)))
     absent = np.zeros(values.shape, dtype=bool)

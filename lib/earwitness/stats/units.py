@@ -226,9 +226,8 @@ def _grid(
         names: Sequence[str] | npt.NDArray[np.object_] = attacks.attacks
     else:
         code, names = attacks
-        n_segments, n_attacks = len(first), len(names)
-        cell = segment_code * np.int64(n_attacks) + code
-        count = np.bincount(cell, minlength=n_segments * n_attacks)
+        cell = segment_code * np.int64(len(names)) + code
+        count = np.bincount(cell, minlength=len(first) * len(names))
         if count.max() > 1:
             row = scores.iloc[int(np.flatnonzero(cell == count.argmax())[1])]
             raise InputError(
@@ -238,9 +237,9 @@ def _grid(
         if not pd.api.types.is_numeric_dtype(scores["score"]):
             raise InputError(f"column 'score' of the score table must hold numbers, got {scores['score'].dtype}")
         score = scores["score"].to_numpy(dtype=np.float64)
-        grid = np.full((n_segments, n_attacks), np.nan)
+        grid = np.full((len(first), len(names)), np.nan)
         grid[segment_code, code] = score
-        absent = (count == 0).reshape(n_segments, n_attacks)
+        absent = (count == 0).reshape(grid.shape)
     if (endless := np.isinf(score)).any():
         at = np.argwhere(endless)[0]
         row = scores.iloc[int(at[0])]

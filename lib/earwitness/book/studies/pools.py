@@ -20,7 +20,7 @@ from earwitness.stats.features import default_features
 from earwitness.stats.null_audits import SEGMENTS_AS_UNITS, Pool, Scenario, null_audits
 from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import centred, rank_standardise, strata_of
-from earwitness.stats.prepare import Names, blind_columns
+from earwitness.stats.prepare import Names, blind_columns, repeated_columns
 from earwitness.stats.units import UnitTable, matching, unit_table
 from earwitness.types import BLIND_PREFIX, BoolArray, FloatArray
 
@@ -87,6 +87,10 @@ def pool(
         if list(other.units) != list(table.units):
             raise InputError("the control scores hold other units than the scores; score the same units on both models")
         control = other.columns(chosen)[keep]
+    repeated = repeated_columns([layer for layer in (attacks, control) if layer is not None])
+    once = [j for j in range(len(chosen)) if j not in repeated]
+    attacks, chosen = attacks[:, once], [chosen[j] for j in once]
+    control = None if control is None else control[:, once]
     segments = _segments(scores, table.units[keep], chosen, table.segments_per_unit)
     return Pool(attacks, blind_columns(blind, known)[0], table.artists[keep], control, segments)
 
