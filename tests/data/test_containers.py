@@ -224,7 +224,7 @@ LEFT_OUT: dict[str, tuple[str, Callable[[Path], Path], odd.Odd, str]] = {
                       r"this is a WAV named \.m4a; rename it"),
     "mp3 named aac": ("aac", _mp3("cbr"), _same, r"this is an MP3 named \.aac; rename it"),
     "aac named mp3": ("mp3", _as("aac", "adts"), _same, r"this is an AAC named \.mp3; rename it"),
-    "wma named mp3": ("mp3", _bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(99)), _same, r"this is a WMA or WMV file named \.mp3"),
+    "wma named mp3": ("mp3", _bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(99)), _same, r"a WMA or WMV file named \.mp3"),
     "matroska named wav": ("wav", _as("aac", "matroska"), _same, r"this is a Matroska or WebM file named \.wav"),
     "wavpack named flac": ("flac", _as("wavpack", "wv"), _same, r"this is a WavPack file named \.flac"),
     "ac3 named mp3": ("mp3", _as("ac3", "ac3"), _same, r"this is an AC-3 stream named \.mp3"),

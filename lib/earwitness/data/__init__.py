@@ -4,8 +4,9 @@ May import ``pocket`` (the embedded corpus is rendered when it is first read), `
 files), and ``errors``, ``util`` and ``types``.
 
 In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to ``Track``, roles relative to a model),
-``folders`` (two folders instead of a manifest), ``audio`` (a file to sound, level, segments), ``decode_pool`` (strange
-files decoded in processes that may fall), ``fingerprint`` (copies of one recording).
+``folders`` (two folders instead of a manifest), ``containers`` (what a file is, who decodes it, whether it is whole),
+``audio`` (sound to level and segments), ``decode_pool`` (the processes that decode, which may fall), ``fingerprint``
+(copies of one recording).
 
 Names that matter: ``read_manifest`` and ``read_folders`` (on the public face), ``read_splits``, ``draw`` (tracks by
 lot), ``gather``.

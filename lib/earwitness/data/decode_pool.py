@@ -55,6 +55,7 @@ START_SECONDS = 120.0
 WRITABLE_BYTES = 0  # what a worker may write to any one file
 AHEAD = 16  # answers a worker holds ready
 MESSAGE_BYTES = 1 << 30  # of one answer's arrays
+FIRSTS_BYTES = 1 << 28  # of first segments that are kept
 KINDS = ("|b1", "|i1", "|u1", *(f"<{kind}" for kind in ("i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")))
 BANDWIDTH_DB = -60.0  # relative to the strongest frequency
 FRAME = 2048  # samples of one spectrum; they overlap by half
@@ -67,11 +68,13 @@ COMMAND = [sys.executable, "-m", "earwitness.data.decode_pool"]
 HERE = "earwitness.data.decode_pool"
 
 Answer = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+Key = tuple[Path, State, str]
 
 _idle: list[DecodeWorker] = []
 _busy: set[DecodeWorker] = set()
 _lock = threading.Lock()
-_surveys: dict[tuple[Path, State, str], dict[str, Any]] = {}  # of long recordings, which need not be surveyed again
+_surveys: dict[Key, dict[str, Any]] = {}  # of long recordings, which need not be surveyed again
+_firsts: dict[Key, Segment] = {}  # first segments of what was scored: some are shown in the report
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
@@ -125,21 +128,21 @@ def _one(path: Path, spec: Spec, job: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         found["sha256"] = content_hash(path)
-        state = state_of(path)
+        key = key_of(path, spec)
         for values, arrays in ask(job, path, spec):
             found |= values | arrays
-        if state != state_of(path):
+        if key != key_of(path, spec):
             found["reason"] = "it changes while it is read; wait until it is written, and run again"
     except AudioError as error:
         found["reason"] = str(error).removeprefix(f"{path.name}: ")
     except (OSError, ValueError) as error:
         found["reason"] = f"cannot be read ({reason_of(error)}); check its path and permissions"
     if survey := found.pop("survey", None):
-        _surveys[path, state, json.dumps(to_plain(spec))] = survey
+        _surveys[key] = survey
     return found | {"reason": plain(found["reason"]), "remark": plain(found.get("remark", ""))}
 
 
-def segments(path: Path, spec: Spec, job: str = f"{HERE}:cuts", **more: Any) -> Iterator[Segment]:
+def segments(path: Path, spec: Spec) -> Iterator[Segment]:
     """Yield the segments of a recording, as ``audio.segments`` cuts them, in a worker.
 
     Raises
@@ -147,8 +150,25 @@ def segments(path: Path, spec: Spec, job: str = f"{HERE}:cuts", **more: Any) -> 
     AudioError
         As ``audio.segments``; a decoder that crashes or takes too long.
     """
-    for answer in ask(job, path, spec, **more):
+    told = 0
+    with contextlib.suppress(OSError):
+        if (first := _firsts.get(key_of(path, spec))) is not None:
+            told = 1
+            yield first
+    for answer in islice(ask(f"{HERE}:cuts", path, spec), told, None):
         yield segment_of(answer, path, spec)
+
+
+def key_of(path: Path, spec: Spec) -> Key:
+    """Return what everything that is known of a recording as a model hears it is kept by."""
+    return path, state_of(path), json.dumps(to_plain(spec), sort_keys=True)
+
+
+def keep_first(path: Path, spec: Spec, segment: Segment) -> None:
+    """Keep a recording's first segment for those who ask for no more."""
+    if sum(held.audio.nbytes for held in _firsts.values()) + segment.audio.nbytes <= FIRSTS_BYTES:
+        with contextlib.suppress(OSError):
+            _firsts[key_of(path, spec)] = segment
 
 
 def probe(path: Path) -> FileInfo:
@@ -201,14 +221,12 @@ def ask(job: str, path: Path, spec: Spec | None, **more: Any) -> Iterator[Answer
 
 def request_for(job: str, path: Path, spec: Spec | None, **more: Any) -> bytes:
     """Return the line that asks a worker for a job."""
-    plainly = None if spec is None else to_plain(spec)
+    seconds = SECONDS
     with contextlib.suppress(OSError, ValueError):
-        if survey := _surveys.get((path, state_of(path), json.dumps(plainly))):
+        seconds += SECONDS_PER_GB * path.stat().st_size / 1e9
+        if spec is not None and (survey := _surveys.get(key_of(path, spec))):
             more = more | {"survey": survey}
-    size = 0
-    with contextlib.suppress(OSError, ValueError):
-        size = path.stat().st_size
-    seconds = SECONDS + SECONDS_PER_GB * size / 1e9
+    plainly = None if spec is None else to_plain(spec)
     asked = {"job": job, "path": str(path), "spec": plainly, "seconds": seconds, "more": more}
     return json.dumps(asked).encode() + b"\n"
 
