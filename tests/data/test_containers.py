@@ -87,6 +87,9 @@ USED: dict[str, tuple[str, Callable[[Path], Path], odd.Odd, float, str]] = {
     "wav of a signed one": ("wav", _wav("FLOAT"), odd.sizes(HALF - 1, HALF - 37), SECONDS, "never completed"),
     "wav never closed": ("wav", _wav("PCM_16"), odd.sizes(0, 0), SECONDS, "never completed"),
     "wav of 24 bits never closed": ("wav", _wav("PCM_24"), odd.sizes(0, 0), SECONDS, "never completed"),
+    "wav never closed that begins with silence": (
+        "wav", lambda path: written(path, np.concatenate([np.zeros((2 * RATE, 2)), sound(seconds=2.0)]), subtype="PCM_16"),
+        odd.sizes(0, 0), SECONDS, "never completed"),
     "wav without its own size": ("wav", _wav("PCM_16"), odd.sizes(0, None), SECONDS, ""),
     "wav with a pad byte": ("wav", _wav("PCM_16"), odd.more(1, 1), SECONDS, "counts 1 bytes more"),
     "wav counting its header": ("wav", _wav("PCM_16"), odd.more(8, 0), SECONDS, "counts 8 bytes more"),

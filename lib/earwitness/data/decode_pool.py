@@ -166,7 +166,7 @@ def key_of(path: Path, spec: Spec) -> Key:
 
 def keep_first(path: Path, spec: Spec, segment: Segment) -> None:
     """Keep a recording's first segment for those who ask for no more."""
-    if sum(held.audio.nbytes for held in _firsts.values()) + segment.audio.nbytes <= FIRSTS_BYTES:
+    if (len(_firsts) + 1) * segment.audio.nbytes <= FIRSTS_BYTES:  # one model's are of one size
         with contextlib.suppress(OSError):
             _firsts[key_of(path, spec)] = segment
 
