@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from earwitness.signals.blind import (
     FILE_FEATURES,
     BlindSignals,
 )
-from earwitness.types import Segment
+from earwitness.types import FileInfo, Segment
 from tests.inference_tables import score_table
 
 RATE = 16_000
@@ -36,7 +37,9 @@ def noise(amplitude=0.1, seconds=2.6, seed=0):
 
 
 def features(audio, rate=RATE):
-    return blind.audio_features(audio, rate)
+    segment, spec = Segment("", 0.0, np.atleast_2d(audio)), AudioSpec(rate, 1, 1.0)
+    values = blind._values(segment, spec, Path(__file__), FileInfo("WAV", "PCM_16", rate, 1, 1.0))
+    return dict(zip(AUDIO_FEATURES, values.tolist(), strict=False))
 
 
 def described(path, caption):

@@ -234,7 +234,7 @@ def _container(head: bytes, *, search: bool) -> str:
 
 def _mpeg(head: bytes, at: int) -> str:
     """Say whether MPEG audio, or AAC in ADTS, begins here: three frames, each where the one before it ends."""
-    kinds = set()
+    kinds: set[str] = set()
     for _ in range(3):
         if at >= len(head) and kinds:
             break
@@ -379,8 +379,8 @@ def _chunks(path: Path) -> Structure:
         unknown = _placeholder(declared) and start + declared != size and not empty
         after = 0 if unknown else _follows(file, start + declared, size, order)
     if not aiff and codec not in WAV_CODECS:
-        name = WAV_NAMES.get(codec, f"codec {codec:#06x}")
-        raise AudioError(f"{path.name}: {name} in WAV is not read; export as PCM")
+        called = WAV_NAMES.get(codec, f"codec {codec:#06x}")
+        raise AudioError(f"{path.name}: {called} in WAV is not read; export as PCM")
     if not start:
         raise AudioError(f"{path.name}: not readable as audio (no sound follows its header); {AGAIN}")
     there, container = size - start, "AIFF" if aiff else "WAV"

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -295,7 +295,7 @@ class DecodeWorker:
         with contextlib.suppress(BrokenPipeError):  # it has died; taking from it says so
             self.process.stdin.write(request)
 
-    def answers(self, path: Path) -> Iterator[Answer]:
+    def answers(self, path: Path) -> Generator[Answer]:
         """Yield the answers to the next job.
 
         Raises
@@ -568,7 +568,7 @@ def segment_of(answer: Answer, path: Path, spec: Spec) -> Segment:
 def _plain_window(window: Window) -> Answer:
     lengths = np.array([len(bar) for bar in window.bar_tokens], np.int32)
     bars = np.concatenate([np.zeros(0, np.int32), *window.bar_tokens]).astype(np.int32)
-    arrays = {"tokens": window.tokens, "groups": window.groups, "label_notes": window.notes}
+    arrays: dict[str, NDArray[Any]] = {"tokens": window.tokens, "groups": window.groups, "label_notes": window.notes}
     arrays |= {f"input:{name}": values for name, values in window.inputs.items()}
     return {"index": int(window.index), "start": int(window.start)}, arrays | {"bars": bars, "lengths": lengths}
 

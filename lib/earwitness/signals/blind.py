@@ -170,14 +170,13 @@ def described(path: Path, spec: Spec, survey: dict[str, Any] | None = None, *, b
 
 def _values(segment: Segment, spec: Spec, path: Path, info: FileInfo | None) -> NDArray[np.float64]:
     if segment.context is not None:
-        found, names = symbolic.blind(segment.context, path), symbolic.FEATURES
-    else:
-        assert isinstance(spec, AudioSpec)
-        assert info is not None
-        mono = np.atleast_2d(segment.audio).mean(axis=0)
-        found = audio_features(mono, spec.sample_rate) | file_features(info, path.stat().st_size)
-        names = AUDIO_FEATURES + FILE_FEATURES
-    return np.array([found[name] for name in names])
+        notes = symbolic.blind(segment.context, path)
+        return np.array([notes[name] for name in symbolic.FEATURES])
+    assert isinstance(spec, AudioSpec)
+    assert info is not None
+    mono = np.atleast_2d(segment.audio).mean(axis=0)
+    found = audio_features(mono, spec.sample_rate) | file_features(info, path.stat().st_size)
+    return np.array([found[name] for name in AUDIO_FEATURES + FILE_FEATURES])
 
 
 # --- the features -----------------------------------------------------------------------------------------------------
