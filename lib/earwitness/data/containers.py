@@ -571,7 +571,7 @@ NOISE = {  # what a stream for a decoder of its own looks like as 16-bit samples
     "a DTS": (b"\xfe\x7f\x01\x80", b"\xff\x1f\x00\xe8", b"\x7f\xfe\x80\x01", b"\x1f\xff\xe8\x00"),
     "a Dolby or DTS": (b"\x72\xf8\x1f\x4e",),
 }
-NOISE_FRAMES = 1 << 18
+NOISE_FRAMES = 1 << 17
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: a cover
 CHAIN = 2  # raise it when a file is cut otherwise than before; 2: long ones by window
 

@@ -452,7 +452,7 @@ def _recording(
         printed, heard = Gathered(sound.rate, SPEC, path.name, keep=True), Gathered(sound.rate, spec, path.name)
         spectrum, loudness = Spectrum(), Loudness()
         for piece in pieces_of(sound, path, loudness):
-            mono = piece.mean(axis=0, keepdims=True)
+            mono = audio.mean_of(piece)
             printed.push(mono)
             heard.push(mono if spec.channels == 1 and not spec.first_channel else piece)
             spectrum.push(mono[0])
@@ -490,8 +490,8 @@ class Spectrum:
 
     def _add(self, frames: NDArray[np.float32]) -> None:
         taper = scipy.signal.get_window("hann", frames.shape[1]).astype(np.float32)
-        for start in range(0, len(frames), 512):  # as much as a cache holds
-            some = frames[start : start + 512]
+        for start in range(0, len(frames), 128):  # as much as a cache holds
+            some = frames[start : start + 128]
             spectrum = rfft((some - some.mean(axis=1, keepdims=True)) * taper, axis=1)
             self._power += (np.square(spectrum.real) + np.square(spectrum.imag)).sum(axis=0, dtype=np.float64)
 
