@@ -204,7 +204,7 @@ def throughput(folder, model):
     for track in tracks[:2]:  # the first to import what is needed
         started = clock()
         cuts = list(segments(track.path, spec))
-        blind.extract(cuts[0].audio, spec.sample_rate, track.path, track.caption)
+        blind.of_segment(cuts[0], spec, track.path, track.caption)
         prepared = clock() - started
     ew.collect(model, tracks[:1], seed=1, progress=False)
     started = clock()

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import soundfile as sf
 
 import earwitness as ew
 from earwitness import attacks
+from earwitness.data.audio import AudioSpec
 from earwitness.errors import AudioError
 from earwitness.signals import blind
 from earwitness.signals.blind import (
@@ -20,6 +22,7 @@ from earwitness.signals.blind import (
     FILE_FEATURES,
     BlindSignals,
 )
+from earwitness.types import FileInfo, Segment
 from tests.inference_tables import score_table
 
 RATE = 16_000
@@ -34,7 +37,13 @@ def noise(amplitude=0.1, seconds=2.6, seed=0):
 
 
 def features(audio, rate=RATE):
-    return blind.extract(audio, rate).features
+    segment, spec = Segment("", 0.0, np.atleast_2d(audio)), AudioSpec(rate, 1, 1.0)
+    values = blind._values(segment, spec, Path(__file__), FileInfo("WAV", "PCM_16", rate, 1, 1.0))
+    return dict(zip(AUDIO_FEATURES, values.tolist(), strict=False))
+
+
+def described(path, caption):
+    return blind.of_segment(Segment("", 0.0, tone()[None]), AudioSpec(RATE, 1, 2.6), path, caption)
 
 
 def test_levels_of_a_sine():
@@ -119,7 +128,7 @@ def test_gain_moves_the_level_and_nothing_spectral():
 )
 def test_file_features(tmp_path, name, format_):
     sf.write(tmp_path / name, np.stack([tone(rate=22_050)] * 2, axis=1), 22_050)
-    found = blind.extract(tone(), RATE, tmp_path / name, "slow sad piano").features
+    found = described(tmp_path / name, "slow sad piano").features
     assert set(found) == set(FEATURES)
     assert found["duration"] == pytest.approx(2.6, abs=0.1)
     assert found["source_sample_rate"] == 22_050
@@ -170,11 +179,11 @@ def test_captions_of_equal_length_with_other_words_close_the_gate(same):
 def test_a_file_that_is_no_audio_is_named(tmp_path):
     (tmp_path / "notes.wav").write_text("no audio")
     with pytest.raises(AudioError, match=r"notes\.wav: not readable as audio"):
-        blind.extract(tone(), RATE, tmp_path / "notes.wav")
+        described(tmp_path / "notes.wav", "")
 
 
 def test_arrays_round_trip_and_absent_features_are_nan():
-    signals = blind.extract(tone(), RATE)
+    signals = BlindSignals(features(tone()))
     again = BlindSignals.from_arrays(signals.to_arrays())
     assert {name: again.features[name] for name in AUDIO_FEATURES} == signals.features
     assert all(math.isnan(again.features[name]) for name in FILE_FEATURES + CAPTION_FEATURES)
@@ -183,7 +192,7 @@ def test_arrays_round_trip_and_absent_features_are_nan():
 def test_every_feature_is_a_blind_attack():
     specs = attacks.resolve("blind")
     assert [s.id for s in specs] == [f"blind/{name}" for name in FEATURES]
-    signals = blind.extract(tone(), RATE)
+    signals = BlindSignals(features(tone()))
     for spec in specs:
         expected = signals.features.get(spec.stream, math.nan)
         assert attacks.bind(spec, {})(signals) == pytest.approx(expected, nan_ok=True)

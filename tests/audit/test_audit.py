@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from earwitness.audit.report import (
 from earwitness.audit.report import read as read_report
 from earwitness.audit.request import coverage, with_captions
 from earwitness.audit.verify import verify
-from earwitness.data import decode_pool
+from earwitness.data import containers, decode_pool
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.signals import extraction
 from earwitness.stats.features import DEFAULT_FEATURES
@@ -135,6 +136,29 @@ def test_the_report_is_whole(report):
     assert found.repeat.seed == seed_of(found.repeat.manifest_hash)
     for text in (found.answer, "It does not cover a real difference between the two sets", found.repeat.manifest_hash):
         assert text in (report / PAGE).read_text()
+
+
+def test_a_recording_is_decoded_twice_and_hashed_once(home, request_of, tmp_path, monkeypatch):
+    """At the check and to be scored, in a worker; what the pre-test and the pictures need is kept."""
+    shutil.copytree(home, tmp_path / "copy")
+    folders_ = {role: tmp_path / "copy" / role for role in ("suspect", "held_out")}
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    asked, hashed, send, digest = Counter(), [], decode_pool.DecodeWorker.send, containers.sha256
+
+    def counted(self, request):
+        asked[json.loads(request)["path"]] += 1
+        send(self, request)
+
+    monkeypatch.setattr(decode_pool.DecodeWorker, "send", counted)
+    monkeypatch.setattr(containers, "structure", lambda path: pytest.fail(f"{path.name} is decoded in this process"))
+    monkeypatch.setattr(containers, "sha256", lambda: hashed.append(1) or digest())
+    one = request_of(suspects=folders_["suspect"], held_out=folders_["held_out"])
+    found = audit.run(one, tmp_path / "out")
+    assert found.results[0].p_value is not None
+    assert len(found.pictures) == 4
+    paths = {str(path) for folder in folders_.values() for path in folder.iterdir()}
+    assert asked == dict.fromkeys(paths, 2)
+    assert len(hashed) == len(paths) == 2 * SIDE
 
 
 def test_equal_inputs_give_equal_bytes_but_for_one_line(report, request_of, tmp_path):

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import earwitness as ew
 from earwitness.audit import cost
 from earwitness.audit.cost import Forecast, forecast, refusals
 from earwitness.audit.display import SHOWN, table
+from earwitness.audit.intake import examine
 from earwitness.cli import app
 from earwitness.data.decode_pool import MISTAKEN
 from earwitness.errors import ModelError
 from earwitness.types import Track
+from tests import odd_audio as odd
 from tests.tiny import musicgen, recording
 from tests.tiny_figaro import write
 from tests.tiny_midi import golden_a
@@ -136,7 +139,7 @@ def test_a_plan_without_a_usable_track_says_so_and_not_that_roles_lack(folder: s
 def test_reasons_are_counted_without_names_and_the_rest_is_said(folder: str, tmp_path: Path) -> None:
     gone = [Track(f"{n}", tmp_path / f"gone: {n}.wav", "suspect") for n in range(3)]
     found = forecast(folder, gone, probe=False)
-    reason = "expected an audio file, no such file or directory; check the path"
+    reason = "expected an audio file, found no such file; check the path"
     assert {row["reason"] for row in found.exclusions} == {reason}
     left = [text for name, text in _shown(found) if name == "left out"]
     assert left == [f"3 x {reason}"]
@@ -144,6 +147,57 @@ def test_reasons_are_counted_without_names_and_the_rest_is_said(folder: str, tmp
     left = [text for name, text in _shown(found) if name == "left out"]
     assert len(left) == SHOWN + 1
     assert left[-1] == "and 2 more; --json lists all"
+
+
+WHOLE = {  # name -> how it is written, what is odd about it, the remark
+    "hushed.mp3": ({"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.5}, odd.without_xing, ""),
+    "half.mp3": ({"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.5}, odd.xing_counts(0.5), "used"),
+    "cover.mp3": (
+        {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.5},
+        lambda raw: odd.with_picture(odd.without_xing(raw)),
+        "",
+    ),
+    "stream.flac": ({}, odd.flac_total(lambda n: 0), "does not say"),
+    "padded.wav": ({"subtype": "PCM_24"}, odd.more(1, 1), "counts 1 bytes more"),
+    "size.wav": ({"subtype": "PCM_16"}, odd.more(8, 0), "counts 8 bytes more"),
+    "crashed.wav": ({"subtype": "PCM_16"}, odd.sizes(0, 0), "never completed"),
+}
+PART = {
+    "phone.wav": ({"subtype": "GSM610"}, bytes, "GSM 6.10 in WAV is not read; export as PCM"),
+    "cut.ogg": ({}, odd.cut(0.8), "without a last page; the file is cut short; export it again"),
+    "cut.opus": ({"format": "OGG", "subtype": "OPUS"}, odd.cut(0.8), "without a last page; the file is cut short"),
+    "cut.wav": ({}, odd.cut(0.8), "arrived; the file is cut short; export it again"),
+    "picture.mp3": ({"format": "WAV"}, lambda raw: b"\x89PNG" + raw, "not readable as audio (a PNG image)"),
+    "empty.flac": ({}, lambda raw: b"", "not readable as audio (the file is empty)"),
+}
+
+
+def test_every_command_uses_a_recording_whole_or_says_the_same_of_it(folder: str, tmp_path: Path) -> None:
+    """In values: how long what is used is, and in which words the rest is left out by check, plan and score."""
+    for number, (name, (how, change, _)) in enumerate({**WHOLE, **PART}.items()):
+        rate = {"phone.wav": 8_000, "cut.opus": 48_000}.get(name, odd.RATE)
+        path = odd.written(tmp_path / "s" / name, odd.sound(number, channels=1, rate=rate), rate, **how)
+        path.write_bytes(change(path.read_bytes()))
+    for name, codec in (("ac3.m4a", "ac3"), ("eac3.m4a", "eac3"), ("named.mp3", "aac")):
+        odd.coded(tmp_path / "s" / name, codec, layout="mp4")
+    reasons = {name: reason for name, (*_, reason) in PART.items()}
+    reasons |= {"ac3.m4a": "AC-3 in M4A is not read", "eac3.m4a": "E-AC-3 in M4A is not read"}
+    reasons |= {"named.mp3": "this is an M4A named .mp3; rename it"}
+    tracks = [Track(path.name, path, "suspect") for path in sorted((tmp_path / "s").iterdir())]
+    checked = examine(tracks, folder)
+    files = checked.files.set_index("track_id")
+    for name, (*_, remark) in WHOLE.items():
+        assert files.loc[name, "duration_s"] == pytest.approx(odd.SECONDS, abs=0.06), name
+        assert remark in files.loc[name, "remark"], name
+        assert bool(remark) == bool(files.loc[name, "remark"]), name
+    said = checked.exclusions.set_index("track_id")["reason"].to_dict()
+    assert said.keys() == reasons.keys()
+    assert all(reason in said[name] for name, reason in reasons.items()), said
+    planned = {row["track_id"]: row["reason"] for row in forecast(folder, tracks, probe=False).exclusions}
+    scored = ew.collect(folder, tracks, max_segments=1, progress=False).exclusions
+    assert planned == said
+    told = zip(scored["track_id"], scored["reason"], strict=True)
+    assert {name: reason.removeprefix(f"{name}: ") for name, reason in told} == said
 
 
 def test_pairs_need_works_on_both_sides(folder: str, manifest: Path) -> None:

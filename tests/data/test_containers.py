@@ -59,6 +59,10 @@ def _as(codec: str, layout: str | None = None, rate: int = RATE) -> Callable[[Pa
     return lambda path: coded(path, codec, layout=layout, rate=rate)
 
 
+def _late(path: Path) -> Path:
+    return written(path, np.concatenate([np.zeros((2 * RATE, 2)), sound(seconds=SECONDS - 2)]), subtype="PCM_16")
+
+
 _made: dict[tuple[str, Callable[[Path], Path]], bytes] = {}
 
 
@@ -87,6 +91,7 @@ USED: dict[str, tuple[str, Callable[[Path], Path], odd.Odd, float, str]] = {
     "wav of a signed one": ("wav", _wav("FLOAT"), odd.sizes(HALF - 1, HALF - 37), SECONDS, "never completed"),
     "wav never closed": ("wav", _wav("PCM_16"), odd.sizes(0, 0), SECONDS, "never completed"),
     "wav of 24 bits never closed": ("wav", _wav("PCM_24"), odd.sizes(0, 0), SECONDS, "never completed"),
+    "wav never closed that begins with silence": ("wav", lambda path: _late(path), odd.sizes(0, 0), SECONDS, "never"),
     "wav without its own size": ("wav", _wav("PCM_16"), odd.sizes(0, None), SECONDS, ""),
     "wav with a pad byte": ("wav", _wav("PCM_16"), odd.more(1, 1), SECONDS, "counts 1 bytes more"),
     "wav counting its header": ("wav", _wav("PCM_16"), odd.more(8, 0), SECONDS, "counts 8 bytes more"),

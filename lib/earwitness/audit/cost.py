@@ -26,6 +26,7 @@ import pandas as pd
 from earwitness.audit.intake import Intake
 from earwitness.audit.references import listed, without_captions
 from earwitness.audit.request import Request, control_known, gather_tracks, refuse_mixture
+from earwitness.data import decode_pool
 from earwitness.data.audio import Spec, spec_of
 from earwitness.data.decode_pool import MISTAKEN, probe, segments
 from earwitness.data.manifest import read_manifest, read_splits
@@ -67,6 +68,7 @@ def measure(
 ) -> Measurement | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
+    decode_pool.give_back(decode_pool.borrow())  # a process that has started already
     started, tried = time.perf_counter(), 0
     for track in tracks:
         tried += 1

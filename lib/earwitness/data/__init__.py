@@ -4,10 +4,11 @@ May import ``pocket`` (the embedded corpus is rendered when it is first read), `
 files), and ``errors``, ``util`` and ``types``.
 
 In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to ``Track``, roles relative to a model),
-``folders`` (two folders instead of a manifest), ``side_table`` (captions or works beside them), ``audio`` (a file to
-sound, level, segments), ``decode_pool`` (strange files decoded in processes that may fall), ``tags`` (what a file says
-of itself), ``fingerprint`` (recordings that share sound), ``copies`` (which of them stays), ``works`` (versions of one
-piece). ``known_names`` are the words and suffixes by which folders and works are known.
+``folders`` (two folders instead of a manifest), ``side_table`` (captions or works beside them), ``containers`` (what a
+file is, who decodes it, whether it is whole), ``audio`` (sound to level and segments), ``decode_pool`` (the processes
+that decode, which may fall), ``tags`` (what a file says of itself), ``fingerprint`` (recordings that share sound),
+``copies`` (which of them stays), ``works`` (versions of one piece). ``known_names`` are the words and suffixes by which
+folders and works are known.
 
 Names that matter: ``read_manifest`` and ``read_folders`` (on the public face), ``read_splits``, ``draw`` (tracks by
 lot), ``gather``.

@@ -118,8 +118,7 @@ class Structure:
     codec: str = ""
 
 
-@contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
+def open_regular(path: Path) -> IO[bytes]:
     """Open a regular file of at most ``MAX_BYTES``; pipes and devices are not waited for.
 
     Raises
@@ -128,24 +127,22 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
         No such file, no regular one, one that is too large or cannot be opened.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a device must not even be opened
-            kind = "a folder" if path.is_dir() else "no regular file"
-            raise AudioError(f"{path.name}: expected an audio file, found {kind}; check the path")
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        kind = "" if path.is_file() else "a folder" if path.is_dir() else "no regular file"
+        kind = kind if path.exists() else "no such file"
+        if not kind:  # a device must not even be opened
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
             held = os.fstat(file.fileno())
-            if not stat.S_ISREG(held.st_mode):
-                raise AudioError(f"{path.name}: expected an audio file, found no regular file; check the path")
-            if held.st_size > MAX_BYTES:
-                raise AudioError(
-                    f"{path.name}: {held.st_size / 2**30:.0f} GiB, and at most {MAX_BYTES >> 30} GiB are read; split "
-                    "it into works first"
-                )
-            yield file
-    except FileNotFoundError:
-        raise AudioError(f"{path.name}: expected an audio file, found no such file; check the path") from None
-    except OSError as error:
-        why = str(error.strerror or error).lower()
+            if stat.S_ISREG(held.st_mode) and held.st_size <= MAX_BYTES:
+                return file
+            file.close()
+            kind = "no regular file" if held.st_size <= MAX_BYTES else ""
+    except (OSError, ValueError) as error:
+        why = str(getattr(error, "strerror", None) or error).lower()
         raise AudioError(f"{path.name}: cannot be read ({why}); check its path and permissions") from None
+    if kind:
+        raise AudioError(f"{path.name}: expected an audio file, found {kind}; check the path")
+    size = f"{held.st_size / 2**30:.0f} GiB, and at most {MAX_BYTES >> 30} GiB are read"
+    raise AudioError(f"{path.name}: {size}; split it into works first")
 
 
 State = tuple[int, int, int, int, int]
@@ -165,9 +162,12 @@ def content_hash(path: Path) -> str:
     AudioError
         As ``open_regular``; a file that is being written.
     """
-    with open_regular(path):
-        pass
-    return _content_hash(path.absolute(), state_of(path))
+    open_regular(path).close()
+    try:
+        return _content_hash(path.absolute(), state_of(path))
+    except OSError as error:
+        why = str(error.strerror or error).lower()
+        raise AudioError(f"{path.name}: cannot be read ({why}); check its path and permissions") from None
 
 
 @lru_cache(maxsize=1 << 20)
@@ -234,7 +234,7 @@ def _container(head: bytes, *, search: bool) -> str:
 
 def _mpeg(head: bytes, at: int) -> str:
     """Say whether MPEG audio, or AAC in ADTS, begins here: three frames, each where the one before it ends."""
-    kinds = set()
+    kinds: set[str] = set()
     for _ in range(3):
         if at >= len(head) and kinds:
             break
@@ -375,15 +375,12 @@ def _chunks(path: Path) -> Structure:
             elif name in {b"data", b"SSND"}:
                 start, declared = at + 8, declared if declared and length == 0xFFFFFFFF else length
             at += 8 + length + (length & 1)
-        unknown = (
-            _placeholder(declared)
-            and start + declared != size
-            and not (declared == 0 and _follows(file, start, size, order) == 0 < size - start)
-        )
+        empty = declared == 0 and not _follows(file, start, size, order, zeros=False)
+        unknown = _placeholder(declared) and start + declared != size and not empty
         after = 0 if unknown else _follows(file, start + declared, size, order)
     if not aiff and codec not in WAV_CODECS:
-        name = WAV_NAMES.get(codec, f"codec {codec:#06x}")
-        raise AudioError(f"{path.name}: {name} in WAV is not read; export as PCM")
+        called = WAV_NAMES.get(codec, f"codec {codec:#06x}")
+        raise AudioError(f"{path.name}: {called} in WAV is not read; export as PCM")
     if not start:
         raise AudioError(f"{path.name}: not readable as audio (no sound follows its header); {AGAIN}")
     there, container = size - start, "AIFF" if aiff else "WAV"
@@ -403,14 +400,14 @@ def _chunks(path: Path) -> Structure:
     return Structure(container, False, min(declared, there) // plain if plain else 0, remark=said)
 
 
-def _follows(file: IO[bytes], at: int, size: int, order: str) -> int:
-    """Return how many bytes lie from here to the end that are neither a chunk nor a tag nor zeros."""
+def _follows(file: IO[bytes], at: int, size: int, order: str, *, zeros: bool = True) -> int:
+    """Return how many bytes lie from here to the end that are neither a chunk nor a tag nor, with ``zeros``, zeros."""
     for start in (at, at + 1):
         file.seek(start)
         head = file.read(HEAD)
         chunk = start + 8 + _number(head[4:8], order) <= size + 1 and all(32 <= byte < 127 for byte in head[:4])
         joined = head[:4] in {b"RIFF", b"FORM", b"RF64"}
-        if not head.strip(b"\0") or head.startswith(TAGS) or (len(head) >= 8 and chunk and not joined):
+        if (zeros and not head.strip(b"\0")) or head.startswith(TAGS) or (len(head) >= 8 and chunk and not joined):
             return 0
     return size - at
 
@@ -501,6 +498,7 @@ def _pages(path: Path) -> Structure:
     links: list[_OggStream] = []
     size = path.stat().st_size
     with open_regular(path) as file:
+        file.seek(_after_id3(file))
         for _ in range(PAGES):
             head = file.read(27)
             if head[:4] != b"OggS" or len(head) < 27:
@@ -573,7 +571,7 @@ NOISE = {  # what a stream for a decoder of its own looks like as 16-bit samples
     "a DTS": (b"\xfe\x7f\x01\x80", b"\xff\x1f\x00\xe8", b"\x7f\xfe\x80\x01", b"\x1f\xff\xe8\x00"),
     "a Dolby or DTS": (b"\x72\xf8\x1f\x4e",),
 }
-NOISE_FRAMES = 1 << 18
+NOISE_FRAMES = 1 << 17
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: a cover
 CHAIN = 2  # raise it when a file is cut otherwise than before; 2: long ones by window
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -56,6 +56,7 @@ START_SECONDS = 120.0
 WRITABLE_BYTES = 0  # what a worker may write to any one file
 AHEAD = 16  # answers a worker holds ready
 MESSAGE_BYTES = 1 << 30  # of one answer's arrays
+FIRSTS_BYTES = 1 << 28  # of first segments that are kept
 KINDS = ("|b1", "|i1", "|u1", *(f"<{kind}" for kind in ("i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")))
 BANDWIDTH_DB = -60.0  # relative to the strongest frequency
 FRAME = 2048  # samples of one spectrum; they overlap by half
@@ -68,11 +69,13 @@ COMMAND = [sys.executable, "-m", "earwitness.data.decode_pool"]
 HERE = "earwitness.data.decode_pool"
 
 Answer = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+Key = tuple[Path, State, str]
 
 _idle: list[DecodeWorker] = []
 _busy: set[DecodeWorker] = set()
 _lock = threading.Lock()
-_surveys: dict[tuple[Path, State, str], dict[str, Any]] = {}  # of long recordings, which need not be surveyed again
+_surveys: dict[Key, dict[str, Any]] = {}  # of long recordings, which need not be surveyed again
+_firsts: dict[Key, Segment] = {}  # first segments of what was scored: some are shown in the report
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
@@ -127,23 +130,23 @@ def _one(path: Path, spec: Spec, job: str, held: WordFile) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         found["sha256"] = content_hash(path)
-        state = state_of(path)
+        key = key_of(path, spec)
         for values, arrays in ask(job, path, spec):
             found |= values | arrays
-        if state != state_of(path):
+        if key != key_of(path, spec):
             found["reason"] = "it changes while it is read; wait until it is written, and run again"
     except AudioError as error:
         found["reason"] = str(error).removeprefix(f"{path.name}: ")
     except (OSError, ValueError) as error:
         found["reason"] = f"cannot be read ({reason_of(error)}); check its path and permissions"
     if survey := found.pop("survey", None):
-        _surveys[path, state, json.dumps(to_plain(spec))] = survey
+        _surveys[key] = survey
     if "words" in found:
         found["words"] = held.put(found["words"])
     return found | {"reason": plain(found["reason"]), "remark": plain(found.get("remark", ""))}
 
 
-def segments(path: Path, spec: Spec, job: str = f"{HERE}:cuts", **more: Any) -> Iterator[Segment]:
+def segments(path: Path, spec: Spec) -> Iterator[Segment]:
     """Yield the segments of a recording, as ``audio.segments`` cuts them, in a worker.
 
     Raises
@@ -151,8 +154,25 @@ def segments(path: Path, spec: Spec, job: str = f"{HERE}:cuts", **more: Any) -> 
     AudioError
         As ``audio.segments``; a decoder that crashes or takes too long.
     """
-    for answer in ask(job, path, spec, **more):
+    told = 0
+    with contextlib.suppress(OSError):
+        if (first := _firsts.get(key_of(path, spec))) is not None:
+            told = 1
+            yield first
+    for answer in islice(ask(f"{HERE}:cuts", path, spec), told, None):
         yield segment_of(answer, path, spec)
+
+
+def key_of(path: Path, spec: Spec) -> Key:
+    """Return what everything that is known of a recording as a model hears it is kept by."""
+    return path, state_of(path), json.dumps(to_plain(spec), sort_keys=True)
+
+
+def keep_first(path: Path, spec: Spec, segment: Segment) -> None:
+    """Keep a recording's first segment for those who ask for no more."""
+    if (len(_firsts) + 1) * segment.audio.nbytes <= FIRSTS_BYTES:  # one model's are of one size
+        with contextlib.suppress(OSError):
+            _firsts[key_of(path, spec)] = segment
 
 
 def probe(path: Path) -> FileInfo:
@@ -205,14 +225,12 @@ def ask(job: str, path: Path, spec: Spec | None, **more: Any) -> Iterator[Answer
 
 def request_for(job: str, path: Path, spec: Spec | None, **more: Any) -> bytes:
     """Return the line that asks a worker for a job."""
-    plainly = None if spec is None else to_plain(spec)
+    seconds = SECONDS
     with contextlib.suppress(OSError, ValueError):
-        if survey := _surveys.get((path, state_of(path), json.dumps(plainly))):
+        seconds += SECONDS_PER_GB * path.stat().st_size / 1e9
+        if spec is not None and (survey := _surveys.get(key_of(path, spec))):
             more = more | {"survey": survey}
-    size = 0
-    with contextlib.suppress(OSError, ValueError):
-        size = path.stat().st_size
-    seconds = SECONDS + SECONDS_PER_GB * size / 1e9
+    plainly = None if spec is None else to_plain(spec)
     asked = {"job": job, "path": str(path), "spec": plainly, "seconds": seconds, "more": more}
     return json.dumps(asked).encode() + b"\n"
 
@@ -281,7 +299,7 @@ class DecodeWorker:
         with contextlib.suppress(BrokenPipeError):  # it has died; taking from it says so
             self.process.stdin.write(request)
 
-    def answers(self, path: Path) -> Iterator[Answer]:
+    def answers(self, path: Path) -> Generator[Answer]:
         """Yield the answers to the next job.
 
         Raises
@@ -438,10 +456,10 @@ def _recording(
         printed, heard = Gathered(sound.rate, SPEC, path.name, keep=True), Gathered(sound.rate, spec, path.name)
         spectrum, loudness = Spectrum(), Loudness()
         for piece in pieces_of(sound, path, loudness):
-            mono = piece.mean(axis=0, keepdims=True)
-            printed.push(mono)
-            heard.push(mono if spec.channels == 1 and not spec.first_channel else piece)
-            spectrum.push(mono[0])
+            mean = audio.mean_of(piece)
+            printed.push(mean)
+            heard.push(mean if spec.channels == 1 and not spec.first_channel else piece)
+            spectrum.push(mean[0])
         found |= {"duration_s": sound.decoded / sound.rate, "remark": sound.remark, "tags": read_tags(path)}
         if math.isfinite(loudness.dbfs()):
             found |= {"level_dbfs": loudness.dbfs(), "bandwidth_hz": spectrum.bandwidth(sound.rate)}
@@ -476,8 +494,8 @@ class Spectrum:
 
     def _add(self, frames: NDArray[np.float32]) -> None:
         taper = scipy.signal.get_window("hann", frames.shape[1]).astype(np.float32)
-        for start in range(0, len(frames), 512):  # as much as a cache holds
-            some = frames[start : start + 512]
+        for start in range(0, len(frames), 128):  # as much as a cache holds
+            some = frames[start : start + 128]
             spectrum = rfft((some - some.mean(axis=1, keepdims=True)) * taper, axis=1)
             self._power += (np.square(spectrum.real) + np.square(spectrum.imag)).sum(axis=0, dtype=np.float64)
 
@@ -554,7 +572,7 @@ def segment_of(answer: Answer, path: Path, spec: Spec) -> Segment:
 def _plain_window(window: Window) -> Answer:
     lengths = np.array([len(bar) for bar in window.bar_tokens], np.int32)
     bars = np.concatenate([np.zeros(0, np.int32), *window.bar_tokens]).astype(np.int32)
-    arrays = {"tokens": window.tokens, "groups": window.groups, "label_notes": window.notes}
+    arrays: dict[str, NDArray[Any]] = {"tokens": window.tokens, "groups": window.groups, "label_notes": window.notes}
     arrays |= {f"input:{name}": values for name, values in window.inputs.items()}
     return {"index": int(window.index), "start": int(window.start)}, arrays | {"bars": bars, "lengths": lengths}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
@@ -23,8 +24,7 @@ from scipy.fft import dct, rfft
 
 from earwitness.data import audio, decode_pool
 from earwitness.data.audio import AudioSpec, LongRecording, Spec
-from earwitness.data.containers import State, state_of
-from earwitness.data.decode_pool import Answer
+from earwitness.data.decode_pool import Answer, Key, key_of
 from earwitness.signals import symbolic
 from earwitness.types import FileInfo, Segment
 from earwitness.util import hann
@@ -97,31 +97,25 @@ class BlindSignals:
 
 JOBS = "earwitness.signals.blind"
 
-_known: dict[tuple[Path, State, str], dict[str, NDArray[np.float64]]] = {}  # recording -> segment -> its features
+_known: dict[Key, dict[str, NDArray[np.float64]]] = {}  # recording -> segment -> its features
 
 
 def inspect(paths: Sequence[Path], spec: Spec, *, workers: int = 2) -> list[dict[str, Any]]:
     """Do as ``decode_pool.inspect``, and keep the blind features of each segment for ``cuts`` and ``known``."""
-    states = [_state(path) for path in paths]
     answers = decode_pool.inspect(paths, spec, workers=workers, job=f"{JOBS}:look")
-    for path, state, answer in zip(paths, states, answers, strict=True):
+    for path, answer in zip(paths, answers, strict=True):
         names, held = answer.pop("cuts", None), answer.pop("blind", None)
-        if names is not None and state is not None and not answer["reason"]:
-            _known[path, state, repr(spec)] = dict(zip(names, held, strict=True))
+        if names is not None and not answer["reason"]:
+            with suppress(OSError):
+                _known[key_of(path, spec)] = dict(zip(names, held, strict=True))
     return answers
 
 
 def known(path: Path, spec: Spec) -> dict[str, NDArray[np.float64]] | None:
     """Return segment -> features of a recording that was inspected and is as it was; None of any other."""
-    state = _state(path)
-    return None if state is None else _known.get((path, state, repr(spec)))
-
-
-def _state(path: Path) -> State | None:
-    try:
-        return state_of(path)
-    except OSError:
-        return None
+    with suppress(OSError):
+        return _known.get(key_of(path, spec))
+    return None
 
 
 def cuts(path: Path, spec: Spec, caption: str) -> Iterator[Segment]:
@@ -176,14 +170,13 @@ def described(path: Path, spec: Spec, survey: dict[str, Any] | None = None, *, b
 
 def _values(segment: Segment, spec: Spec, path: Path, info: FileInfo | None) -> NDArray[np.float64]:
     if segment.context is not None:
-        found, names = symbolic.blind(segment.context, path), symbolic.FEATURES
-    else:
-        assert isinstance(spec, AudioSpec)
-        assert info is not None
-        mono = np.atleast_2d(segment.audio).mean(axis=0)
-        found = audio_features(mono, spec.sample_rate) | file_features(info, path.stat().st_size)
-        names = AUDIO_FEATURES + FILE_FEATURES
-    return np.array([found[name] for name in names])
+        notes = symbolic.blind(segment.context, path)
+        return np.array([notes[name] for name in symbolic.FEATURES])
+    assert isinstance(spec, AudioSpec)
+    assert info is not None
+    mono = np.atleast_2d(segment.audio).mean(axis=0)
+    found = audio_features(mono, spec.sample_rate) | file_features(info, path.stat().st_size)
+    return np.array([found[name] for name in AUDIO_FEATURES + FILE_FEATURES])
 
 
 # --- the features -----------------------------------------------------------------------------------------------------
@@ -193,30 +186,6 @@ def of_segment(segment: Segment, spec: Spec, path: Path, caption: str) -> BlindS
     """Describe a segment of a recording, or a window of a MIDI file, that no worker has described."""
     info = decode_pool.probe(path) if isinstance(spec, AudioSpec) else None
     return signals_of(_values(segment, spec, path, info), spec, caption)
-
-
-def extract(
-    audio: NDArray[np.float32], sample_rate: int, path: Path | None = None, caption: str | None = None
-) -> BlindSignals:
-    """Describe one prepared segment and, if given, the file it was cut from and its caption.
-
-    Parameters
-    ----------
-    audio : ndarray
-        ``[C, samples]`` or ``[samples]`` in [-1, 1]; channels are averaged.
-    sample_rate : int
-        Hz.
-    path : Path, optional
-        The recording: its length, container and bit rate can give a set away too.
-    caption : str, optional
-        The text the model is conditioned on.
-    """
-    features = audio_features(np.atleast_2d(audio).mean(axis=0), sample_rate)
-    if path is not None:
-        features |= file_features(decode_pool.probe(path), path.stat().st_size)
-    if caption is not None:
-        features |= caption_features(caption)
-    return BlindSignals(features)
 
 
 def audio_features(mono: NDArray[np.floating], sample_rate: int) -> dict[str, float]:

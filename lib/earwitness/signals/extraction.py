@@ -495,7 +495,7 @@ def _default_workers() -> int:
     """Return how many processes decode ahead: on a processor decoding is a small share, a card must not wait for it."""
     import torch
 
-    return min(4, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
+    return min(4, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 1
 
 
 def collect(
@@ -535,8 +535,8 @@ def collect(
     shard : (int, int)
         Score the i-th of n shards only; shards are balanced by seconds of audio.
     workers : int, optional
-        Processes that decode ahead of the model; the results do not depend on it. Default: none beside a model on the
-        CPU, else up to four.
+        Processes that decode ahead of the model, one at least; the results do not depend on it. Default: one beside a
+        model on the CPU, else up to four.
     dtype : str
         Type of the weights of a model that is given by name, as for ``load_model``.
     progress : bool, optional

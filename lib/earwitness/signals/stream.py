@@ -125,8 +125,11 @@ class SegmentStream:
             try:
                 with closing(self.workers[number].answers(task.path)) as found:
                     for answer in islice(found, told, None):
+                        segment = task.segment(answer)
+                        if not told:
+                            decode_pool.keep_first(task.path, self.spec, segment)
                         told += 1
-                        yield task.segment(answer)
+                        yield segment
                 why = task.changed()
                 break
             except AudioError as error:

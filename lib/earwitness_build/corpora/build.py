@@ -20,8 +20,10 @@ import pandas as pd
 import yaml
 
 from earwitness.data import decode_pool, fingerprint
-from earwitness.data.audio import SUFFIXES, probe
+from earwitness.data.audio import SUFFIXES
+from earwitness.data.containers import content_hash
 from earwitness.data.copies import ACROSS, collections_of, families, left_out, links_of
+from earwitness.data.decode_pool import probe
 from earwitness.data.fingerprint import SPEC
 from earwitness.data.folders import BINS
 from earwitness.data.manifest import DATE, CorpusCard
@@ -29,7 +31,7 @@ from earwitness.errors import AudioError, ManifestError
 from earwitness.symbolic.midi import survey
 from earwitness.symbolic.windows import FigaroScheme, SymbolicSpec
 from earwitness.types import SCORES, Track
-from earwitness.util import counted, file_hash, inside, reason_of, write_csv
+from earwitness.util import counted, inside, reason_of, write_csv
 from earwitness_build.corpora import matching
 from earwitness_build.corpora.official import Official
 from earwitness_build.corpora.registry import Builder, find
@@ -71,8 +73,10 @@ def set_apart(rows: pd.DataFrame, root: Path, *, scores: bool = False) -> tuple[
     if within or between:
         notes.append(f"{within} copies within a split and {between} across splits were set apart (split {COPIES})")
     if len(facts) < len(tracks):
+        lost = [(t.path.name, a["reason"]) for t, a in zip(tracks, told, strict=True) if "words" not in a]
         notes.append(
-            f"{len(tracks) - len(facts)} recordings could not be decoded and were not looked through for copies"
+            f"{len(lost)} recordings could not be decoded and were not looked through for copies; the first: "
+            + ": ".join(lost[0])
         )
     return rows.assign(split=split, work=[works[name] for name in rows["track_id"]]), notes
 
@@ -241,14 +245,14 @@ def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
     hashes, lengths, notes = [], [], []
     for path, told in zip(rows["path"], rows["duration_s"], strict=True):
         try:
-            hashes.append(file_hash(root / path))
+            hashes.append(content_hash(root / path))
             suffix = PurePosixPath(path).suffix.lower()
             audible = suffix in SUFFIXES | SCORES
             lengths.append(probe(root / path).duration_s if pd.isna(told) and audible else told)
-        except AudioError:
+        except AudioError as error:
+            if len(hashes) == len(lengths):
+                raise ManifestError(f"{path}: {error}; mend it and build again") from None
             lengths.append(float("nan"))  # scoring will leave it out and say why
-        except OSError as error:
-            raise ManifestError(f"{path}: {reason_of(error)}; mend it and build again") from None
         readable = suffix in SCORES and not pd.isna(lengths[-1])
         notes.append(survey((root / path).read_bytes()).notes if readable else float("nan"))
     return rows.assign(sha256=hashes, duration_s=lengths, notes=notes)
