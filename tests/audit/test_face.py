@@ -93,12 +93,22 @@ def test_audit_and_request_offer_the_same():
     assert set(given) == {*fields, "out", "allow_download", "say"}
     assert all(given[name].default == one.default for name, one in fields.items() if name != "model")
     sides = ["suspects", "held_out", "model"]
-    shared = ["manifest", "root", "captions", "control_model", "control_saw", "reference_artists", "pairs"]
+    shared = [
+        "manifest",
+        "root",
+        "captions",
+        "control_model",
+        "control_saw",
+        "reference_artists",
+        "pairs",
+        "works",
+        "unit",
+    ]
     settings = ["seed", "alpha", "n_permutations"]
-    assert list(given)[:15] == [*sides, "out", *shared, "frozen", *settings]
+    assert list(given)[:17] == [*sides, "out", *shared, "frozen", *settings]
     planned = inspect.signature(ew.plan).parameters
-    assert list(planned)[:13] == [*sides, *shared, *settings]
-    assert all(planned[name].default == given[name].default for name in list(planned)[:13])
+    assert list(planned)[:15] == [*sides, *shared, *settings]
+    assert all(planned[name].default == given[name].default for name in list(planned)[:15])
 
 
 def test_help_shows_how_an_audit_is_called():
