@@ -17,7 +17,7 @@ from tests import house
 Check = Callable[[Path], list[str]]
 
 # In lines of code: no docstrings, comments, blank lines.
-PACKAGES = {"earwitness": 15_500, "earwitness_build": 3_000}
+PACKAGES = {"earwitness": 15_900, "earwitness_build": 3_000}
 ROOM = 2_800
 ENTRIES = 20
 
@@ -197,7 +197,7 @@ ROUND = {
     ("check", "files", "problem"),
     [
         (size_problems, {DATA: "x = 1\n" * ROOM}, "data has 2802 lines of code, at most 2800"),
-        (size_problems, {"lib/earwitness/a.py": "x = 1\n" * PACKAGES["earwitness"]}, "earwitness has 155"),
+        (size_problems, {"lib/earwitness/a.py": "x = 1\n" * PACKAGES["earwitness"]}, "earwitness has 159"),
         (
             size_problems,
             {"lib/earwitness_build/a.py": "x = 1\n" * PACKAGES["earwitness_build"]},

@@ -39,7 +39,7 @@ class Unheard:
         """Yield (row, signal) per segment; recordings that cannot be cut are passed over (scoring counts them)."""
         for track in self._tracks if family == "blind" else ():
             names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
-            with suppress(AudioError):
+            with suppress(AudioError, OSError):
                 for number, segment in enumerate(segments(track.path, self._spec)):
                     unseen = blind.of_segment(segment, self._spec, track.path, track.caption)
                     place = {WINDOW: number} if isinstance(self._spec, SymbolicSpec) else {}

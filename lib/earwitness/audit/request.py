@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, get_args
 from unicodedata import normalize
 
+from earwitness.audit.report import MOST_DEALS, MOST_PERMUTATIONS
 from earwitness.data.csv_table import read_table
 from earwitness.data.folders import Found, gather
 from earwitness.data.manifest import read_card
@@ -266,6 +267,11 @@ class Request:
         known(self.pairs)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
+        if self.n_permutations > MOST_PERMUTATIONS or self.deals > MOST_DEALS:
+            raise InputError(
+                f"expected at most {MOST_PERMUTATIONS:,} permutations and {MOST_DEALS:,} deals, which verify computes "
+                f"again, got {self.n_permutations:,} and {self.deals:,}"
+            )
         if self.seed is not None and self.seed < 0:
             raise InputError(f"expected a seed from 0 (--seed), got {self.seed}")
         if not 0 < self.alpha <= 0.5:

@@ -5,7 +5,8 @@ files), and ``errors``, ``util`` and ``types``.
 
 In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to ``Track``, roles relative to a model),
 ``folders`` (two folders instead of a manifest), ``audio`` (a file to sound, level, segments), ``decode_pool`` (strange
-files decoded in processes that may fall), ``fingerprint`` (copies of one recording).
+files decoded in processes that may fall), ``fingerprint`` (copies of one recording), ``redaction``
+(numbers and HMACs instead of names).
 
 Names that matter: ``read_manifest`` and ``read_folders`` (on the public face), ``read_splits``, ``draw`` (tracks by
 lot), ``gather``.

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from earwitness.figures.style import STYLE, Figure, canvas_axes, finish
 
 TOP_HZ = 4000.0  # highest frequency shown
+SPAN_DB = 70.0  # below the highest level, where the colours end
 
 
 @rc_context(STYLE)
@@ -32,15 +33,24 @@ def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "") -> Figu
 
 def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int) -> None:
     """Draw a spectrogram into axes; parameters as for ``spectrogram``."""
+    draw_levels(axes, *levels_of(audio, sample_rate))
+
+
+def levels_of(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float, float]:
+    """Return levels in dB ``[frequencies, times]``, the length in seconds and the highest frequency in kHz."""
     from scipy.signal import ShortTimeFFT, get_window
 
     hop = max(1, int(0.016 * sample_rate))
     transform = ShortTimeFFT(get_window("hann", 4 * hop), hop=hop, fs=sample_rate, scale_to="magnitude")
     level = 20 * np.log10(np.abs(transform.stft(audio)) + 1e-5)
-    seconds = len(audio) / sample_rate
     rows = transform.f <= TOP_HZ
+    return level[rows], len(audio) / sample_rate, float(transform.f[rows].max()) / 1000
+
+
+def draw_levels(axes: Axes, level: np.ndarray, seconds: float, top_khz: float) -> None:
+    """Draw what ``levels_of`` returns into axes."""
     axes.imshow(
-        level[rows], origin="lower", aspect="auto", cmap="magma", vmin=level.max() - 70, vmax=level.max(),
-        extent=(0, seconds, 0, float(transform.f[rows].max()) / 1000), interpolation="bilinear",
+        level, origin="lower", aspect="auto", cmap="magma", vmin=level.max() - SPAN_DB, vmax=level.max(),
+        extent=(0, seconds, 0, top_khz), interpolation="bilinear",
     )  # fmt: skip
     axes.grid(visible=False)
