@@ -224,7 +224,8 @@ def largest_difference(stored: pd.DataFrame, again: pd.DataFrame) -> tuple[float
 def _lots(tracks: npt.NDArray[np.object_], segments: npt.NDArray[np.object_], seed: int) -> npt.NDArray[np.uint64]:
     """Return the lot of each segment."""
     ids = pd.DataFrame({"track": tracks.astype(object), "segment": segments.astype(object)})
-    return pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}").to_numpy(np.uint64)
+    lots = pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}")
+    return np.asarray(lots, dtype=np.uint64)
 
 
 def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
