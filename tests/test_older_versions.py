@@ -155,7 +155,7 @@ def test_stored_signals_are_served_and_nothing_is_scored_again(
 
 def test_a_report_of_another_version_is_one_line(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(OLDER / "report", tmp_path / "r"))
-    _edited(copy / "report.json", schema_version=2)
+    _edited(copy / "report.json", schema_version=3)
     with pytest.raises(InputError, match=r"^r/report\.json: schema_version: .* another version of Earwitness wrote it"):
         verify(copy)
 

@@ -4,7 +4,7 @@ Thin: what a command does is in the library. Ctrl-C, or a scheduler that takes t
 within a second, and the last line says how to go on.
 
 Exit codes: 0 finished; 1 a page failed, ``verify`` found a disagreement or ``manifest verify`` a corrupt recording;
-2 input, 3 model, 4 interrupted, 5 results cannot be written or read.
+2 input, 3 model, 4 interrupted, 5 results cannot be written or read, 6 a report cannot be checked.
 The book page *Audit your own* shows each.
 """
 
@@ -229,7 +229,7 @@ def audit(
         dtype=dtype, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     report = run(request, out, say=_say, download=allow_download)
-    _say(f"{report.verdict}: {report.answer}")
+    _say(str(report))
     for mend in report.testable.mends:
         _say(f"to make it testable: {mend}")
     _say(f"report: {out / 'report.html'}")
@@ -244,11 +244,21 @@ def _say(text: str) -> None:
 def verify(
     report: Annotated[Path, typer.Argument(help="folder of a report")],
     recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="hash its weights, score recordings again (repeat it)")
+    ] = None,
+    captions: Captions = None,
+    seed: Annotated[int | None, typer.Option(help="draws what is scored again; default: by lot", min=0)] = None,
+    key: Annotated[Path | None, typer.Option(help="of a redacted report: brings the names back")] = None,
 ) -> None:
-    """Say whether a report agrees with the scores stored beside it: consistency, not authenticity."""
+    """Say whether a report agrees with the scores stored beside it: consistency, not authenticity.
+
+    Exit codes: 0 consistent; 1 something disagrees; 6 it cannot be checked (damaged, beyond the limits, of another
+    version); 2 or 3 what was asked is wrong: no report, key or model there.
+    """
     from earwitness.audit.verify import verify as check_report
 
-    found = check_report(report, recordings or [])
+    found = check_report(report, recordings or [], model=model or [], captions=captions, seed=seed, key=key)
     for line in found.lines:
         _say(line)
     raise typer.Exit(0 if found.consistent else 1)

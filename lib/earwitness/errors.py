@@ -31,6 +31,12 @@ class InputError(EarwitnessError):
     """A value, a name or a table that cannot be used as given."""
 
 
+class UncheckableError(InputError):
+    """A report that is there and cannot be checked: damaged, beyond the limits, or of another version."""
+
+    exit_code = 6
+
+
 class ManifestError(InputError):
     """A manifest that cannot be read; the message names file, row and column."""
 

@@ -9,16 +9,20 @@ What a room offers is imported when it is asked for (``lazily``).
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 Record = TypeVar("Record")
+MOST_KEYS = 10_000  # of a JSON object from outside
 # --- text from outside ------------------------------------------------------------------------------------------------
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -89,18 +94,178 @@ def write_csv(frame: pd.DataFrame, path: Path, bare: Collection[str] = (), **opt
     write_whole(path, table.to_csv(index=False, **options))  # type: ignore[call-overload]
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, under a temporary name that is then renamed; its folder must exist."""
+def write_whole(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Write a file whole or not at all, under a temporary name that is then renamed; its folder must exist.
+
+    Nothing is written through a link. ``mode`` is what the system's mask leaves of it: 0o600 keeps others out.
+
+    Raises
+    ------
+    OSError
+        With the name of ``path``, also where the system names none, as on a full disk.
+    """
     data = content.encode() if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with placed(path):
+        try:
+            part.unlink(missing_ok=True)
+            with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_new(path: Path, content: str) -> None:
+    """Write a file whole or not at all, and never over another one.
+
+    Raises
+    ------
+    FileExistsError
+        Something of this name is there, a link too.
+    OSError
+        As ``write_whole``.
+    """
+    fresh = path.with_name(f".{path.name[:40]}.{token_hex(4)}.new")
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(fresh, content)
+        try:
+            os.link(fresh, path)
+        except OSError:  # a file system without links, or something is there
+            if os.path.lexists(path):
+                raise FileExistsError(str(path)) from None
+            fresh.rename(path)
     finally:
-        part.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Give an error of the file system the name of ``path`` where it has none: writing to a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def exchange(fresh: Path, place: Path) -> Path | None:
+    """Put the folder ``fresh`` where ``place`` is, and return where the folder that was there now lies, if one was.
+
+    One step where the system can exchange two names (Linux), else two; a crash leaves both folders whole.
+    """
+    if not place.exists():
+        fresh.rename(place)
+        return None
+    system, names = ctypes.CDLL(None), [os.fsencode(path) for path in (fresh, place)]
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if hasattr(system, "renameat2") and system.renameat2(here, names[0], here, names[1], swap) == 0:
+        return fresh
+    aside = fresh.with_name(f"{fresh.name}.old")
+    try:
+        place.rename(aside)
+        fresh.rename(place)
+    except BaseException:
+        if not place.exists():
+            aside.rename(place)
+        raise
+    return aside
+
+
+def write_folder(out: Path, wanted: Mapping[str, bytes], ours: Set[str]) -> Path | None:
+    """Write files into a fresh folder beside ``out``, and put that in its place in one step.
+
+    Whatever happens, ``out`` is as it was before, or new and whole. Nothing is written or removed through a link.
+
+    Parameters
+    ----------
+    out : Path
+        A folder, or nothing yet.
+    wanted : mapping
+        Name (with ``/``) -> content.
+    ours : set of str
+        Names of the earlier files in ``out`` that are removed. What else lies there moves into the new folder.
+
+    Returns
+    -------
+    Path or None
+        Where lies what could not be moved, because new files have these names.
+    """
+    out = Path(os.path.realpath(out))
+    fresh = out.with_name(f".{out.name[:40]}.{token_hex(4)}.part")
+    with placed(out):
+        fresh.mkdir(parents=True)
+        own = fresh.stat().st_ino
+        try:
+            for name, content in wanted.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
+                write_whole(fresh / name, content)
+            before = exchange(fresh, out)
+        finally:
+            if fresh.exists() and fresh.stat().st_ino == own:
+                shutil.rmtree(fresh)
+        return before and _clear(before, out, ours)
+
+
+def _clear(before: Path, out: Path, ours: Set[str]) -> Path | None:
+    """Remove earlier files and move what else their folder holds to ``out``; links are never followed."""
+    for here, folders, names in os.walk(before, topdown=False):
+        for path in (Path(here, name) for name in (*names, *folders)):
+            own = path.relative_to(before)
+            target = out / own
+            if path.is_dir() and not path.is_symlink():
+                with suppress(OSError):  # something is left in it
+                    path.rmdir()
+            elif own.as_posix() in ours or (path.is_symlink() and os.path.lexists(target)):
+                path.unlink()
+            elif not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+    with suppress(OSError):
+        before.rmdir()
+        return None
+    return before.rename(next(path for i in count(1) if not (path := out.with_name(f"{out.name}.kept-{i}")).exists()))
+
+
+def refuse_ambiguous(text: bytes) -> None:
+    """Refuse JSON that says a thing twice, of which programs read one or the other, or holds what is no JSON.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        Also an object of more than ``MOST_KEYS`` keys, NaN and infinities, a number of thousands of digits, or depth.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs) or len(pairs) > MOST_KEYS:
+            raise ValueError(f"an object with a key twice, or with more than {MOST_KEYS:,} keys")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+
+
+def unreadable(path: Path, root: Path, most: int) -> str:
+    """Return why a stranger's file is not opened; empty if it may be, or is not there.
+
+    Parameters
+    ----------
+    path, root : Path
+        The file, and the folder that it must not leave.
+    most : int
+        Bytes that it may hold.
+    """
+    if not path.exists():
+        return ""
+    if reason := inside(path, root.resolve()):
+        return reason
+    if not path.is_file():
+        return "no regular file"
+    size = path.stat().st_size
+    return f"{size:,} bytes, more than the {most:,} that are read" if size > most else ""
 
 
 def kept(path: Path, kind: Any, make: Callable[[], Record]) -> Record:
@@ -136,6 +301,18 @@ def results_dir() -> Path:
     """Return the results folder: ``$EARWITNESS_RESULTS`` if set, else ``results`` under the project root."""
     configured = os.environ.get("EARWITNESS_RESULTS")
     return Path(configured).expanduser().resolve() if configured else project_root() / "results"
+
+
+@contextmanager
+def results_in(folder: str) -> Iterator[None]:
+    """Keep results in another folder for a while: what is computed then comes from no store."""
+    before = os.environ.get("EARWITNESS_RESULTS")
+    os.environ["EARWITNESS_RESULTS"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["EARWITNESS_RESULTS"]
+        os.environ.update({} if before is None else {"EARWITNESS_RESULTS": before})
 
 
 def inside(path: Path, root: Path) -> str:

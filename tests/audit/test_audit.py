@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -41,15 +42,16 @@ from earwitness.audit.report import (
 from earwitness.audit.report import read as read_report
 from earwitness.audit.request import coverage, with_captions
 from earwitness.audit.verify import verify
-from earwitness.data import containers, decode_pool
+from earwitness.data import audio, containers, decode_pool
 from earwitness.errors import InputError, ModelError, StoppedError
+from earwitness.models import describe
 from earwitness.signals import extraction
 from earwitness.stats.features import DEFAULT_FEATURES
 from earwitness.stats.multiple_testing import adjust
 from earwitness.stats.power import smallest_detectable_auc
 from earwitness.stats.units import unit_table
 from earwitness.types import Track
-from earwitness.util import file_hash
+from earwitness.util import file_hash, plain
 from tests.tiny import hearing, musicgen, recording
 
 SIDE = 11
@@ -197,7 +199,7 @@ def test_the_page_is_self_contained_and_forbids_the_rest(report):
 
 def test_hostile_names_are_inert(report):
     text = (report / PAGE).read_text()
-    assert "<img" not in text
+    assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "{{ 7 * 7 }}" in text
     assert not re.search(r"<[^>]*onload", text)
@@ -500,7 +502,7 @@ def test_reference_artists_that_cannot_serve(home, request_of, tmp_path, names, 
 # ---- interrupted
 
 
-def test_a_report_half_written_is_refused_and_written_again(report, request_of, tmp_path, monkeypatch):
+def test_a_report_half_written_is_none_and_written_again(report, request_of, tmp_path, monkeypatch):
     out = tmp_path / "out"
     calls = []
     replace_ = Path.replace
@@ -515,9 +517,7 @@ def test_a_report_half_written_is_refused_and_written_again(report, request_of, 
         patch.setattr(Path, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
             audit.run(request_of(), out)
-    assert not (out / RECORD).exists()
-    with pytest.raises(InputError, match="was interrupted while it wrote this; run the same command again"):
-        verify(out)
+    assert not list(tmp_path.iterdir()), "neither the report nor a part of it"
     audit.run(request_of(), out)
     assert contents(out).keys() == contents(report).keys()
     assert verify(out).consistent
@@ -647,12 +647,73 @@ def test_a_file_called_report_makes_no_report(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text()) == {"mine": True}
 
 
-def test_a_recording_that_changes_after_it_was_examined_stops_the_audit(tmp_path):
+def test_a_recording_that_changes_or_vanishes_is_left_out_with_the_reason(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"examined")
-    track = Track("a", path, "suspect", sha256="0" * 64)
-    with pytest.raises(InputError, match="a.wav: was changed since it was examined; run the same command again"):
-        number([track])
+    tracks = [
+        Track("a", path, "suspect", sha256="0" * 64),
+        Track("b", path, "suspect"),
+        Track("c", path / "x", "suspect"),
+    ]
+    found = number(tracks)
+    assert [found.names[track.track_id] for track in found.tracks] == ["b"]
+    assert found.gone == {
+        "a": "was changed since it was examined",
+        "c": "could not be read any more when it was to be scored (not a directory)",
+    }
+
+
+@pytest.mark.parametrize(
+    "moment", ["scored", *(pytest.param(one, marks=pytest.mark.slow) for one in ("numbered", "drawn"))]
+)
+def test_files_that_grow_or_vanish_cost_one_recording_each(home, request_of, tmp_path, monkeypatch, moment):
+    """Whenever it happens: before they are numbered, while they are scored, before they are drawn."""
+    shutil.copytree(home, tmp_path / "home")
+    sides = {side: tmp_path / "home" / side for side in ("suspect", "held_out")}
+    grows, vanishes = sides["suspect"] / "wombat-0-5.wav", sides["held_out"] / "wombat-1-5.wav"
+    run = sys.modules["earwitness.audit.procedure"]
+
+    def spoil():
+        with grows.open("ab") as file:
+            file.write(b"more")
+        vanishes.unlink()
+
+    def after(real):
+        return lambda *given, **more: (spoil(), real(*given, **more))[1]
+
+    if moment == "drawn":
+        monkeypatch.setattr("earwitness.audit.examples.EACH", 5)  # so that the one that grew is shown
+        monkeypatch.setattr("earwitness.audit.verify.EACH", 5)
+        monkeypatch.setattr(run.examples, "pictures", after(run.examples.pictures))
+    else:
+        where, name = (run, "number") if moment == "numbered" else (run.scoring, "score_model")
+        monkeypatch.setattr(where, name, after(getattr(where, name)))
+    found = audit.run(request_of(suspects=sides["suspect"], held_out=sides["held_out"]), tmp_path / "out")
+    assert found.results[0].p_value is not None
+    left = {row.name: row.reason for row in found.exclusions}
+    if moment == "drawn":
+        assert set(left) <= {"suspect/wombat-0-5.wav"}
+        assert all(reason.startswith("no picture of it: its file vanished or changed") for reason in left.values())
+        assert len(found.pictures) == 10 - len(left)
+    else:
+        assert set(left) == {"suspect/wombat-0-5.wav", "held_out/wombat-1-5.wav"}
+        assert re.search("was changed|bytes differ", left["suspect/wombat-0-5.wav"])
+        assert re.search("no such file", left["held_out/wombat-1-5.wav"])
+    assert verify(tmp_path / "out").consistent, verify(tmp_path / "out").lines
+
+
+@pytest.mark.slow
+def test_a_reference_that_vanishes_costs_one_recording(home, request_of, others, tmp_path, monkeypatch):
+    run = sys.modules["earwitness.audit.procedure"]
+    shutil.copytree(others, tmp_path / "others")
+    gone = sorted((tmp_path / "others").rglob("*.wav"))[-1]
+    real = run.references.scored
+    monkeypatch.setattr(run.references, "scored", lambda *given: (gone.unlink(missing_ok=True), real(*given))[1])
+    found = audit.run(request_of(manifest=home / "walrus.csv", reference_artists=tmp_path / "others"), tmp_path / "out")
+    assert found.results[0].rank is not None
+    (row,) = (row for row in found.exclusions if "for the rank: " in row.reason)
+    assert "no such file" in row.reason
+    assert verify(tmp_path / "out").consistent, verify(tmp_path / "out").lines
 
 
 # ---- printed
@@ -918,6 +979,188 @@ def test_verify_refuses_a_record_that_is_out_of_its_schema(report, tmp_path, cha
         verify(out)
 
 
+# ---- scored again, redacted, opened with a key
+
+
+def test_a_sample_is_scored_again_by_the_seed_of_whoever_asks(report, home, monkeypatch):
+    sides = [home / "suspect", home / "held_out"]
+    scored = []
+    real = extraction.score_part
+    monkeypatch.setattr(extraction, "score_part", lambda *given: (scored.append(given[1]), real(*given))[1])
+    found = verify(report, sides, model=home / "model", seed=5)
+    assert found.consistent, found.lines
+    assert scored, "the store was not asked"
+    said = re.fullmatch(
+        r"model: scored 8 of 22 recordings again, drawn by seed 5 \((T\d+(?:, T\d+){7})\); the largest difference is "
+        r"(\S+) standard deviations \(.+ of T\d+\)",
+        found.lines[1],
+    )
+    assert said, found.lines
+    assert float(said[2]) <= 1e-3
+    other = verify(report, sides, model=[str(home / "model")], seed=6).lines[1]
+    assert re.search(r"\((T\d.*?)\)", other)[1] != said[1]
+    assert re.search(r"drawn by seed \d+", verify(report, sides, model=home / "model").lines[1])
+
+
+@pytest.mark.slow
+def test_made_up_scores_are_found_by_scoring_again(report, home, request_of, tmp_path, monkeypatch):
+    """Consistent in itself, with scores that no model gave."""
+
+    def lie(content):
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        table["zlib/null"] = [f"{float(value) + 0.01 * i}" for i, value in enumerate(table["zlib/null"])]
+        return table.to_csv(index=False).encode()
+
+    real = scoring.scores_bytes
+    monkeypatch.setattr(scoring, "scores_bytes", lambda scores: lie(real(scores)))
+    out = tmp_path / "out"
+    audit.run(request_of(), out)
+    monkeypatch.undo()
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    sides = [home / "suspect", home / "held_out"]
+    assert verify(out, sides).consistent
+    found = verify(out, sides, model=home / "model", seed=1)
+    assert not found.consistent
+    assert re.search(
+        r"largest difference is .* \(zlib/null of T\d+\), more than 0.001; were there captions", found.lines[1]
+    )
+    assert "EARWITNESS_RESULTS" in os.environ
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_other_weights_and_other_versions_are_told_apart(report, home, tmp_path):
+    sides = [home / "suspect", home / "held_out"]
+    found = verify(report, sides, model=home / "other", seed=1)
+    assert re.match(
+        r"other: its weights \(SHA-256 [0-9a-f]{64}\) are those of no model that the report", found.lines[1]
+    )
+    out = copied(report, tmp_path)
+    edit(out, lambda d: d["repeat"]["versions"].update(torch="1.0"))
+    (out / PAGE).write_bytes(html.page(*read_report(out)).encode())
+    found = verify(out, sides, model=home / "model", seed=1)
+    assert found.consistent
+    assert re.search(r"standard deviations .*; other versions: torch 1\.0 there, \S+ here$", found.lines[1])
+
+
+@pytest.mark.slow
+def test_an_audit_with_captions_is_scored_again_with_them(home, request_of, tmp_path):
+    out = tmp_path / "out"
+    names = [f"{role}/{path.name}" for role in ("suspect", "held_out") for path in sorted((home / role).iterdir())]
+    (tmp_path / "captions.csv").write_text(
+        pd.DataFrame({"track_id": names, "caption": [CAPTION] * len(names)}).to_csv(index=False)
+    )
+    audit.run(request_of(captions=tmp_path / "captions.csv"), out)
+    sides = [home / "suspect", home / "held_out"]
+    assert verify(out, sides, model=home / "model", captions=tmp_path / "captions.csv", seed=1).consistent
+    assert "were there captions (--captions)" in verify(out, sides, model=home / "model", seed=1).lines[1]
+
+
+@pytest.mark.slow
+def test_where_signals_come_from_is_said(report, request_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    first = audit.run(request_of(), tmp_path / "first")
+    assert "; the signals under model were computed in this run; " in first.made
+    (part,) = (tmp_path / "results" / "signals").rglob("part-*.parquet")
+    os.utime(part, (86_400, 86_400))
+    second = audit.run(request_of(), tmp_path / "second")
+    when = "1970-01-02 00:00 to 1970-01-02 00:00 UTC"
+    assert f"; the signals of all recordings under model came from the store, written {when}; " in second.made
+    assert second.made in html.page(second, read_report(tmp_path / "second")[1])
+
+
+@pytest.fixture(scope="session")
+def redacted(request_of, tmp_path_factory, results):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EARWITNESS_RESULTS", str(results))
+        out = tmp_path_factory.mktemp("redacted") / "report"
+        audit.run(request_of(redact=True), out)
+    return out
+
+
+def identifying(home):
+    """What would name a recording: hashes of files and of their decoded cuts, lengths to the sample, bytes a second."""
+    tracks = prepare(
+        Request(models=(str(home / "model"),), suspects=home / "suspect", held_out=home / "held_out")
+    ).numbered
+    yield from (track.sha256 for track in tracks.tracks)
+    spec = audio.spec_of(describe(str(home / "model")), 0)
+    for track in tracks.tracks:
+        yield from (cut.segment_id for cut in audio.segments(track.path, spec))
+        info = audio.probe(track.path)
+        yield f"{info.duration_s!r},{track.path.stat().st_size / info.duration_s!r}"
+    content = manifest_hash((track.sha256, track.role) for track in tracks.tracks)
+    yield content
+
+
+def test_nothing_in_a_redacted_report_names_a_recording_and_the_numbers_are_the_same(report, redacted, home):
+    plain_text = b"\n".join(contents(report).values())
+    everything = b"\n".join(content + name.encode() for name, content in contents(redacted).items())
+    secrets = list(identifying(home))
+    assert len(secrets) > 3 * 22
+    assert all(word.encode() in plain_text for word in secrets)
+    found = [word for word in secrets if re.search(rf"{word[:12]}", everything.decode(errors="replace"))]
+    assert not [word for word in found if word.encode() in everything]
+    assert not found
+    assert not [name for name in contents(redacted) if name.startswith(("pictures", "audio"))]
+    assert b"data:audio" not in everything
+    mine, theirs = read_report(report)[0], read_report(redacted)[0]
+    assert [r.model_dump() for r in mine.results] == [r.model_dump() for r in theirs.results]
+    assert [row.scores for row in mine.recordings] == [row.scores for row in theirs.recordings]
+    assert mine.repeat.seed == theirs.repeat.seed
+    assert not re.search(r"\d\.\d+ s\b", theirs.model_dump_json(exclude={"made", "testable", "results"}))
+
+
+def test_a_redacted_report_verifies_without_its_key_and_the_key_brings_names_back(redacted, report, home, tmp_path):
+    found = verify(redacted)
+    assert found.consistent, found.lines
+    assert "not checked without the key: that the seed follows from the recordings" in found.lines
+    key = redacted.with_name("report.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    opened = verify(redacted, key=key)
+    assert opened.consistent
+    names = {row.number: row.name for row in read_report(report)[0].recordings}
+    assert {f"{number} = {name}" for number, name in names.items()} <= {plain(line) for line in opened.lines}
+    sides = [home / "suspect", home / "held_out"]
+    assert verify(redacted, sides, key=key, model=home / "model", seed=3).consistent
+    with pytest.raises(InputError, match=r"names recordings by HMAC; give its key too \(--key\)"):
+        verify(redacted, sides)
+    assert "11 recordings of the report are not among" in verify(redacted, sides[:1], key=key).lines[1]
+
+
+def test_a_key_that_is_another_or_was_changed(redacted, tmp_path):
+    data = json.loads(redacted.with_name("report.key").read_text())
+    first = next(iter(data["recordings"]))
+    (tmp_path / "other.key").write_text(json.dumps({"key": "00" * 32, "recordings": {}}))
+    assert "the key is not that of this report" in verify(redacted, key=tmp_path / "other.key").lines
+    data["recordings"][first]["sha256"] = "0" * 64
+    (tmp_path / "changed.key").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"changed\.key: what it says of the recordings does not follow from its key"):
+        verify(redacted, key=tmp_path / "changed.key")
+    for text in ("", "{}", '{"key": "xyz", "recordings": {}, "more": 1}', "\xff"):
+        (tmp_path / "no.key").write_text(text)
+        with pytest.raises(InputError, match="no key of a redacted report"):
+            verify(redacted, key=tmp_path / "no.key")
+    with pytest.raises(InputError, match="expected the key of a redacted report, no such file"):
+        verify(redacted, key=tmp_path / "none.key")
+    os.mkfifo(tmp_path / "pipe.key")
+    with pytest.raises(InputError, match="found no regular file"):
+        verify(redacted, key=tmp_path / "pipe.key")
+
+
+def test_a_key_is_used_again_and_loses_no_name(redacted, request_of, tmp_path):
+    before = redacted.with_name("report.key").read_bytes()
+    shutil.copy(redacted.with_name("report.key"), tmp_path / "out.key")
+    found = audit.run(request_of(redact=True), tmp_path / "out")
+    assert (tmp_path / "out.key").read_bytes() == before
+    assert found.recordings == read_report(redacted)[0].recordings
+    (tmp_path / "away.key").write_text("my diary")
+    with pytest.raises(InputError, match=r"away\.key: no key of a redacted report; move it"):
+        audit.run(request_of(redact=True), tmp_path / "away")
+    assert (tmp_path / "away.key").read_text() == "my diary"
+    assert not (tmp_path / "away").exists()
+
+
 # ---- mistakes
 
 
@@ -1156,7 +1399,7 @@ def test_the_redactor_leaves_other_words_alone(home, request_of):
 
 
 def test_a_report_of_another_version_is_refused(report):
-    data = json.loads((report / RECORD).read_text()) | {"schema_version": 2}
+    data = json.loads((report / RECORD).read_text()) | {"schema_version": 3}
     with pytest.raises(ValueError, match="schema_version"):
         Report.model_validate(data)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earwitness.errors import InputError
-from earwitness.stats.units import unit_table
+from earwitness.stats.permutation_test import rank_standardise
+from earwitness.stats.units import largest_difference, unit_table, without_origin
 from tests.inference_tables import score_table
 
 
@@ -152,3 +153,47 @@ def test_a_window_without_its_number_is_refused():
     table["window"] = table["window"].where(table.index != 3)
     with pytest.raises(InputError, match="column 'window' .* row 3 has none"):
         unit_table(table)
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_without_origin_the_same_segments_are_chosen_and_ranks_are_the_same(seed, placed):
+    """Not one bit of what is tested moves, though no name and no length of a recording is left."""
+    table = score_table(6, 6, segments=np.array([3, 4, 5] * 4))
+    rng = np.random.default_rng(seed)
+    lengths = dict(zip(table["track_id"].unique(), rng.choice([1.234, 2.5, 9.75, np.nan], 12), strict=True))
+    first = table[table["attack"] == "x0"]
+    table = pd.concat([table, first.assign(attack="blind/duration", score=first["track_id"].map(lengths))])
+    table["segment_id"] = [
+        f"{hash((track, cut)) & 0xFFFFFF:x}" for track, cut in zip(table["track_id"], table["segment_id"], strict=True)
+    ]
+    if placed:
+        table["window"] = table.groupby(["track_id", "attack"]).cumcount()
+    told = without_origin(table, seed)
+    assert set(told["segment_id"]) <= {f"{i:03d}" for i in range(5)}
+    before, after = (unit_table(t, segments_per_unit=3, seed=seed) for t in (table, told))
+    assert list(before.units) == list(after.units)
+    assert before.attacks == after.attacks
+    own = [name for name in before.attacks if name != "blind/duration"]
+    np.testing.assert_array_equal(before.columns(own), after.columns(own))
+    one, other = (rank_standardise(units.columns(["blind/duration"])) for units in (before, after))
+    np.testing.assert_array_equal(one, other)
+    known = told.loc[told["attack"] == "blind/duration", "score"].dropna()
+    assert set(known) == set(range(1, len(set(known)) + 1))
+
+
+def test_the_largest_difference_names_where_it_is():
+    table = score_table(4, 4, segments=np.array([2] * 8))
+    assert largest_difference(table, table.sample(frac=1, random_state=0))[0] == 0
+    some = table[table["track_id"].isin(["t0001", "t0005"])]
+    spread = table[table["attack"] == "x1"]["score"].std()
+    there = (some["attack"] == "x1") & (some["track_id"] == "t0005")
+    moved = some.assign(score=some["score"] + 0.25 * spread * there)
+    assert largest_difference(table, moved) == (pytest.approx(0.25), "x1", "t0005")
+    gap = some.assign(score=some["score"].where(~there))
+    assert largest_difference(table, gap) == (np.inf, "x1", "t0005")
+    assert largest_difference(gap, gap)[0] == 0
+    assert largest_difference(table, some[~there])[0] == np.inf
+    assert largest_difference(table[~table.index.isin(some[there].index)], some) == (np.inf, "x1", "t0005")
+    flat = table.assign(score=1.0)
+    assert largest_difference(flat, flat.assign(score=1.0005))[0] == pytest.approx(0.0005)

@@ -1,145 +1,59 @@
-"""Recordings by number: what the statistics, the stored scores and a redacted report call them.
+"""A report without names: HMACs instead of hashes, and the key that brings names back.
 
-Numbers follow the order of the files' hashes, so they depend on neither names nor roles, and a report with names and
-one without hold the same numbers everywhere. Names are only ever added back for display.
+Numbers instead of names come from ``data.redaction``. Names are only ever added back for display.
 
 Book page: *Audit your own*.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 
-from earwitness.data.containers import content_hash
-from earwitness.data.manifest import ROLES
-from earwitness.errors import AudioError, InputError
-from earwitness.types import SIDE_OF, Track
-from earwitness.util import digest, plain, sha256
+from earwitness.audit.report import Report
+from earwitness.data.redaction import Key, Known, Numbered, Redactor, manifest_hash, number, read_key, seed_of
+from earwitness.util import write_whole
 
-
-@dataclass(frozen=True)
-class Numbered:
-    """Recordings under their numbers.
-
-    Attributes
-    ----------
-    tracks : list of Track
-        ``track_id`` is a number such as ``T007``, ``artist`` one such as ``A01``, ``work`` one such as ``W003`` (or
-        empty); ``role`` is ``suspect`` or ``held_out``; ``sha256`` is set.
-    names : dict of str to str
-        Number -> the recording's own name.
-    artists : dict of str to str
-        Number -> the artist's own name.
-    """
-
-    tracks: list[Track]
-    names: dict[str, str]
-    artists: dict[str, str]
+__all__ = ["Redactor", "manifest_hash", "number", "place_of_key", "sealed", "seed_of"]
 
 
-def number(tracks: Sequence[Track], letters: str = "TA") -> Numbered:
-    """Give every recording, artist and work a number.
+def place_of_key(out: Path) -> Path:
+    """Return where the key of a redacted report lies: beside its folder, never in it."""
+    return out.with_name(f"{out.name}.key")
+
+
+def sealed(report: Report, known: Sequence[Numbered], place: Path) -> Report:
+    """Return a report with HMACs instead of hashes, and write the key that they are made with.
+
+    A key that lies there already is used, and what it knows is kept: nobody loses the names of an earlier report.
 
     Parameters
     ----------
-    tracks : sequence of Track
-        Whatever their order.
-    letters : str
-        How the numbers of recordings and artists begin.
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read, or whose bytes are not those that were examined.
+    report : Report
+        With hashes.
+    known : sequence of Numbered
+        The recordings, and those of reference artists.
+    place : Path
+        Of the key: made readable for its owner only.
     """
-    hashed = []
-    for track in tracks:
-        try:
-            content = content_hash(track.path)
-        except AudioError as error:
-            raise InputError(f"{error}; run the check again") from None
-        if track.sha256 and content != track.sha256:
-            raise InputError(f"{track.path.name}: was changed since it was examined; run the same command again")
-        hashed.append((content, track))
-    hashed.sort(key=lambda pair: (pair[0], pair[1].track_id))
-    width = max(3, len(str(len(hashed))))
-    artists = _numbers(letters[1], (track.artist for _, track in hashed))
-    works = _numbers("W", (track.work for _, track in hashed))
-    renamed, names = [], {}
-    for i, (content, track) in enumerate(hashed, 1):
-        key = f"{letters[0]}{i:0{width}d}"
-        names[key] = track.track_id
-        renamed.append(
-            replace(
-                track,
-                track_id=key,
-                sha256=content,
-                artist=artists.get(track.artist, ""),
-                work=works.get(track.work, ""),
-                role=SIDE_OF.get(track.role, track.role),
-            )
+    key = read_key(place) if place.exists() else Key(key=token_hex(32), recordings={})
+    told = {
+        key.seal(track.sha256): Known(
+            name=one.names[track.track_id], artist=one.artists.get(track.artist, ""), sha256=track.sha256
         )
-    return Numbered(renamed, names, {key: name for name, key in artists.items()})
-
-
-def _numbers(letter: str, names: Iterable[str]) -> dict[str, str]:
-    """Number the distinct names that are not empty, in order of first appearance."""
-    found = [name for name in dict.fromkeys(names) if name]
-    width = max(2, len(str(len(found))))
-    return {name: f"{letter}{i:0{width}d}" for i, name in enumerate(found, 1)}
-
-
-def manifest_hash(recordings: Iterable[tuple[str, str]]) -> str:
-    """Return the SHA-256 over (file hash, role) of all recordings, whatever their names and order."""
-    lines = sorted(f"{content} {role}\n" for content, role in recordings)
-    return sha256("".join(lines))
-
-
-def texts_hash(tracks: Iterable[Track]) -> str:
-    """Return the SHA-256 over what is known of the recordings besides their sound: captions, artists, works."""
-    return digest(sorted([track.sha256, track.caption, track.artist, track.work] for track in tracks))
-
-
-def seed_of(content: str) -> int:
-    """Return the seed that a manifest's hash gives."""
-    return int(content[:8], 16)
-
-
-class Redactor:
-    """Replaces whatever names the recordings by ``[a recording]``, ``[an artist]`` and the like.
-
-    Parameters
-    ----------
-    tracks : iterable of Track
-        All recordings found.
-    ids : iterable of str
-        Further names of recordings, such as of those that were refused unopened.
-    places : iterable of Path
-        Folders and files named by the caller.
-    """
-
-    def __init__(self, tracks: Iterable[Track], *, ids: Iterable[str] = (), places: Iterable[Path] = ()) -> None:
-        words: dict[str, str] = {}
-        tracks = list(tracks)
-        for name in [*(track.track_id for track in tracks), *ids, *(str(track.path) for track in tracks)]:
-            path = Path(name)
-            words |= {str(folder): "[a folder]" for folder in path.parents}
-            words |= {folder.name: "[a folder]" for folder in path.parents}
-            words |= dict.fromkeys((name, path.name, plain(name), plain(path.name)), "[a recording]")
-        for track in tracks:
-            words |= {track.artist: "[an artist]", track.work: "[a work]", track.caption: "[a caption]"}
-        for place in places:
-            words |= dict.fromkeys((str(place), place.name, str(place.absolute())), "[a folder]")
-        for role in ROLES:  # the first folder of every track_id; words of the report, not names
-            words.pop(role, None)
-        self._words = {word: instead for word, instead in words.items() if word.strip("./ ")}
-        ordered = sorted(self._words, key=len, reverse=True)
-        pattern = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in ordered)
-        self._pattern = re.compile(pattern or r"(?!)")
-
-    def __call__(self, text: str) -> str:
-        """Return ``text`` without the names."""
-        return self._pattern.sub(lambda found: self._words[found.group()], text)
+        for one in known
+        for track in one.tracks
+    }
+    key = key.model_copy(update={"recordings": key.recordings | told})
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, key.model_dump_json(indent=1) + "\n", 0o600)
+    rows = [row.model_copy(update={"sha256": key.seal(row.sha256)}) for row in report.recordings]
+    others = [row.model_copy(update={"sha256": key.seal(row.sha256)}) for row in report.references]
+    hashes = {
+        "manifest_hash": manifest_hash((row.sha256, row.role) for row in rows),
+        "texts_hash": key.seal(report.repeat.texts_hash),
+    }
+    return report.model_copy(
+        update={"recordings": rows, "references": others, "repeat": report.repeat.model_copy(update=hashes)}
+    )

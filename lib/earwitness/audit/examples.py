@@ -1,4 +1,4 @@
-"""Single recordings as a model hears them: what a page plays, and the pictures (and sound, if asked for) of a report.
+"""The pictures of a report, and their sound, if asked for; what a page plays is chosen by ``signals.excerpts``.
 
 A report shows the most and the least member-like suspects, and never a held-out recording.
 
@@ -9,98 +9,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from earwitness import figures
 from earwitness.audit.report import Picture
 from earwitness.audit.scoring import Scored
-from earwitness.data.audio import spec_of
-from earwitness.data.decode_pool import segments
-from earwitness.errors import InputError, nearest
-from earwitness.signals.extraction import Signals
-from earwitness.types import Segment, Track
+from earwitness.signals import playback
+from earwitness.signals.excerpts import Heard, first_stored, of_each_role
+from earwitness.types import Track
 
-# --- recordings as a model hears them ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A track's first stored segment, and the model's surprise at each of its frames (nats; empty without tokens)."""
-
-    track: Track
-    segment: Segment
-    surprise: npt.NDArray[np.float64]
-
-
-def first_stored(signals: Signals, tracks: Sequence[Track], *, seed: int = 0) -> list[Heard]:
-    """Return the first stored segment of each track; tracks without one are left out.
-
-    Parameters are those of :func:`of_each_role`.
-    """
-    info, names = signals.info, {track.track_id for track in tracks}
-    spec = spec_of(info, seed)
-    index = signals.index
-    stored = set(index.loc[index["track_id"].isin(names), "segment_id"])
-    surprise = {
-        row["segment_id"]: signal.surprise() for row, signal in signals.items("token") if row["segment_id"] in stored
-    }
-    heard = []
-    for track in tracks:
-        segment = next((cut for cut in segments(track.path, spec) if cut.segment_id in stored), None)
-        if segment is not None:
-            heard.append(Heard(track, segment, surprise.get(segment.segment_id, np.empty(0))))
-    return heard
-
-
-def of_each_role(signals: Signals, tracks: Sequence[Track], artist: str = "", *, seed: int = 0) -> list[Heard]:
-    """Return one track of each role by the same artist where one has both, the first of each in manifest order.
-
-    Parameters
-    ----------
-    signals : Signals
-        From ``collect`` with the same tracks and seed.
-    tracks : sequence of Track
-        Roles resolved.
-    artist : str
-        Whose tracks; empty: the first artist with tracks of every role, or whoever's come first if there is none.
-
-    Raises
-    ------
-    InputError
-        A role has no scored track, or none by this artist.
-    """
-    scored = set(signals.index["track_id"])
-    roles = list(dict.fromkeys(track.role for track in tracks))
-    anyone: dict[str, Track] = {}
-    firsts: dict[str, dict[str, Track]] = {}
-    for track in tracks:
-        if track.track_id in scored:
-            anyone.setdefault(track.role, track)
-            firsts.setdefault(track.artist, {}).setdefault(track.role, track)
-    whole = {name: found for name, found in firsts.items() if set(found) == set(roles)}
-    if artist and artist not in whole:
-        raise InputError(
-            f"expected an artist with scored tracks as {' and '.join(roles)}, found none called {artist!r}"
-            f"{nearest(artist, whole)}; name no artist to listen to"
-        )
-    if set(anyone) != set(roles):
-        raise InputError(f"expected scored tracks as {' and '.join(roles)}, found some as {' and '.join(anyone)} only")
-    chosen = whole[artist] if artist else next(iter(whole.values()), anyone)
-    return first_stored(signals, [chosen[role] for role in roles], seed=seed)
-
-
-# --- pictures of a report ---------------------------------------------------------------------------------------------
+__all__ = ["Heard", "first_stored", "of_each_role", "pictures", "playback"]
 
 EACH = 2  # strongest and weakest shown
+UNSEEN = "no picture of it: its file vanished or changed since it was scored"
 
 
 def pictures(
     scored: Scored, tracks: Sequence[Track], totals: Mapping[str, float], *, with_audio: bool
-) -> tuple[list[Picture], dict[str, bytes]]:
-    """Draw the strongest and the weakest suspects; return the entries and the files.
+) -> tuple[list[Picture], dict[str, bytes], dict[str, str]]:
+    """Draw the strongest and the weakest suspects; return the entries, the files, and why one could not be drawn.
 
     Parameters
     ----------
@@ -117,34 +45,29 @@ def pictures(
     order = sorted(suspects, key=lambda name: (-totals[name], name))
     each = min(EACH, len(order) // 2)
     chosen = [(name, "strongest") for name in order[:each]] + [(name, "weakest") for name in order[len(order) - each :]]
-    if scored.signals is None:
-        return [], {}
     labels = dict(chosen)
-    entries, files = [], {}
-    for track, drawn, audio, rate in _drawn(scored, [suspects[name] for name in labels]):
-        name = track.track_id
-        files[f"pictures/{name}.svg"] = drawn.svg.encode()
+    entries, files = [], dict[str, bytes]()
+    for name, numbers, audio, rate in _heard(scored, [suspects[name] for name in labels]):
+        picture, drawn_from = f"pictures/{name}.svg", f"pictures/{name}.json"
+        files |= {picture: figures.from_numbers(numbers, name).svg.encode(), drawn_from: numbers}
         sound = f"audio/{name}.mp3" if with_audio else ""
         if sound:
             files[sound] = _mp3(audio, rate)
-        entries.append(Picture(number=name, label=labels[name], picture=f"pictures/{name}.svg", audio=sound))  # type: ignore[arg-type]
-    return entries, files
+        entries.append(Picture(number=name, label=labels[name], picture=picture, audio=sound, numbers=drawn_from))  # type: ignore[arg-type]
+    return entries, files, dict.fromkeys(labels.keys() - {entry.number for entry in entries}, UNSEEN)
 
 
-def _drawn(scored: Scored, tracks: Sequence[Track]) -> Iterator[tuple[Track, figures.Figure, np.ndarray, int]]:
-    """Yield each track with its picture, sound ``[C, samples]`` and rate; the sound of a score is made for the ear."""
-    assert scored.signals is not None
+def _heard(scored: Scored, tracks: Sequence[Track]) -> Iterator[tuple[str, bytes, np.ndarray, int]]:
+    """Yield number, what a picture is drawn from, sound ``[C, samples]`` and rate; a score's sound is for the ear."""
+    signals = scored.heard.signals
     if scored.info.scheme is not None:
-        from earwitness.audit.playback import read
-
-        for one in read(scored.signals, tracks):
-            drawn = figures.roll(one.notes.assign(track=one.track.track_id))
-            yield one.track, drawn, one.audio[None], one.rate
+        for one in playback.read(signals, tracks):
+            yield one.track.track_id, figures.numbers_of_notes(one.notes), one.audio[None], one.rate
         return
     rate = scored.info.sample_rate
-    for heard in first_stored(scored.signals, tracks):
-        drawn = figures.heard(heard.segment.audio.mean(axis=0), rate, heard.surprise, title=heard.track.track_id)
-        yield heard.track, drawn, heard.segment.audio, rate
+    for heard in first_stored(signals, tracks):
+        audio = heard.segment.audio
+        yield heard.track.track_id, figures.numbers_of_sound(audio.mean(axis=0), rate, heard.surprise), audio, rate
 
 
 def _mp3(audio: np.ndarray, sample_rate: int) -> bytes:

@@ -1,7 +1,10 @@
 """From the record to the page: one self-contained HTML file that opens offline and prints well.
 
 A pure function of the record and the files beside it. Everything that came from a file or a name is escaped by the
-template engine; a Content-Security-Policy forbids scripts and anything from elsewhere, should that ever fail.
+template engine, and what no eye can see or what turns the reading direction is written as an escape. A picture is an
+image of its own, which can neither style nor leave the page. A Content-Security-Policy forbids scripts, styles but the
+page's own, and anything from elsewhere, should that ever fail. Pages of version 1 held their pictures themselves: they
+are drawn as they were, from pictures that hold nothing but shapes.
 
 Book page: *Audit your own*.
 """
@@ -9,7 +12,10 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 from collections.abc import Mapping
+from html import unescape
 from importlib.resources import files as package_files
 
 import numpy as np
@@ -20,12 +26,20 @@ from markupsafe import Markup, escape
 from earwitness import figures
 from earwitness.audit import wording
 from earwitness.audit.report import Estimate, Report
+from earwitness.figures.style import as_image
 from earwitness.types import BADGES
+from earwitness.util import plain
 
 # No script at all, nothing from elsewhere; styles and pictures are in the page itself.
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; style-src {}; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+SHAPES = re.compile(  # tags of a picture as matplotlib draws it
+    r"</(?:svg|g|defs|path|use|image|text|clipPath)>|"
+    r'<svg(?: (?:role|aria-label|xmlns|xmlns:xlink|width|height|viewBox|version)="[^"<>]*")*>|'
+    r'<(?:g|defs|path|use|image|text|clipPath|rect)(?: (?:(?:id|d|x|y|width|height|transform)="[^"<>]*"|'
+    r'clip-path="url\(#\w+\)"|xlink:href="(?:#\w+|data:image/png;base64,[\w+/=\s]*)"|'
+    r'style="(?:(?:fill[\w-]*|stroke[\w-]*|font-\w+|text-anchor): [^":;<>]*;? ?)*"))* ?/?>'
 )
+LABEL = re.compile(r'<svg [^>]*?aria-label="([^"]*)"')
 
 
 def _text(name: str) -> str:
@@ -80,6 +94,16 @@ def _overlap(report: Report) -> str:
     )
 
 
+def only_shapes(svg: str) -> bool:
+    """Whether a picture that stands in a page itself (version 1) holds shapes and nothing that reaches beyond them."""
+    return "<" not in SHAPES.sub("", svg)
+
+
+def _plain(value: object) -> object:
+    """Return what the template puts into the page: text from outside without characters that have an effect."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def page(report: Report, files: Mapping[str, bytes]) -> str:
     """Return the page.
 
@@ -92,12 +116,23 @@ def page(report: Report, files: Mapping[str, bytes]) -> str:
     """
     names = {row.number: row.name for row in report.recordings}
     drawn = [i for i, result in enumerate(report.results) if result.p_value is not None or result.n_segments]
+    first, css = report.schema_version == 1, _text("report.css")
+    css = css.replace("figure img", "figure svg") if first else css
+    palette = css[: css.index("* {")] + ":root { color: var(--ew-ink); font-family: system-ui, sans-serif; }"
+
+    def shown(svg: str) -> Markup:
+        if first:
+            return Markup(svg if only_shapes(svg) else "")  # noqa: S704
+        label = LABEL.match(svg)
+        alt = unescape(label[1]) if label else ""
+        return Markup('<img src="{}" alt="{}">').format(as_image(svg, palette), plain(alt))
+
     pictures = [
         {
             "number": item.number,
             "name": names.get(item.number, ""),
             "label": item.label,
-            "svg": Markup(files[item.picture].decode()),  # noqa: S704 (drawn by figures.heard; its text is escaped)
+            "svg": shown(files[item.picture].decode()),
             "audio": f"data:audio/mpeg;base64,{base64.b64encode(files[item.audio]).decode()}" if item.audio else "",
         }
         for item in report.pictures
@@ -105,15 +140,16 @@ def page(report: Report, files: Mapping[str, bytes]) -> str:
     ]
     ranked = sorted((row for row in report.recordings if row.scores), key=lambda row: -(row.scores[0] or 0))
     kinds = dict.fromkeys(result.badge for result in report.results)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_plain)
+    seal = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     return environment.from_string(_text("template.html.j2")).render(
         r=report,
-        policy=POLICY,
-        css=Markup(_text("report.css")),  # noqa: S704 (our own file)
+        policy=POLICY.format("'unsafe-inline'" if first else f"'sha256-{seal}'"),
+        css=Markup(css),  # noqa: S704 (our own file)
         words=wording,
         names=" or ".join(result.model for result in report.results),
         badges=[(kind, BADGES[kind]) for kind in kinds],
-        figures=[(report.results[i].model, Markup(figure(report, i).svg)) for i in drawn],  # noqa: S704
+        figures=[(report.results[i].model, shown(figure(report, i).svg)) for i in drawn],
         pictures=pictures,
         ranked=ranked,
         overlap=_overlap(report) if ranked else "",

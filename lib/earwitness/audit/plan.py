@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earwitness.errors import InputError
-from earwitness.util import digest, reason_of, results_dir, sha256
+from earwitness.util import digest, placed, reason_of, results_dir, sha256, write_new
 
 
 class Plan(BaseModel):
@@ -67,8 +67,7 @@ def write(plan: Plan, path: Path) -> Plan:
     """
     dated = plan.model_copy(update={"frozen_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")})
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(dated.model_dump_json(indent=2) + "\n")
+        write_new(path, dated.model_dump_json(indent=2) + "\n")
     except FileExistsError:
         raise InputError(f"{path.name}: expected a new file, found one; a frozen plan is never written over") from None
     except OSError as error:
@@ -192,5 +191,5 @@ def record_run(plan: Plan, suspects: Iterable[str], verdict: str, logs: Iterable
         if any(same.items() <= old.items() for old in _entries(log)):
             continue
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
+        with placed(log), log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

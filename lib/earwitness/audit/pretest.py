@@ -39,7 +39,7 @@ class Unheard:
         """Yield (row, signal) per segment; recordings that cannot be cut are passed over (scoring counts them)."""
         for track in self._tracks if family == "blind" else ():
             names = {name: getattr(track, name) for name in ("track_id", "artist", "work", "role")}
-            with suppress(AudioError):
+            with suppress(AudioError, OSError):
                 for number, (name, unseen) in enumerate(self._described(track)):
                     place = {WINDOW: number} if isinstance(self._spec, SymbolicSpec) else {}
                     yield {**names, "segment_id": name, **place}, unseen

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from earwitness.audit import examples, html, pretest, references, scoring, wording
-from earwitness.audit.anonymise import Numbered, Redactor, manifest_hash, number, seed_of, texts_hash
+from earwitness.audit.anonymise import place_of_key, sealed
 from earwitness.audit.cost import estimate, present
 from earwitness.audit.intake import Intake, examine
 from earwitness.audit.plan import Plan, check_logs, earlier_runs, record_run, run_log
@@ -47,10 +47,11 @@ from earwitness.audit.report import (
 from earwitness.audit.report import write as write_report
 from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
 from earwitness.data.folders import shorten
+from earwitness.data.redaction import Numbered, Redactor, manifest_hash, number, read_key, seed_of, texts_hash
 from earwitness.errors import InputError
 from earwitness.models import describe, number_type
 from earwitness.stats.features import feature_hash, frozen_features
-from earwitness.types import SIDES, ModelInfo
+from earwitness.types import SIDES, ModelInfo, Track
 from earwitness.util import VERSION, file_hash, plain, sha256
 
 # --- what was found, in the words and types of the report -------------------------------------------------------------
@@ -139,7 +140,7 @@ def summarise_side(known: Examined, role: str) -> Side:
     minutes = sum(track.duration_s for track in tracks) / 60
     return Side(
         tracks=len(tracks),
-        minutes=round(minutes, 2) if minutes == minutes else None,
+        minutes=round(minutes, 0 if known.redactor else 2) if minutes == minutes else None,
         artists=len({track.artist for track in tracks if track.artist}),
         formats={str(name): int(count) for name, count in sorted(counted.items())},
     )
@@ -210,6 +211,10 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     if request.reference_artists:
         others = references.read(request.reference_artists, intake, request.models[0])
     numbered = number(intake.tracks)
+    if gone := [(t.track_id, t.role, numbered.gone[t.track_id]) for t in intake.tracks if t.track_id in numbered.gone]:
+        left = pd.concat([intake.exclusions, pd.DataFrame(gone, columns=intake.exclusions.columns)], ignore_index=True)
+        stay = tuple(track for track in intake.tracks if track.track_id not in numbered.gone)
+        intake = replace(intake, tracks=stay, exclusions=left)
     content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
     lists = {info.kind: frozen_features(info.kind) for info in infos}
     plan = Plan(
@@ -293,11 +298,14 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     ------
     InputError, ModelError
         As :func:`prepare`; a plan that differs from the frozen one; a record of runs that cannot be written; a folder
-        that holds something else or lies among the recordings.
+        that holds something else or lies among the recordings; something else where the key of a redacted report goes.
     """
     started = time.monotonic()
     given = (request.suspects, request.held_out, request.reference_artists)
     check_place(out, [place for place in given if place is not None])
+    secret = place_of_key(out)
+    if request.redact and secret.exists():
+        read_key(secret)
     known = prepare(request, say, download=download)
     frozen = _frozen(request, known.plan)
     logs = run_log(request.frozen)
@@ -313,14 +321,14 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         pairs=request.pairs,
     )
     say(wording.before(before, paired=request.pairs is not None))
-    results, files, recordings, shown_ones, left = _models(known, before, say)
+    results, files, recordings, shown_ones, left, origins = _models(known, before, say)
     for row in shorten(pd.DataFrame([(p.name, p.reason) for p in left], columns=["track_id", "reason"])).itertuples():
         say(f"left out: {row.track_id}: {row.reason}")
     suspects = [track.sha256 for track in tracks if track.role == "suspect"]
     earlier = earlier_runs(suspects, logs)
     unanswered = [reason for result in results if result.verdict == "not testable" for reason in result.reasons]
     report = Report(
-        made=_made(earlier, plan, time.monotonic() - started),
+        made=_made(earlier, plan, time.monotonic() - started, origins),
         redacted=request.redact,
         verdict=wording.overall(results),
         answer=wording.answer(results),
@@ -334,13 +342,17 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         exclusions=left,
         duplicates=list_duplicates(known),
         works=[unnamed_text(known, join.describe()) for join in known.intake.joins],
-        imbalances=list(known.intake.imbalances),
+        imbalances=[unnamed_text(known, text) for text in known.intake.imbalances],
         frozen=frozen,
         repeat=how_to_repeat(known, files),
     )
+    if request.redact:
+        report = sealed(report, [known.numbered, *([known.references.numbered] if known.references else [])], secret)
+        say(f"{secret.name}: the key that brings names back; keep it, and give the folder away without it")
     page = html.page(report, files)
     record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
-    write_report(report, files, page, out)
+    if kept := write_report(report, files, page, out):
+        say(f"{kept.name}: what lay in the folder under names of the new report")
     if request.pdf:
         problem_with_pdf = print_pdf(out)
         say(problem_with_pdf or f"{PRINT} written")
@@ -349,8 +361,8 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
 
 def _models(
     known: Examined, before: Testable, say: Say
-) -> tuple[list[Result], dict[str, bytes], list[Recording], list, list[Exclusion]]:
-    """Run every model, or none where the recordings alone gave the answer."""
+) -> tuple[list[Result], dict[str, bytes], list[Recording], list, list[Exclusion], list[str]]:
+    """Run every model, or none where the recordings alone gave the answer; say where signals come from."""
     request, tracks, plan = known.request, known.numbered.tracks, known.plan
     refused = known.intake.exclusions.astype(str).to_dict("records")
     refused += known.references.refused.astype(str).to_dict("records") if known.references else []
@@ -359,8 +371,8 @@ def _models(
     if not before.answer:
         counts = (plan.suspects, plan.held_out)
         results = [scoring.untested(info, name, before, counts, known.control) for name, info in models]
-        results, files = _ranked(known, results, say)
-        return results, files, list_recordings(known, []), [], left
+        results, files, origins = _ranked(known, results, say, left)
+        return results, files, list_recordings(known, []), [], left, origins
     scored = []
     for name, info in models:
         say(f"scoring {len(tracks)} recordings under {shown(name)}")
@@ -369,9 +381,9 @@ def _models(
     files = {}
     results = []
     for i, (name, one, result) in enumerate(zip(request.models, scored, decided, strict=True), 1):
-        files[f"scores-{i}.csv"] = one.content
+        files[f"scores-{i}.csv"] = one.heard.content
         if one.control:
-            files[f"scores-{i}-control.csv"] = one.control
+            files[f"scores-{i}-control.csv"] = one.control.content
         entry = scoring.entry(
             result,
             one.info,
@@ -386,29 +398,42 @@ def _models(
                 entry, one.prepared, alpha=request.alpha, deals=request.deals, seed=plan.seed, pairs=request.pairs
             )
         )
-        for track_id, reason in one.excluded.items():
-            role = next(track.role for track in tracks if track.track_id == track_id)
-            left.append(exclusion_of(known, track_id, role, f"under {entry.model}: {reason}"))
-    results, ranks = _ranked(known, results, say)
-    totals = [scoring.totals(one.prepared, one.content) for one in scored]
-    drawn, more = examples.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
-    return results, files | ranks | more, list_recordings(known, totals), drawn, left
+        left += _left_out(known, one.heard.excluded, tracks, f"under {entry.model}: ")
+    results, ranks, origins = _ranked(known, results, say, left)
+    origins = [heard.origin for one in scored for heard in (one.heard, one.control) if heard] + origins
+    totals = [scoring.totals(one.prepared, one.heard.content) for one in scored]
+    if request.redact and not request.with_audio:  # whoever has a recording knows its picture
+        return results, files | ranks, list_recordings(known, totals), [], left, origins
+    drawn, more, unseen = examples.pictures(scored[0], tracks, totals[0], with_audio=request.with_audio)
+    left += _left_out(known, unseen, tracks)
+    return results, files | ranks | more, list_recordings(known, totals), drawn, left, origins
 
 
-def _ranked(known: Examined, results: list[Result], say: Say) -> tuple[list[Result], dict[str, bytes]]:
+def _left_out(known: Examined, why: Mapping[str, str], tracks: Sequence[Track], under: str = "") -> list[Exclusion]:
+    """Return the entries of recordings that a step left out."""
+    roles = {track.track_id: track.role for track in tracks}
+    return [exclusion_of(known, number, roles[number], f"{under}{reason}") for number, reason in why.items()]
+
+
+def _ranked(
+    known: Examined, results: list[Result], say: Say, left: list[Exclusion]
+) -> tuple[list[Result], dict[str, bytes], list[str]]:
     """Add the rank of the suspects among reference artists, where there are any, whatever the verdict."""
     if known.references is None:
-        return results, {}
+        return results, {}, []
     others = known.references.numbered.tracks
     suspects = [track for track in known.numbered.tracks if track.role == "suspect"]
-    ranked, files = [], {}
+    lot, ranked, files, origins = known.plan.seed if known.request.redact else None, [], {}, []
     for i, (name, info, result) in enumerate(zip(known.request.models, known.infos, results, strict=True), 1):
         say(f"{result.model}: ranking the suspects among {len({track.artist for track in others})} reference artists")
         file = f"scores-{i}-references.csv"
-        files[file] = references.scored(name, info, suspects, others)
+        heard = references.scored(name, info, suspects, others, lot)
+        files[file] = heard.content
+        origins.append(heard.origin)
+        left += _left_out(known, heard.excluded, [*suspects, *others], f"under {result.model}, for the rank: ")
         found = references.rank(files[file], known.plan.seed)
         ranked.append(result.model_copy(update={"rank": found, "rank_scores": file}))
-    return ranked, files
+    return ranked, files, origins
 
 
 def _frozen(request: Request, plan: Plan) -> Frozen:
@@ -420,7 +445,7 @@ def _frozen(request: Request, plan: Plan) -> Frozen:
     return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=file_hash(request.frozen))
 
 
-def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -> str:
+def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float, origins: Sequence[str] = ()) -> str:
     """Return the one line that differs between two runs of the same audit.
 
     What counts is how many plans were tried on these recordings: the same plan again gives the same answer.
@@ -434,4 +459,5 @@ def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float) -
     past += ", repeated" if again else ""
     if later := len(plans) - place - again:
         past += f"; {later} with another plan since"
-    return f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, in {seconds:.0f} s; {past}"
+    when = f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, in {seconds:.0f} s"
+    return "; ".join([when, *origins, past])

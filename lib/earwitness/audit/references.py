@@ -15,16 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from earwitness.audit.anonymise import Numbered, number
 from earwitness.audit.intake import Intake, examine
-from earwitness.audit.report import Rank, read_scores, scores_bytes
-from earwitness.audit.scoring import scores_of
+from earwitness.audit.report import Rank, read_scores
+from earwitness.audit.scoring import Listened, scores_of
 from earwitness.data import fingerprint
 from earwitness.data.copies import links_of
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, scan
+from earwitness.data.redaction import Numbered, number
 from earwitness.errors import InputError, ManifestError
 from earwitness.stats.artist_rank import rank_artist
-from earwitness.types import BLIND_PREFIX, REFERENCE, ModelInfo, Track
+from earwitness.types import REFERENCE, ModelInfo, Track
 
 SUSPECTS = "the suspects"  # what they are called as one artist; references are called B01, B02 …
 LEAST = 2
@@ -63,14 +63,15 @@ def read(folder: Path, intake: Intake, model: str) -> References:
         link.second: f"{link.describe(link.second, 'recording')}, which stands on one of the sides"
         for link in links_of(both[both["role"] != both["other_role"]], facts)
     }
-    more = pd.DataFrame([(name, REFERENCE, why) for name, why in copies.items()], columns=list(EXCLUSION_COLUMNS))
-    kept = [track for track in seen.tracks if track.track_id not in copies]
-    if (left := len({track.artist for track in kept})) < LEAST:
+    numbered = number([track for track in seen.tracks if track.track_id not in copies], "RB")
+    if (left := len(numbered.artists)) < LEAST:
         raise ManifestError(
             f"{folder.name}: expected usable recordings of at least {LEAST} reference artists, found those of {left}; "
             "run check on their folders to see why"
         )
-    return References(number(kept, "RB"), pd.concat([seen.exclusions, more], ignore_index=True))
+    more = [(name, REFERENCE, why) for name, why in (copies | numbered.gone).items()]
+    refused = pd.concat([seen.exclusions, pd.DataFrame(more, columns=list(EXCLUSION_COLUMNS))], ignore_index=True)
+    return References(numbered, refused)
 
 
 def listed(folder: Path, sides: Sequence[Track]) -> Found:
@@ -104,17 +105,17 @@ def without_captions(suspects: Sequence[Track]) -> list[Track]:
     return [replace(track, caption="") for track in suspects]
 
 
-def scored(model: str, info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track]) -> bytes:
-    """Score the suspects, taken as one artist, and the reference artists; return the file that holds the scores.
+def scored(
+    model: str, info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track], lot: int | None = None
+) -> Listened:
+    """Score the suspects, taken as one artist, and the reference artists; ``lot`` as for ``scores_of``.
 
     References have no captions, so the suspects are scored without theirs: a caption would set the two apart.
     """
     tracks = [replace(track, artist=SUSPECTS, role="suspect", work="") for track in without_captions(suspects)]
-    signals, scores = scores_of(model, info, [*tracks, *(replace(track, role="held_out") for track in references)])
-    if not signals.exclusions.empty:  # each was decoded before, by the same library
-        row = signals.exclusions.iloc[0]
-        raise InputError(f"{row['track_id']}: {row['reason']}; it changed since it was examined, run the audit again")
-    return scores_bytes(scores[~scores["attack"].str.startswith(BLIND_PREFIX)])
+    return scores_of(
+        model, info, [*tracks, *(replace(track, role="held_out") for track in references)], lot, blind=False
+    )
 
 
 def rank(content: bytes, seed: int) -> Rank:

@@ -1,4 +1,4 @@
-"""What an audit report holds (``report.json``, version 1), and its files on disk.
+"""What an audit report holds (``report.json``, version 2; version 1 is read), and its files on disk.
 
 The JSON Schema is published as ``book/_static/report.schema.json`` (``python -m earwitness.audit.report FILE`` writes
 it; a test compares the two). Everything in a report follows from the recordings, the weights and the settings, but for
@@ -13,37 +13,42 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
-import glob
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from operator import not_
 from pathlib import Path
 from shutil import which
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from earwitness.errors import InputError
+from earwitness.errors import InputError, UncheckableError
 from earwitness.stats.units import ScoreColumns
-from earwitness.stats.verdict import Word
+from earwitness.stats.verdict import ALPHA, Word
 from earwitness.types import WINDOW
-from earwitness.util import reason_of, write_whole
+from earwitness.util import reason_of, refuse_ambiguous, unreadable, write_folder, write_whole
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+MOST_PERMUTATIONS, MOST_DEALS = 1_000_000, 20_000  # what can be computed again in an hour
 Number = float | None
+Entry = TypeVar("Entry")
+Many = Annotated[list[Entry], FailFast()]  # a million wrong entries are refused at the first
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Estimate(_Record):
@@ -174,10 +179,12 @@ class Recording(_Record):
     number: str
     role: Literal["suspect", "held_out"]
     name: str
-    sha256: str
+    sha256: str = Field(
+        description="of the file; in a redacted report of version 2, its HMAC under a key kept elsewhere"
+    )
     artist: str
     pair: str
-    scores: list[Number] = Field(description="pre-oriented sum per model that was run, in the order of ``results``")
+    scores: Many[Number] = Field(description="pre-oriented sum per model that was run, in the order of ``results``")
 
 
 class Reference(_Record):
@@ -204,6 +211,7 @@ class Picture(_Record):
     label: Literal["strongest", "weakest"]
     picture: str
     audio: str = ""
+    numbers: str = Field(default="", exclude_if=not_, description="what the picture is drawn from; since version 2")
 
 
 class Frozen(_Record):
@@ -212,6 +220,9 @@ class Frozen(_Record):
     checked: bool
     frozen_at: str = ""
     file_sha256: str = ""
+
+
+USUAL = {"alpha": ALPHA, "permutations": 9999, "deals": 500}
 
 
 class Repeat(_Record):
@@ -223,8 +234,8 @@ class Repeat(_Record):
     seed: int
     seed_from: Literal["manifest", "given"]
     alpha: float
-    permutations: int
-    deals: int
+    permutations: int = Field(le=MOST_PERMUTATIONS)
+    deals: int = Field(le=MOST_DEALS)
     pairs: str
     code: str
     lock: str
@@ -235,6 +246,14 @@ class Repeat(_Record):
     unit: Literal["work", "track"] = Field(
         default="track", exclude_if=lambda unit: unit == "track", description="what was counted; older reports: track"
     )
+
+    def unusual(self) -> str:
+        """Name the settings that are not the defaults, such as ``"alpha 0.05 (0.01)"``; empty if all are."""
+        found = [
+            f"{name} {value} ({usual})" for name, usual in USUAL.items() if (value := getattr(self, name)) != usual
+        ]
+        found += [f"seed {self.seed} (derived from the recordings)"] * (self.seed_from == "given")
+        return ", ".join(found)
 
 
 class Report(_Record):
@@ -276,7 +295,7 @@ class Report(_Record):
     """
 
     model_config = ConfigDict(json_schema_extra={"description": "An audit, whole."})
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     made: str = Field(description="the one line that differs between two runs: date, run, time taken")
     redacted: bool
     verdict: Word
@@ -284,20 +303,26 @@ class Report(_Record):
     suspects: Side
     held_out: Side
     testable: Testable
-    results: list[Result] = Field(min_length=1)
-    recordings: list[Recording]
-    references: list[Reference]
-    pictures: list[Picture]
-    exclusions: list[Exclusion]
-    duplicates: list[str]
-    works: list[str] = Field(default=[], exclude_if=lambda works: not works)
-    imbalances: list[str]
+    results: Many[Result] = Field(min_length=1, max_length=100)
+    recordings: Many[Recording]
+    references: Many[Reference]
+    pictures: Many[Picture]
+    exclusions: Many[Exclusion]
+    duplicates: Many[str]
+    works: Many[str] = Field(default=[], exclude_if=lambda works: not works)
+    imbalances: Many[str]
     frozen: Frozen
     repeat: Repeat
 
+    @property
+    def sealed(self) -> bool:
+        """Whether HMACs stand in place of the hashes of recordings."""
+        return self.redacted and self.schema_version > 1
+
     def __str__(self) -> str:
-        """Return the verdict and the answer."""
-        return f"{self.verdict}: {self.answer}"
+        """Return the verdict, settings that are not the defaults, and the answer."""
+        unusual = self.repeat.unusual()
+        return f"{self.verdict}{unusual and f' (not the defaults: {unusual})'}: {self.answer}"
 
     __repr__ = __str__
 
@@ -311,7 +336,9 @@ RECORD, PAGE, PRINT = "report.json", "report.html", "report.pdf"
 # --- the files --------------------------------------------------------------------------------------------------------
 
 KEYS = ["track_id", "segment_id", "artist", "work", "role"]
-UNFINISHED = ".report.unfinished"  # there while a report is written
+UNFINISHED = ".report.unfinished"  # left by an earlier version that was interrupted
+OURS = re.compile(r"scores-\d+(-control|-references)?\.csv|pictures/T\d+\.(svg|json)|audio/T\d+\.mp3")
+MOST_RECORD, MOST_FILE, MOST_CELLS = 2**24, 2**27, 10_000_000  # bytes, bytes, cells of a table
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -344,7 +371,7 @@ def _keys(table: pd.DataFrame) -> list[str]:
 
 
 def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
-    """Refuse a folder that holds something else than an earlier report, or lies where recordings are looked for.
+    """Refuse a folder that cannot be replaced as a whole, holds no earlier report, or lies among recordings.
 
     Parameters
     ----------
@@ -356,7 +383,8 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
     Raises
     ------
     InputError
-        The folder is not empty and holds no report, lies inside a folder of recordings, or cannot be written to.
+        The folder is a link, the working folder or a mount, is not empty and holds no report, lies inside a folder of
+        recordings, or the folder around it cannot be written to.
     """
     place = Path(os.path.realpath(out))  # unlike resolve it takes loops of links, which are named where they are read
     within = next((given for given in recordings if place.is_relative_to(os.path.realpath(given))), None)
@@ -365,57 +393,69 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
             f"{out.name}: lies in {within.name}, where the next audit would take its sound for a recording; choose a "
             "folder outside"
         )
+    if out.is_symlink():
+        raise InputError(f"{out.name}: a link, and nothing is written through links; name the folder it leads to")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
-    if out.is_dir() and any(out.iterdir()) and not (_earlier(out) or (out / UNFINISHED).is_file()):
+    if out.is_dir() and (Path.cwd().is_relative_to(place) or place.is_mount()):
+        raise InputError(f"{out}: a report replaces its folder as a whole, and this is in use; name a folder inside it")
+    if out.is_dir() and any(out.iterdir()) and not _earlier(out):
         raise InputError(
             f"{out.name}: not empty and no report of this version; choose a new folder, "
             "nothing of yours is written over"
         )
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
-        tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.is_dir())).close()
+        tempfile.TemporaryFile(dir=next(above for above in place.parents if above.is_dir())).close()
     except OSError as error:
-        raise InputError(f"{out.name}: cannot be written to ({reason_of(error)}); choose another folder") from None
+        reason = reason_of(error)
+        raise InputError(f"{out.name}: the folder around it cannot be written to ({reason}); choose another") from None
 
 
-def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> None:
-    """Write a report with its files; what an earlier report left and this one does not have is removed.
-
-    Each file is written whole or not at all, the record last. An interruption leaves a mark by which ``read`` refuses
-    the folder and the next run may write it again.
-    """
-    record = report.model_dump_json(indent=1) + "\n"
-    wanted = {**files, PAGE: page.encode(), RECORD: record.encode()}
-    out.mkdir(parents=True, exist_ok=True)
-    mark = out / UNFINISHED
-    named = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
+def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> Path | None:
+    """Write a report with its files, whole or not at all; see ``util.write_folder``, whose answer is returned."""
+    wanted = {**files, PAGE: page.encode(), RECORD: (report.model_dump_json(indent=1) + "\n").encode()}
+    check_place(out)
     earlier = _earlier(out)
-    ours = {*wanted, *named, *(earlier.repeat.files if earlier else ()), *([PRINT] if earlier or named else [])}
-    mark.write_text("\n".join(sorted(ours)), encoding="utf-8")  # so that what an interruption leaves is known as ours
-    for name, content in wanted.items():
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
-    for name in filter(_inside, ours):
-        path = out / name
-        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            part.unlink(missing_ok=True)
-        if name not in wanted:
-            path.unlink(missing_ok=True)
-    mark.unlink()
+    return write_folder(out, wanted, {RECORD, PAGE, PRINT, *(earlier.repeat.files if earlier else ())})
 
 
 def _earlier(out: Path) -> Report | None:
     """Return the record of an earlier report; none where a file only bears its name."""
     try:
-        return Report.model_validate_json((out / RECORD).read_bytes())
-    except (OSError, ValidationError):
+        return _record(out)
+    except InputError:
         return None
 
 
-def _inside(name: str) -> bool:
-    """Whether a name that a record gives lies in its folder."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
+def _record(folder: Path) -> Report:
+    """Read a record; whatever its text may be, it is refused within seconds or follows the schema."""
+    try:
+        text = _content(folder, RECORD, MOST_RECORD)
+        refuse_ambiguous(text)
+        report = Report.model_validate_json(text)
+    except OSError as error:
+        reason = reason_of(error)
+        raise InputError(f"{folder.name}: expected a report folder with {RECORD}, {reason}; check the path") from None
+    except (ValueError, RecursionError) as error:
+        where, why = "the file", "is nested too deeply" if isinstance(error, RecursionError) else f"{error}"
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            where, why = ".".join(map(str, first["loc"])) or where, first["msg"]
+        raise UncheckableError(
+            f"{folder.name}/{RECORD}: {where}: {why}; it was changed, or another version of Earwitness wrote it and is "
+            "the one to verify it"
+        ) from None
+    if any(not OURS.fullmatch(name) for name in report.repeat.files):
+        raise UncheckableError(f"{folder.name}/{RECORD}: names a file outside the report; it was changed")
+    return report
+
+
+def _content(folder: Path, name: str, most: int) -> bytes:
+    """Return the bytes of a file of a report; refuse links that leave it, pipes, devices and what is too large."""
+    if reason := unreadable(folder / name, folder, most):
+        raise UncheckableError(f"{folder.name}/{name}: {reason}; this is no report as it was written")
+    with (folder / name).open("rb") as file:
+        return file.read(most)
 
 
 def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
@@ -424,29 +464,20 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
     Raises
     ------
     InputError
-        No report, one that was not finished, one that is damaged, or one of another version.
+        No report there.
+    UncheckableError
+        One that was not finished, one that is damaged or beyond the limits, or one of another version.
     """
-    if (folder / UNFINISHED).exists():
-        raise InputError(f"{folder.name}: the audit was interrupted while it wrote this; run the same command again")
-    try:
-        report = Report.model_validate_json((folder / RECORD).read_bytes())
-    except OSError as error:
-        reason = reason_of(error)
-        raise InputError(f"{folder.name}: expected a report folder with {RECORD}, {reason}; check the path") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(
-            f"{folder.name}/{RECORD}: {where}: {first['msg']}; it was changed, or another version of Earwitness wrote "
-            "it and is the one to verify it"
-        ) from None
-    files = {}
+    if os.path.lexists(folder / UNFINISHED):
+        raise UncheckableError(f"{folder.name}: an earlier version was interrupted while it wrote this; audit again")
+    report, files = _record(folder), {}
     for name in report.repeat.files:
-        path = folder / name
-        if not _inside(name):
-            raise InputError(f"{folder.name}/{RECORD}: names a file outside the report; it was changed")
-        if path.is_file():
-            files[name] = path.read_bytes()
+        with suppress(FileNotFoundError):
+            files[name] = _content(folder, name, MOST_FILE)
+            if name.endswith(".csv") and files[name].count(b",") > MOST_CELLS:
+                raise UncheckableError(
+                    f"{folder.name}/{name}: more than {MOST_CELLS:,} cells; nothing so large is read"
+                )
     return report, files
 
 
@@ -460,13 +491,16 @@ def print_pdf(out: Path) -> str:
         command = [
             browser, "--headless", *root, "--disable-gpu", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--no-pdf-header-footer",
-            f"--print-to-pdf={(out / PRINT).resolve()}", (out / PAGE).resolve().as_uri(),
+            f"--print-to-pdf={Path(profile, PRINT)}", (out / PAGE).resolve().as_uri(),
         ]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, timeout=120, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return "no PDF: Chromium did not finish; open report.html and print it"
-    return "" if done.returncode == 0 and (out / PRINT).is_file() else "no PDF: Chromium failed; print report.html"
+        if done.returncode or not Path(profile, PRINT).is_file():
+            return "no PDF: Chromium failed; print report.html"
+        write_whole(out / PRINT, Path(profile, PRINT).read_bytes())
+    return ""
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
+from earwitness.audit.report import MOST_DEALS, MOST_PERMUTATIONS
 from earwitness.data.folders import Found, gather
 from earwitness.data.manifest import read_card
 from earwitness.data.side_table import read_beside
@@ -221,6 +222,11 @@ class Request:
         known(self.pairs, self.unit)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
+        if self.n_permutations > MOST_PERMUTATIONS or self.deals > MOST_DEALS:
+            raise InputError(
+                f"expected at most {MOST_PERMUTATIONS:,} permutations and {MOST_DEALS:,} deals, which verify computes "
+                f"again, got {self.n_permutations:,} and {self.deals:,}"
+            )
         if self.seed is not None and self.seed < 0:
             raise InputError(f"expected a seed from 0 (--seed), got {self.seed}")
         if self.dtype not in DTYPES:

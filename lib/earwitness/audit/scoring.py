@@ -5,7 +5,8 @@ Book page: *Audit your own*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,29 +25,50 @@ from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.stats.metrics import Interval
 from earwitness.stats.multiple_testing import holm_verdicts
 from earwitness.stats.prepare import Prepared, Saw, prepare
-from earwitness.stats.units import ScoreColumns, add_units
-from earwitness.types import ModelInfo, Track
+from earwitness.stats.units import ScoreColumns, add_units, without_origin
+from earwitness.types import BLIND_PREFIX, ModelInfo, Track
 
 SHIFT_AUDITS = 200  # of each cause and dose in the check of shifts
 
 
+@dataclass(frozen=True)
+class Listened:
+    """Some recordings under a model: the file of their scores, the signals behind it, and where those come from."""
+
+    content: bytes
+    signals: Signals = field(repr=False)
+    origin: str
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Number -> why a recording was left out."""
+        return {row["track_id"]: row["reason"] for row in self.signals.exclusions.to_dict("records")}
+
+
 @dataclass
 class Scored:
-    """One model's scores: the file that holds them, the arrays that were tested, and the signals behind them."""
+    """One model's scores, with its control's, and the arrays that were tested."""
 
     info: ModelInfo
     result: InferenceResult
     prepared: Prepared
-    content: bytes
-    control: bytes = b""
-    signals: Signals | None = field(default=None, repr=False)
-    excluded: Mapping[str, str] = field(default_factory=dict)
+    heard: Listened
+    control: Listened | None
 
 
-def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
-    """Score recordings on the frozen features and the blind ones."""
+def scores_of(
+    model: str, info: ModelInfo, tracks: Sequence[Track], lot: int | None = None, *, blind: bool = True
+) -> Listened:
+    """Score recordings on the frozen features and (``blind``) the blind ones.
+
+    ``lot``: the seed of the tests, in a redacted report, whose scores say no more of the recordings than they must.
+    """
+    since = time.time()
     signals = collect(model, tracks, "audit", dtype=info.dtype)
-    return signals, score(signals, audit_attacks(info.kind))
+    scores: pd.DataFrame = score(signals, audit_attacks(info.kind))
+    scores = scores if blind else scores[~scores["attack"].str.startswith(BLIND_PREFIX)]
+    content = scores_bytes(scores if lot is None else without_origin(scores, lot))
+    return Listened(content, signals, signals.origin(since))
 
 
 def decide(
@@ -87,24 +109,16 @@ def _by_unit(content: bytes) -> ScoreColumns:
 
 def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:
     """Score one model (and the control model) and run the tests."""
-    signals, scores = scores_of(model, info, tracks)
-    content = scores_bytes(scores)
-    control = b""
+    lot = seed if request.redact else None
+    heard, control = scores_of(model, info, tracks, lot), None
     if request.control_model:
         beside = describe(request.control_model, dtype=info.dtype, allow_download=False)
-        control = scores_bytes(scores_of(request.control_model, beside, tracks)[1])
+        control = scores_of(request.control_model, beside, tracks, lot)
     result, prepared = decide(
-        content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs
-    )
-    return Scored(
-        info=info,
-        result=result,
-        prepared=prepared,
-        content=content,
-        control=control,
-        signals=signals,
-        excluded={row["track_id"]: row["reason"] for row in signals.exclusions.to_dict("records")},
-    )
+        heard.content, control.content if control else b"", alpha=request.alpha, permutations=request.n_permutations,
+        seed=seed, pairs=request.pairs, unit=request.unit,
+    )  # fmt: skip
+    return Scored(info, result, prepared, heard, control)
 
 
 def totals(prepared: Prepared, content: bytes) -> dict[str, float]:
@@ -132,45 +146,24 @@ def entry(
     result: InferenceResult, info: ModelInfo, model: str, *, scores: str, control: Control | None, control_scores: str
 ) -> Result:
     """Return what the record says about one model, without the checks."""
-    found = result.parameters
+    found, blind = result.parameters, result.blind
+
+    def short(value: float | None) -> float | None:
+        return None if value is None else round(value, 6)
+
     return Result(
-        model=shown(model),
-        badge=info.badge,
-        family=info.kind,
-        revision=info.revision,
-        verdict=result.verdict,
-        reasons=list(result.reasons),
-        notes=list(result.notes),
-        p_value=result.p_value,
-        p_holm=found.get("p_holm"),
-        p_direction=result.p_direction,
-        p_opposite=result.p_opposite,
-        blind_p=None if result.blind is None else result.blind.p_value,
-        blind_auc=None if result.blind is None else round(result.blind.auc, 6),
-        blind_explained=None if result.blind is None else round(result.blind.explained, 6),
-        residual_p=result.residual_p,
-        unseen_sd=None if result.unseen_shift is None else round(result.unseen_shift, 6),
-        auc=estimate(result.auc),
-        auc_within=estimate(result.auc_within),
-        hedges_g=estimate(result.hedges_g),
-        e_value=None if result.e_value is None else float(f"{result.e_value:.6g}"),
-        n_suspect=result.n_suspect,
-        n_held_out=result.n_held_out,
-        n_segments=result.n_segments,
-        segments_per_unit=found["segments_per_unit"],
-        smallest_detectable_auc=(
-            None if result.smallest_detectable_auc is None else round(result.smallest_detectable_auc, 6)
-        ),
-        excluded=result.excluded,
-        labellings=found["n_labellings"],
-        exact=found["exact"],
-        design=found["design"],
-        features=found["features"],
-        features_hash=found["features_hash"],
-        scores=scores,
-        control=control,
-        control_scores=control_scores,
-    )
+        model=shown(model), badge=info.badge, family=info.kind, revision=info.revision, verdict=result.verdict,
+        reasons=list(result.reasons), notes=list(result.notes), p_value=result.p_value, p_holm=found.get("p_holm"),
+        p_direction=result.p_direction, p_opposite=result.p_opposite, blind_p=blind and blind.p_value,
+        blind_auc=short(blind and blind.auc), blind_explained=short(blind and blind.explained),
+        residual_p=result.residual_p, unseen_sd=short(result.unseen_shift), auc=estimate(result.auc),
+        auc_within=estimate(result.auc_within), hedges_g=estimate(result.hedges_g),
+        e_value=None if result.e_value is None else float(f"{result.e_value:.6g}"), n_suspect=result.n_suspect,
+        n_held_out=result.n_held_out, n_segments=result.n_segments, segments_per_unit=found["segments_per_unit"],
+        smallest_detectable_auc=short(result.smallest_detectable_auc), excluded=result.excluded,
+        labellings=found["n_labellings"], exact=found["exact"], design=found["design"], features=found["features"],
+        features_hash=found["features_hash"], scores=scores, control=control, control_scores=control_scores,
+    )  # fmt: skip
 
 
 def untested(

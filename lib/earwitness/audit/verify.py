@@ -1,52 +1,60 @@
 """Does a report agree with itself? Hashes are compared and the statistics are computed again from the stored scores.
 
 This is consistency, not authenticity: whoever can change the scores can change the report to match. It shows that
-nothing was changed afterwards in one place only, and that the words follow from the numbers. Compare the hash of
-``report.json`` with one that was noted elsewhere, and run the audit again from the recordings, to know more.
+nothing was changed afterwards in one place only, and that words and pictures follow from the numbers. With the
+recordings and the model at hand, scores of a sample are computed again, which whoever made the report cannot foresee.
+Whatever a stranger's report holds, this ends: what is larger than the limits of ``report`` is refused.
 
-Book page: *Audit your own*.
+Book pages: *Audit your own*, *Threat model*.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import randbelow
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
+from earwitness import figures
 from earwitness.audit import html, wording
-from earwitness.audit.anonymise import manifest_hash, seed_of
-from earwitness.audit.examples import EACH
+from earwitness.audit.examples import EACH, UNSEEN
+from earwitness.audit.provenance import versions
 from earwitness.audit.references import SUSPECTS, rank
-from earwitness.audit.report import PAGE, RECORD, Report, Result, read_scores
+from earwitness.audit.report import MOST_FILE, PAGE, RECORD, Recording, Reference, Report, Result, read_scores
 from earwitness.audit.report import read as read_report
-from earwitness.audit.scoring import behaving, decide, entry, together, totals, untested
+from earwitness.audit.request import with_captions
+from earwitness.audit.scoring import behaving, decide, entry, scores_of, together, totals, untested
 from earwitness.data.folders import scan
-from earwitness.errors import EarwitnessError
+from earwitness.data.redaction import Key, manifest_hash, read_key, seed_of
+from earwitness.errors import EarwitnessError, InputError
+from earwitness.models import describe
 from earwitness.stats.dataset_inference import COUNTS_ONCE
 from earwitness.stats.features import feature_hash, frozen_features
-from earwitness.types import ModelInfo
-from earwitness.util import VERSION, file_hash, sha256
+from earwitness.stats.units import largest_difference
+from earwitness.types import BLIND_PREFIX, ModelInfo, Track
+from earwitness.util import VERSION, file_hash, results_in, sha256, unreadable
 
 TOLERANCE = 1e-6  # relative: numbers are written to six digits
-TESTED = (  # everything in a result that the tests give
-    "verdict", "reasons", "p_value", "p_holm", "p_direction", "p_opposite", "blind_p", "blind_auc", "blind_explained",
-    "residual_p", "unseen_sd", "auc",
-    "auc_within", "hedges_g", "e_value", "n_suspect", "n_held_out", "n_segments", "segments_per_unit", "excluded",
-    "smallest_detectable_auc", "labellings", "exact", "features", "features_hash", "design", "notes", "level", "shifts",
-)  # fmt: skip
+GIVEN = {"model", "badge", "family", "revision", "scores", "control", "control_scores", "rank", "rank_scores"}
+TESTED = [name for name in Result.model_fields if name not in GIVEN]  # everything in a result that the tests give
+SAMPLE = 8  # recordings that are scored again
+CLOSE = 1e-3  # standard deviations by which scores of the same versions may differ
 # column of the stored scores, field of the list of recordings, what a message calls it
 LISTED = (("role", "role", "sides"), ("artist", "artist", "artists"), ("work", "pair", "works"))
 UNCHECKED = (
-    "not checked, because it does not follow from the scores: the frozen plan, exclusions (among references too), "
-    "duplicates, imbalances, minutes and formats of the sides, captions and their hash, what was said before a model "
-    "was run, the weights, type of number and badge of a model, what a control model saw, what pictures and sound "
-    "show, names and whether all were taken out, and when, by which command, machine and versions it was made"
+    "not checked, because it does not follow from the scores: that scores belong to the listed recordings, that stored "
+    "signals are genuine, the frozen plan, exclusions (among references too), duplicates, versions of one work, "
+    "imbalances, minutes and formats of the sides, captions and their hash, what was said before a model was run, the "
+    "weights, type of number and badge of a model, what a control model saw, that pictures and sound are of the "
+    "recording, names and whether all were taken out, and when, by which command, machine and versions it was made"
 )
+KEYLESS = "not checked without the key: that the seed follows from the recordings"
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,16 @@ class Verification:
         return "\n".join(self.lines)
 
 
-def verify(folder: str | Path, recordings: str | Path | Iterable[str | Path] = ()) -> Verification:
-    """Compare a report with its own files.
+def verify(
+    folder: str | Path,
+    recordings: str | Path | Iterable[str | Path] = (),
+    *,
+    model: str | Path | Iterable[str | Path] = (),
+    captions: str | Path | None = None,
+    seed: int | None = None,
+    key: str | Path | None = None,
+) -> Verification:
+    """Compare a report with its own files, and with recordings and models where they are given.
 
     Parameters
     ----------
@@ -78,6 +94,14 @@ def verify(folder: str | Path, recordings: str | Path | Iterable[str | Path] = (
         What ``earwitness audit`` wrote.
     recordings : str, Path or iterable of them
         Recordings, or folders of them, whose hashes are compared as well, whatever their names.
+    model : str, Path or iterable of them
+        Models whose weights are hashed again, and under which some of the recordings are scored again.
+    captions : str or Path, optional
+        Where the audit had captions: the table of them, as for ``audit``.
+    seed : int, optional
+        Draws the recordings that are scored again; default: by lot, and named.
+    key : str or Path, optional
+        Of a redacted report: brings the names back, and is needed to compare recordings.
 
     Returns
     -------
@@ -87,22 +111,43 @@ def verify(folder: str | Path, recordings: str | Path | Iterable[str | Path] = (
     Raises
     ------
     InputError
-        No report, or a record that cannot be read.
+        No report or no key there; a model without recordings; recordings of a redacted report without its key.
+    UncheckableError
+        A record that cannot be read: damaged, beyond the limits, of another version.
+    ModelError
+        A model that cannot be loaded.
     """
     folder = Path(folder).expanduser()
     report, files = read_report(folder)
-    problems = [*_hashes(report, files), *_recordings(report, _listed_in(recordings))]
-    problems += _tried(_identity(report), "the parts of the record cannot be compared")
+    secret = read_key(Path(key).expanduser()) if key else None
+    at_hand, models = list(_listed_in(recordings)), _several(model)
+    if at_hand and report.sealed and secret is None:
+        raise InputError("a redacted report names recordings by HMAC; give its key too (--key)")
+    if models and not at_hand:
+        raise InputError("a model is given to score recordings again; give these too (--recordings)")
+    known = _hashed(report, at_hand, secret)
+    problems = [*_hashes(report, files), *(_recordings(report, known) if at_hand else ())]
+    problems += _tried(_identity(report, secret), "the parts of the record cannot be compared")
+    told: list[str] = []
     if not problems:  # scores that were changed have been named; computing with them would only repeat it
         problems += _tried(_statistics(report, files), "the stored scores cannot be tested again")
+        problems += _tried(_pictures(report, files), "the pictures cannot be drawn again")
         problems += _tried(_page(report, files, folder), "the page cannot be drawn from the record")
+    if not problems:
+        named = [replace(track, track_id=f"{track.role}/{track.path.name}") for track in known.values()]
+        texts = [track.caption for track in with_captions(named, Path(captions))] if captions else [""] * len(named)
+        tracks = [replace(track, caption=text) for track, text in zip(known.values(), texts, strict=True)]
+        for name in models:
+            problems += _scored_again(report, files, name, tracks, randbelow(2**32) if seed is None else seed, told)
     seal = file_hash(folder / RECORD)
+    unusual = report.repeat.unusual()
     head = (
-        "consistent: hashes, statistics, words and page agree with the stored scores"
+        "consistent: hashes, statistics, words, pictures and page agree with the stored scores"
         if not problems
         else f"not consistent: {len(problems)} disagreements"
-    )
+    ) + (f"; not the defaults: {unusual}" if unusual else "")
     tail: tuple[str, ...] = (
+        *(_named(report, secret) if secret else [KEYLESS] if report.sealed else ()),
         UNCHECKED,
         "this is consistency, not authenticity: a report can be made up whole",
         "compare the next line with a copy noted elsewhere, or run the audit again",
@@ -111,7 +156,78 @@ def verify(folder: str | Path, recordings: str | Path | Iterable[str | Path] = (
     made_by = report.repeat.versions.get("earwitness")
     if problems and made_by != VERSION:
         tail = (f"made by version {made_by}, checked by {VERSION}: page and tables may differ", *tail)
-    return Verification(not problems, (head, *problems, *tail))
+    return Verification(not problems, (head, *problems, *told, *tail))
+
+
+def _several(given: str | Path | Iterable[str | Path]) -> list[str]:
+    return [str(one) for one in ([given] if isinstance(given, str | Path) else given)]
+
+
+def _named(report: Report, key: Key) -> Iterator[str]:
+    """Yield the names behind the numbers."""
+    listed: list[Recording | Reference] = [*report.recordings, *report.references]
+    for row in listed:
+        known = key.recordings.get(row.sha256)
+        artist = f", {row.artist} = {known.artist}" if known and row.artist else ""
+        yield f"{row.number} = {known.name if known else 'not in this key'}{artist}"
+
+
+def _hashed(report: Report, at_hand: Sequence[Path], key: Key | None) -> dict[str, Track]:
+    """Return the recordings at hand that the report lists: its hash -> the recording by its number."""
+    listed = {row.sha256: row for row in report.recordings}
+    found = {}
+    for path in at_hand:
+        content = file_hash(path)
+        row = listed.get(key.seal(content) if key and report.sealed else content)
+        if row is not None:
+            found[row.sha256] = Track(row.number, path, row.role, artist=row.artist, work=row.pair, sha256=content)
+    return found
+
+
+def _scored_again(
+    report: Report, files: Mapping[str, bytes], model: str, tracks: Sequence[Track], seed: int, told: list[str]
+) -> Iterator[str]:
+    """Hash a model, score some recordings again in an empty store, and compare their scores with the stored ones.
+
+    Yields what disagrees; ``told`` gets a line on what was done.
+    """
+    info = describe(model, allow_download=False)
+    mine = [(r.scores, r.model) for r in report.results if r.revision == info.revision and r.scores]
+    mine += [
+        (r.control_scores, r.control.name)
+        for r in report.results
+        if r.control and r.control_scores and r.control.revision == info.revision
+    ]
+    if not mine:
+        yield f"{info.name}: its weights (SHA-256 {info.revision}) are those of no model that the report scored"
+        return
+    stored = read_scores(files[mine[0][0]])
+    if report.sealed:
+        stored = stored[~stored["attack"].str.startswith(BLIND_PREFIX)]
+    able = sorted((t for t in tracks if t.track_id in set(stored["track_id"])), key=lambda track: track.track_id)
+    drawn = np.random.default_rng(seed).permutation(len(able))[:SAMPLE]
+    sample = [able[i] for i in sorted(drawn)]
+    if not sample:
+        yield f"{mine[0][1]}: none of the recordings given was scored"
+        return
+    with TemporaryDirectory() as empty, results_in(empty):  # so that no store answers
+        again = read_scores(scores_of(model, info, sample, report.repeat.seed if report.sealed else None).content)
+    apart, attack, track = largest_difference(stored, again[again["attack"].isin(set(stored["attack"]))])
+    text = (
+        f"{mine[0][1]}: scored {len(sample)} of {len(able)} recordings again, drawn by seed {seed} "
+        f"({', '.join(track.track_id for track in sample)}); the largest difference is {apart:.2g} standard deviations "
+        f"({attack} of {track})"
+    )
+    theirs, ours = report.repeat.versions, versions()
+    other = [
+        f"{name} {theirs.get(name)} there, {number} here" for name, number in ours.items() if theirs.get(name) != number
+    ]
+    if other:
+        told.append(f"{text}; other versions: {'; '.join(other)}")
+    elif apart > CLOSE:
+        yield f"{text}, more than {CLOSE:g}; were there captions (--captions), or another card or dtype?"
+    else:
+        told.append(text)
 
 
 def _listed_in(recordings: str | Path | Iterable[str | Path]) -> Iterator[Path]:
@@ -127,7 +243,15 @@ def _tried(found: Iterator[str], failure: str) -> Iterator[str]:
     """Yield what is found; a record so changed that the question cannot be asked is a disagreement too."""
     try:
         yield from found
-    except (ArithmeticError, LookupError, TypeError, ValueError, EarwitnessError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        EarwitnessError,
+    ) as error:
         reason = " ".join(str(error).split())
         yield f"{failure} ({type(error).__name__}: {reason})"
 
@@ -136,7 +260,7 @@ def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
     """Files of the folder against the hashes in the record."""
     kinds = ("scores", "control_scores", "rank_scores")
     needed = Counter(name for result in report.results for kind in kinds if (name := getattr(result, kind)))
-    needed.update(name for item in report.pictures for name in (item.picture, item.audio) if name)
+    needed.update(name for item in report.pictures for name in (item.picture, item.audio, item.numbers) if name)
     for name in sorted({*needed, *report.repeat.files}):
         if name not in report.repeat.files:
             yield f"{name}: the record gives no hash for it"
@@ -148,14 +272,19 @@ def _hashes(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{name}: was changed after the report was made"
 
 
-def _identity(report: Report) -> Iterator[str]:
+def _identity(report: Report, key: Key | None) -> Iterator[str]:
     """Hashes that follow from other parts of the record."""
     repeat = report.repeat
     found = manifest_hash((row.sha256, row.role) for row in report.recordings)
     if found != repeat.manifest_hash:
         yield "the hash of the recordings and sides does not follow from the list of recordings"
-    if repeat.seed_from == "manifest" and repeat.seed != seed_of(repeat.manifest_hash):
-        yield "the seed does not follow from the hash of the recordings"
+    if repeat.seed_from == "manifest" and (not report.sealed or key):
+        if key and not {row.sha256 for row in report.recordings} <= key.recordings.keys():
+            yield "the key is not that of this report"
+        elif repeat.seed != seed_of(
+            manifest_hash((key.recordings[row.sha256].sha256, row.role) for row in report.recordings) if key else found
+        ):
+            yield "the seed does not follow from the hash of the recordings"
     if repeat.seed < 0 or repeat.deals < 1:
         yield f"no audit is made with seed {repeat.seed} and {repeat.deals} deals"
     for result in report.results:
@@ -189,16 +318,11 @@ def _identity(report: Report) -> Iterator[str]:
             yield from _differences(result, blank, "a model that was not run gives")
 
 
-def _recordings(report: Report, recordings: Iterable[Path]) -> Iterator[str]:
+def _recordings(report: Report, known: Mapping[str, Track]) -> Iterator[str]:
     """Recordings at hand against the hashes in the record."""
-    known = {row.sha256 for row in report.recordings}
-    given = list(recordings)
-    if not given:
-        return
-    found = {file_hash(path) for path in given}
-    if lost := known - found:
-        numbers = sorted(row.number for row in report.recordings if row.sha256 in lost)
-        first = ", ".join(numbers[:10])
+    lost = sorted(row.number for row in report.recordings if row.sha256 not in known)
+    if lost:
+        first = ", ".join(lost[:10])
         yield f"{len(lost)} recordings of the report are not among those given, or were changed: {first}"
 
 
@@ -249,7 +373,7 @@ def _listed(report: Report, result: Result, files: Mapping[str, bytes]) -> Itera
         others = {(row.number, row.artist) for row in report.references}
         ours = {(row.number, SUSPECTS) for row in report.recordings if row.role == "suspect"}
         ranked = read_scores(files[result.rank_scores])[["track_id", "artist"]]
-        if others | ours != set(ranked.itertuples(index=False, name=None)):
+        if not ours | others >= set(ranked.itertuples(index=False, name=None)):  # one may have vanished: it is left out
             yield f"{result.model}: the recordings that were ranked differ from suspects and references in the record"
 
 
@@ -258,12 +382,19 @@ def _shown(report: Report) -> Iterator[str]:
     scored = {row.number: row.scores[0] for row in report.recordings if row.role == "suspect" and row.scores}
     known = {number: value for number, value in scored.items() if value is not None}
     order, each = sorted(known.values()), min(EACH, len(known) // 2)
+    gone = any(row.reason == UNSEEN for row in report.exclusions) or (report.redacted and not report.pictures)
+    if report.schema_version > 1 and len(report.pictures) != 2 * each and not gone:
+        yield f"{2 * each} suspects are to be shown, {len(report.pictures)} are"
+    if len({bool(item.audio) for item in report.pictures}) > 1:
+        yield "the sound of some recordings that are shown is gone"
     for item in report.pictures:
         if item.number not in known or not each:
             yield f"{item.number}: is shown, but is no suspect that was scored"
         elif known[item.number] < order[-each] if item.label == "strongest" else known[item.number] > order[each - 1]:
             yield f"{item.number}: is shown as {item.label}, which does not follow from the scores"
-        if item.picture != f"pictures/{item.number}.svg" or item.audio not in ("", f"audio/{item.number}.mp3"):
+        numbers = f"pictures/{item.number}.json" if report.schema_version > 1 else ""
+        own = (f"pictures/{item.number}.svg", numbers)
+        if (item.picture, item.numbers) != own or item.audio not in ("", f"audio/{item.number}.mp3"):
             yield f"{item.number}: is shown by the picture or sound of another recording"
 
 
@@ -299,10 +430,22 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
+def _pictures(report: Report, files: Mapping[str, bytes]) -> Iterator[str]:
+    """The pictures of recordings, drawn again from their numbers."""
+    for item in report.pictures:
+        drawn = files[item.picture]
+        if report.schema_version == 1 and not html.only_shapes(drawn.decode()):
+            yield f"{item.picture}: holds more than a drawing"
+        if item.numbers and figures.from_numbers(files[item.numbers], item.number).svg.encode() != drawn:
+            yield f"{item.picture}: is not what its numbers give"
+
+
 def _page(report: Report, files: Mapping[str, bytes], folder: Path) -> Iterator[str]:
     """The page, drawn again from the record."""
     path = folder / PAGE
-    if not path.is_file():
+    if not path.exists():
         yield f"{PAGE}: is missing"
+    elif reason := unreadable(path, folder, MOST_FILE):
+        yield f"{PAGE}: {reason}"
     elif path.read_bytes() != html.page(report, files).encode():
         yield f"{PAGE}: is not what the record gives"

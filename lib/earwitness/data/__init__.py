@@ -7,8 +7,8 @@ In order: ``csv_table`` (a CSV, with the line to blame), ``manifest`` (rows to `
 ``folders`` (two folders instead of a manifest), ``side_table`` (captions or works beside them), ``containers`` (what a
 file is, who decodes it, whether it is whole), ``audio`` (sound to level and segments), ``decode_pool`` (the processes
 that decode, which may fall), ``tags`` (what a file says of itself), ``fingerprint`` (recordings that share sound),
-``copies`` (which of them stays), ``works`` (versions of one piece). ``known_names`` are the words and suffixes by which
-folders and works are known.
+``copies`` (which of them stays), ``works`` (versions of one piece), ``redaction`` (numbers and HMACs instead of names).
+``known_names`` are the words and suffixes by which folders and works are known.
 
 Names that matter: ``read_manifest`` and ``read_folders`` (on the public face), ``read_splits``, ``draw`` (tracks by
 lot), ``gather``.

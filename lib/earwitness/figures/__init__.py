@@ -17,7 +17,7 @@ from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
 from earwitness.figures.heatmap import heat
 from earwitness.figures.interactive import Dial, dial
 from earwitness.figures.piano_roll import roll
-from earwitness.figures.recordings import heard, two_sides
+from earwitness.figures.recordings import from_numbers, heard, numbers_of_notes, numbers_of_sound, two_sides
 from earwitness.figures.sound import spectrogram
 from earwitness.figures.style import COLOURS, Figure
 
@@ -30,6 +30,7 @@ __all__ = [
     "auc_forest",
     "densities",
     "dial",
+    "from_numbers",
     "growth",
     "heard",
     "heat",
@@ -37,6 +38,8 @@ __all__ = [
     "ladder",
     "levels",
     "lines",
+    "numbers_of_notes",
+    "numbers_of_sound",
     "roc",
     "roll",
     "rule",

@@ -10,6 +10,7 @@ from earwitness.figures.style import STYLE, Figure, canvas_axes, finish
 from earwitness.util import hann
 
 TOP_HZ = 4000.0  # highest frequency shown
+SPAN_DB = 70.0  # below the highest level, where the colours end
 
 
 @rc_context(STYLE)
@@ -33,14 +34,24 @@ def spectrogram(audio: np.ndarray, sample_rate: int, *, title: str = "") -> Figu
 
 def draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int) -> None:
     """Draw a spectrogram into axes; parameters as for ``spectrogram``."""
+    draw_levels(axes, *levels_of(audio, sample_rate))
+
+
+def levels_of(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float, float]:
+    """Return levels in dB ``[frequencies, times]``, the length in seconds and the highest frequency in kHz."""
     hop = max(1, int(0.016 * sample_rate))
     window, padded = hann(4 * hop), np.pad(audio, (3 * hop, 4 * hop))
     frames = np.lib.stride_tricks.sliding_window_view(padded, 4 * hop)[::hop][: (len(audio) - 2) // hop + 4]
     level = 20 * np.log10(np.abs(np.fft.rfft(frames * (window / window.sum()))).T + 1e-5)
-    seconds, frequency = len(audio) / sample_rate, np.fft.rfftfreq(4 * hop, 1 / sample_rate)
+    frequency = np.fft.rfftfreq(4 * hop, 1 / sample_rate)
     rows = frequency <= TOP_HZ
+    return level[rows], len(audio) / sample_rate, float(frequency[rows].max()) / 1000
+
+
+def draw_levels(axes: Axes, level: np.ndarray, seconds: float, top_khz: float) -> None:
+    """Draw what ``levels_of`` returns into axes."""
     axes.imshow(
-        level[rows], origin="lower", aspect="auto", cmap="magma", vmin=level.max() - 70, vmax=level.max(),
-        extent=(0, seconds, 0, float(frequency[rows].max()) / 1000), interpolation="bilinear",
+        level, origin="lower", aspect="auto", cmap="magma", vmin=level.max() - SPAN_DB, vmax=level.max(),
+        extent=(0, seconds, 0, top_khz), interpolation="bilinear",
     )  # fmt: skip
     axes.grid(visible=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -81,6 +82,22 @@ def standalone(svg: str) -> str:
     svg = re.sub(r"var\(--ew-\w+, (#\w+)\)", r"\1", svg).replace("currentColor", COLOURS["text"])
     svg = re.sub(r"<svg ", '<svg font-family="sans-serif" ', svg, count=1)
     return re.sub(r"(<svg [^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
+
+
+def as_image(svg: str, css: str) -> str:
+    """Turn inline SVG into the address of an image of its own (``data:``), which can reach nothing beyond itself.
+
+    Parameters
+    ----------
+    svg : str
+        As ``Figure.svg``.
+    css : str
+        Rules that give the variables of ``COLOURS`` and the text colour, for a light and a dark theme; our own text.
+    """
+    head, end, rest = svg.partition(">")
+    named = head if "xmlns=" in head else head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    whole = f"{named}{end}<style>{css}</style>{rest}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(whole.encode()).decode()}"
 
 
 def canvas_axes(width: float = 7.0, height: float = 3.6) -> tuple[Canvas, Axes]:

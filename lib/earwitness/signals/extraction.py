@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
 from math import inf
@@ -320,6 +321,20 @@ class Signals:
                 diffusion.level(arrays, row["caption"])
             signal = SIGNALS[family].from_arrays(arrays)
             yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
+
+    def origin(self, since: float) -> str:
+        """Say which signals were stored before ``since`` (a time in seconds), and when, by the clock of their files."""
+        apart = self.index.assign(part=self.index["part"].astype(str).str.split(JOINED)).explode("part")
+        held = apart.groupby("part")["track_id"].unique()
+        dates = {part: (self.store.folder / str(part)).stat().st_mtime for part in held.index}
+        old = [part for part, date in dates.items() if date < since]
+        if not old:
+            return f"the signals under {self.info.name} were computed in this run"
+        some = sorted({track for part in old for track in held[part]})
+        which = "all recordings" if len(old) == len(dates) else ", ".join(some)
+        ends = (datetime.fromtimestamp(end(dates[part] for part in old), UTC) for end in (min, max))
+        first, last = (f"{date:%Y-%m-%d %H:%M}" for date in ends)
+        return f"the signals of {which} under {self.info.name} came from the store, written {first} to {last} UTC"
 
 
 def _arrays(store: Store, index: pd.DataFrame, family: str, passes: Set[str]) -> Iterator[tuple[Any, dict[str, Any]]]:

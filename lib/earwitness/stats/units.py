@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
-from earwitness.types import POSITIVE_ROLES, REFERENCE_ROLES, WINDOW, BoolArray, FloatArray, IntArray
+from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES, REFERENCE_ROLES, WINDOW, BoolArray, FloatArray, IntArray
 
 SIDE_LABELS = ((True, "suspect"), (False, "held-out"))  # is it the positive side, and what messages call it
 COLUMNS = ("track_id", "segment_id", "artist", "work", "role", "attack", "score")
@@ -143,10 +143,7 @@ def unit_table(
     segment_unit = unit_code[first]
     per_unit = np.bincount(segment_unit, minlength=len(unit_names))
     m = _segments_per_unit(segments_per_unit, per_unit)
-    ids = pd.DataFrame(
-        {"track": track_names[track_code[first]].astype(object), "segment": name_names[name_code[first]].astype(object)}
-    )
-    lot = pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}").to_numpy()
+    lot = _lots(track_names[track_code[first]], name_names[name_code[first]], seed)
     place = _places(table)[first]
     order = np.lexsort((lot, place, segment_unit))
     start = np.concatenate(([0], np.cumsum(per_unit)[:-1]))
@@ -259,6 +256,56 @@ def add_units(scores: pd.DataFrame) -> pd.DataFrame:
     named = is_named(scores["work"])
     first = scores[named].groupby(["work", "artist", "role"], dropna=False, sort=False)["track_id"].transform("first")
     return scores.assign(unit=first.reindex(scores.index).where(named, scores["track_id"]))
+
+
+def without_origin(scores: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return scores that say no more than they must about the recordings, and give every statistic the same value.
+
+    Segments are called by their place in the lot that ``unit_table`` draws with this seed, which stands in ``window``
+    too, instead of by a hash of their sound. Blind features that are one for a whole recording, such as its length to
+    the sample, become their ranks.
+
+    Parameters and errors as for :func:`unit_table`.
+    """
+    cuts = scores[["track_id", "segment_id"]].assign(place=_places(scores)).drop_duplicates()
+    cuts["lot"] = _lots(cuts["track_id"].to_numpy(), cuts["segment_id"].to_numpy(), seed)
+    cuts = cuts.sort_values(["track_id", "place", "lot"])
+    cuts[WINDOW] = cuts.groupby("track_id").cumcount()
+    found = scores.drop(columns=WINDOW, errors="ignore").merge(cuts.drop(columns=["place", "lot"]))
+    found["segment_id"] = found[WINDOW].map("{:03d}".format)
+    for name in found["attack"].unique():
+        rows = found["attack"] == name
+        values = found.loc[rows, "score"]
+        one = values.groupby(found.loc[rows, "track_id"]).nunique(dropna=False).max() == 1
+        if name.startswith(BLIND_PREFIX) and one:
+            found.loc[rows, "score"] = values.rank(method="dense")
+    return found
+
+
+def largest_difference(stored: pd.DataFrame, again: pd.DataFrame) -> tuple[float, str, str]:
+    """Return by how many standard deviations scores differ at most from those stored, of which attack and which track.
+
+    Parameters
+    ----------
+    stored, again : pandas.DataFrame
+        Tidy scores; ``again`` of some tracks only. Standard deviations are those of all stored segments. A segment that
+        only one of them has, or has a score for, differs infinitely.
+    """
+    ids = ["track_id", "segment_id", "attack"]
+    mine = stored[stored["track_id"].isin(set(again["track_id"]))]
+    both = mine.merge(again, "outer", ids, suffixes=("", "_again"), indicator="side").reset_index(drop=True)
+    spread = stored.groupby("attack")["score"].std().replace(0.0, 1.0).fillna(1.0)
+    apart = (both["score"] - both["score_again"]).abs() / both["attack"].map(spread)
+    apart[both["score"].isna() & both["score_again"].isna() & (both["side"] == "both")] = 0.0
+    worst = int(np.argmax(apart.fillna(np.inf)))
+    return float(apart.fillna(np.inf)[worst]), both["attack"][worst], both["track_id"][worst]
+
+
+def _lots(tracks: npt.NDArray[np.object_], segments: npt.NDArray[np.object_], seed: int) -> npt.NDArray[np.uint64]:
+    """Return the lot of each segment."""
+    ids = pd.DataFrame({"track": tracks.astype(object), "segment": segments.astype(object)})
+    lots = pd.util.hash_pandas_object(ids, index=False, hash_key=f"{seed % 10**16:016d}")
+    return np.asarray(lots, dtype=np.uint64)
 
 
 def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:

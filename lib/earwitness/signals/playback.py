@@ -9,6 +9,7 @@ Book pages: *Membership inference on scores*, *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 
 from earwitness.data.audio import spec_of
 from earwitness.data.decode_pool import segments
+from earwitness.errors import AudioError
 from earwitness.pocket.render import PEAK, SAMPLE_RATE, drum_kit, tone
 from earwitness.pocket.style import BASSES, CHORDS, LEADS
 from earwitness.signals.extraction import Signals
@@ -88,7 +90,9 @@ def read(signals: Signals, tracks: Iterable[Track]) -> list[Played]:
             for row, signal in signals.items("token")
             if row["track_id"] == track.track_id
         }
-        cuts = [cut for cut in segments(track.path, spec) if cut.segment_id in stored] if stored else []
+        cuts = []
+        with suppress(AudioError, OSError):  # it vanished since it was scored
+            cuts = [cut for cut in segments(track.path, spec) if cut.segment_id in stored] if stored else []
         if cuts:
             notes = cuts[0].context.score.notes
             table = pd.DataFrame({name: notes[name] for name in ("start_s", "end_s", "pitch")})
