@@ -659,7 +659,8 @@ def test_a_recording_that_changes_or_vanishes_is_left_out_with_the_reason(tmp_pa
     assert [found.names[track.track_id] for track in found.tracks] == ["b"]
     assert found.gone == {
         "a": "was changed since it was examined",
-        "c": "could not be read any more when it was to be scored (not a directory)",
+        "c": "could not be read any more when it was to be scored (expected an audio file, found no such file; "
+        "check the path)",
     }
 
 
