@@ -1,4 +1,4 @@
-"""What every room needs: text from outside made safe to show, where things are kept, hashes and spans of time.
+"""What every room needs: text from outside made safe to show, where things are kept, hashes, spans of time, what runs.
 
 File names, captions and tags are whatever somebody typed, or crafted: line breaks that forge a line of output, escape
 sequences, marks that turn the reading direction, cells that a spreadsheet runs as a formula. HTML and notebooks have
@@ -13,11 +13,14 @@ import ctypes
 import hashlib
 import json
 import os
+import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -394,3 +397,57 @@ def lazily(room: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], C
         return sorted({*names, *own.get("__all__", ()), *(module.name for module in iter_modules(own["__path__"]))})
 
     return get, listed
+
+
+# --- what runs here: reports and the book's pages name it -------------------------------------------------------------
+
+LIBRARIES = ("earwitness", "torch", "transformers", "numpy", "scipy", "pandas", "scikit-learn")
+UNKNOWN = "unknown"
+
+
+def _checkout() -> Path:
+    """Return the folder of the code: the project's, or where this library lies when it is used from elsewhere."""
+    root = project_root()
+    return root if (root / "lib" / "earwitness").is_dir() else Path(__file__).resolve().parents[2]
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of a git command in the project, or None without git or outside a checkout."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_checkout(), capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def code_state() -> str:
+    """Return the commit of the code, marked where the working tree differs from it; ``"unknown"`` without git."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if not commit or not _git("ls-files", "lib/earwitness"):  # a repository that only happens to hold the environment
+        return UNKNOWN
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}, with uncommitted changes" if changed else commit
+
+
+def hash_of(path: str | Path) -> str:
+    """Return the first 16 hexadecimal digits of a file's SHA-256, or ``"unknown"`` where there is no such file."""
+    path = next((place for root in (project_root(), _checkout()) if (place := root / path).is_file()), Path(path))
+    return file_hash(path)[:16] if path.is_file() else UNKNOWN
+
+
+def _version(library: str) -> str:
+    """Return the installed version of a library, or ``"not installed"``."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the libraries that can change a result."""
+    return {library: _version(library) for library in LIBRARIES}
+
+
+def machine() -> str:
+    """Return the kind of machine: system, processor, Python."""
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 from scipy.signal import ShortTimeFFT, get_window
 
-from earwitness import figures
-from earwitness.audit import provenance
+from earwitness import figures, util
 from earwitness.book import html, stamps, tables
 from earwitness.errors import InputError
 from earwitness.figures.sound import TOP_HZ, draw_spectrogram
@@ -291,10 +290,10 @@ def test_elsewhere_a_stamp_names_the_code_that_runs_and_never_another_repository
     monkeypatch.chdir(tmp_path)
     stamp = stamps.stamp("demo", manifests=["none.csv"])
     assert (stamp["code"], stamp["lock"], stamp["manifests"]) == (here["code"], here["lock"], {"none.csv": "unknown"})
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib" / "python3" / "site-packages" / "provenance.py"))
-    assert provenance.code_state() == "unknown"
+    monkeypatch.setattr(util, "__file__", str(tmp_path / "lib" / "python3" / "site-packages" / "util.py"))
+    assert util.code_state() == "unknown"
     monkeypatch.setenv("PATH", "")
-    assert provenance.code_state() == "unknown"
+    assert util.code_state() == "unknown"
 
 
 def test_tracks_needed_are_labelled_by_share():

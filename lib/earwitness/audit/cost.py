@@ -418,12 +418,7 @@ def estimate(intake: Intake, infos: Sequence[ModelInfo]) -> str:
 
 
 def forecasts(
-    request: Request,
-    attacks: str = "audit",
-    *,
-    seed: int = 0,
-    probe: bool = True,
-    allow_download: bool = False,
+    request: Request, attacks: str = "audit", *, seed: int = 0, probe: bool = True, allow_download: bool = False
 ) -> list[Forecast]:
     """Say what scoring an audit would take: one forecast per model, that of the control model last.
 

@@ -127,12 +127,5 @@ def _gate(tracks: Sequence[Track], spec: Spec, permutations: int, seed: int) -> 
     ranked, _, _ = gate_features(values, table.attacks, strata)
     if not ranked.shape[1] or min(positive.sum(), (~positive).sum()) < MIN_UNITS:
         return None
-    found = primary_test(
-        ranked,
-        positive,
-        strata=strata,
-        oriented=False,
-        n_permutations=permutations,
-        seed=seed,
-    )
+    found = primary_test(ranked, positive, strata=strata, oriented=False, n_permutations=permutations, seed=seed)
     return float(found.p_value)

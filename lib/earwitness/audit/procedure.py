@@ -27,7 +27,6 @@ from earwitness.audit.plan import Plan, check_logs, earlier_runs, record_run, ru
 from earwitness.audit.plan import check as check_plan
 from earwitness.audit.plan import read as read_plan
 from earwitness.audit.plan import write as write_plan
-from earwitness.audit.provenance import code_state, hash_of, machine, versions
 from earwitness.audit.references import References
 from earwitness.audit.report import (
     PRINT,
@@ -52,7 +51,7 @@ from earwitness.errors import InputError
 from earwitness.models import describe, number_type
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.types import SIDES, ModelInfo, Track
-from earwitness.util import VERSION, file_hash, plain, sha256
+from earwitness.util import VERSION, code_state, file_hash, hash_of, machine, plain, sha256, versions
 
 # --- what was found, in the words and types of the report -------------------------------------------------------------
 

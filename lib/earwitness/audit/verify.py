@@ -24,7 +24,6 @@ from pydantic import BaseModel
 from earwitness import figures
 from earwitness.audit import html, wording
 from earwitness.audit.examples import EACH, UNSEEN
-from earwitness.audit.provenance import versions
 from earwitness.audit.references import SUSPECTS, rank
 from earwitness.audit.report import MOST_FILE, PAGE, RECORD, Recording, Reference, Report, Result, read_scores
 from earwitness.audit.report import read as read_report
@@ -38,7 +37,7 @@ from earwitness.stats.dataset_inference import COUNTS_ONCE
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.stats.units import largest_difference
 from earwitness.types import BLIND_PREFIX, ModelInfo, Track
-from earwitness.util import VERSION, file_hash, results_in, sha256, unreadable
+from earwitness.util import VERSION, file_hash, results_in, sha256, unreadable, versions
 
 TOLERANCE = 1e-6  # relative: numbers are written to six digits
 GIVEN = {"model", "badge", "family", "revision", "scores", "control", "control_scores", "rank", "rank_scores"}

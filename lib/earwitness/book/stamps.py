@@ -17,9 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from earwitness.audit.provenance import code_state, hash_of, machine, versions
 from earwitness.types import ModelInfo
-from earwitness.util import STAMP, results_dir, write_whole
+from earwitness.util import STAMP, code_state, hash_of, machine, results_dir, versions, write_whole
 
 
 def stamp(

@@ -184,11 +184,7 @@ def is_lossless(facts: Mapping[str, Any]) -> bool:
 
 
 def left_out(
-    tracks: Sequence[Track],
-    links: Sequence[Link],
-    facts: Mapping[str, Mapping[str, Any]],
-    *,
-    kind: str = "recording",
+    tracks: Sequence[Track], links: Sequence[Link], facts: Mapping[str, Mapping[str, Any]], *, kind: str = "recording"
 ) -> dict[str, str]:
     """Return ``track_id`` -> reason of every copy that is left out.
 
