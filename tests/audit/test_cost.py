@@ -123,7 +123,7 @@ def test_tracks_count_within_their_artists() -> None:
     uneven = [replace(track, artist="ab"[i in (8, *range(10, 18))]) for i, track in enumerate(_sides(9, 9))]
     assert "9 suspect and 9 held-out show only an AUC above" in refusals(uneven)[0]
     assert "at least 19 of each" in refusals(uneven)[0]
-    guests = [replace(track, artist="guest") for track in _sides(5, 0)]
+    guests = [replace(track, track_id=f"guest {track.track_id}", artist="guest") for track in _sides(5, 0)]
     own = [replace(track, artist="own") for track in _sides(12, 12)]
     seen = reach_of([*own, *guests], 0.01)
     assert (seen.n_suspect, seen.n_held_out) == (12, 12)

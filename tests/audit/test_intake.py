@@ -265,7 +265,7 @@ def test_scores_in_other_clothes_are_read_or_named_never_passed_over(tmp_path: P
         ("song.rmi", "it lies in a RIFF wrapper"),
         ("called.mid", "it lies in a RIFF"),
     ):
-        heard = decode_pool.look(tmp_path / name, NOTES)
+        ((heard, _),) = decode_pool.look(tmp_path / name, NOTES)
         assert (heard["format"], heard["notes"] > 0) == ("MIDI", True)
         assert heard["remark"].startswith(remark)
         assert bool(heard["remark"]) == bool(remark)

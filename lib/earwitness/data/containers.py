@@ -30,6 +30,7 @@ import soundfile as sf
 
 from earwitness.errors import AudioError
 from earwitness.types import FileInfo
+from earwitness.util import counted
 
 MAX_BYTES = 32 << 30
 MAX_SECONDS = 4 * 3600.0
@@ -396,7 +397,7 @@ def _chunks(path: Path) -> Structure:
     if after > PAD + 128:
         raise _short(path, f"{declared} bytes of sound", f"{after} more follow", "mend its header or export it again")
     off = max(promised - arrived for promised, arrived in missing)
-    said = f"its header counts {off} bytes more than there are" if off > 0 else ""
+    said = f"its header counts {counted(off, 'byte')} more than there are" if off > 0 else ""
     return Structure(container, False, min(declared, there) // plain if plain else 0, remark=said)
 
 
