@@ -297,6 +297,14 @@ def spell_in_ascii(env: Environment) -> None:
             path.write_text(f"{line}\n", encoding="ascii")
 
 
+def install_kernel(env: Environment) -> None:
+    """Start notebooks that papermill executes by hand without a person's IPython profile and start-up file, too."""
+    command = [env.python, "-m", "ipykernel", "install", "--prefix", env.folder, "--name", "python3"]
+    profile = env.folder / "share" / "ipython"
+    profile.mkdir(parents=True, exist_ok=True)
+    env.run([*command, "--env", "IPYTHONDIR", profile, "--env", "PYTHONSTARTUP", ""], quiet=True)
+
+
 def copy_mathjax(env: Environment) -> None:
     """Put MathJax where the book serves it from, so that pages show formulas offline.
 
@@ -335,6 +343,7 @@ STEPS = (
     ),
     Step("torchaudio", "checking torchaudio", mend_torchaudio, ("requirements/mend_torchaudio.py",)),
     Step("project", "installing Earwitness", install_project, ("pyproject.toml",)),
+    Step("kernel", "installing the kernel of notebooks", install_kernel),
     Step("mathjax", "copying MathJax", copy_mathjax, (), tuple(f"book/_static/mathjax/{part}" for part in MATHJAX)),
 )
 
