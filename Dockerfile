@@ -16,7 +16,7 @@ WORKDIR /earwitness
 # What the environment depends on, so that it is made again only when one of these changes.
 COPY --chown=earwitness Makefile pyproject.toml README.md LICENSE ./
 COPY --chown=earwitness requirements requirements
-COPY --chown=earwitness lib/earwitness/__init__.py lib/earwitness/__init__.py
+COPY --chown=earwitness lib/earwitness/__init__.py lib/earwitness/surroundings.py lib/earwitness/
 RUN make setup
 
 COPY --chown=earwitness . .

@@ -12,15 +12,22 @@ export OPENBLAS_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
+# Nothing of a person's own Python, shell or engine takes part, and text is UTF-8 whatever the locale.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONIOENCODING PYTHONOPTIMIZE PYTHONINSPECT PYTHONWARNINGS
+unexport CDPATH MYPYPATH SNAKEMAKE_PROFILE
+export PYTHONUTF8 := 1
+export PYTHONNOUSERSITE := 1
+
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+	$$p -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 endif
 NO_PYTHON = Earwitness needs Python 3.11 or 3.12 and found neither. Debian, Ubuntu: sudo apt install python3.11 \
 	python3.11-venv (or python3.12 python3.12-venv); macOS: brew install python@3.11; or name one: make PYTHON=/path/to/python3.11
 # The environment's commands first, so that what Snakemake and Jupyter start is the environment's too.
 RUN = PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
-PY = $(RUN) python
+# In surroundings of its own: caches where they can be written, no personal settings.
+PY = $(RUN) python -m earwitness.surroundings
 SNAKEMAKE = $(PY) -m snakemake --snakefile notebooks/Snakefile --cores $(CORES)
 FAST = not slow and not book and not browser
 

@@ -11,12 +11,14 @@ import ast
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +28,17 @@ TORCH = "torch==2.13.0"
 OLDEST_TORCH = (2, 11)
 MATHJAX = ("LICENSE", "tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 EXTRA = ("UV_INDEX", "UV_INDEX_STRATEGY", "UV_FIND_LINKS")  # package sources beside the default index, in uv's terms
+# Of a person's settings only these reach pip and uv: where packages come from. What says where they go, which builds of
+# them, or how much is said (`user`, `target`, `prefix`, `no-binary`, `constraint`, `quiet` …) is for other projects.
+PIP_KEPT = {
+    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "keyring-provider", "proxy"),
+    *("cert", "client-cert", "timeout", "default-timeout", "retries", "cache-dir", "no-cache-dir"),
+}
+UV_KEPT = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_INSECURE_HOST"),
+    *("UV_KEYRING_PROVIDER", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_CREDENTIALS", "UV_HTTP", "UV_CONCURRENT"),
+    *("UV_CACHE_DIR", "UV_NO_CACHE", "UV_LINK_MODE", "UV_OFFLINE", "UV_CONFIG_FILE", "UV_NO_CONFIG"),
+)
 LOCKED = ("--no-deps", "--require-hashes", "--no-build-isolation")
 
 Run = Callable[..., str]
@@ -33,6 +46,15 @@ Run = Callable[..., str]
 
 class SetupError(Exception):
     """The set-up cannot go on; the message says what is missing and how to get it."""
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that what is started may see: nothing of a person's Python, pip and uv but their sources."""
+    others = {
+        n: v for n, v in environment.items() if not n.startswith(("PIP_", "PYTHON", "UV_")) or n.startswith(UV_KEPT)
+    }
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    return others | pip | {"PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
 
 
 def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None, quiet: bool = False) -> str:
@@ -43,11 +65,12 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
     answer = subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        env={**kept(os.environ), **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if answer.returncode:
@@ -101,12 +124,21 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def pip(self, *arguments: str | Path, quiet: bool = False) -> str:
-        """Run the environment's pip."""
-        return self.run([self.python, "-m", "pip", *arguments], quiet=quiet)
+        """Run the environment's pip with the person's package sources, and no other setting of theirs."""
+        named = {f"PIP_{key.upper().replace('-', '_')}": value for key, value in self.settings.items()}
+        return self.run([self.python, "-m", "pip", *arguments], environment=named, quiet=quiet)
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What pip is configured with, in files and variables, as far as it says where packages come from."""
+        own = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        asked = {"PIP_CONFIG_FILE": "", **own, "PIP_QUIET": "0", "PIP_VERBOSE": "0", "PIP_LOG": "", "PIP_USER": "0"}
+        listing = self.run([self.python, "-m", "pip", "config", "list"], environment=asked, quiet=True)
+        return {key: value for key, value in pip_settings(listing).items() if key in PIP_KEPT}
 
     def sources(self) -> dict[str, str]:
         """Return what pip is configured with, in uv's terms."""
-        return uv_environment(pip_settings(self.pip("config", "list", quiet=True)), os.environ)
+        return uv_environment(self.settings, os.environ)
 
     def uv(self, *arguments: str | Path, quiet: bool = False, without: Sequence[str] = ()) -> str:
         """Run ``uv pip install`` on the environment, with pip's configuration but for what ``without`` names."""
@@ -159,7 +191,7 @@ def take_over(env: Environment) -> bool:
             f"{env.folder} has Python {version}, not {' or '.join(PYTHONS)}; remove it, or name another: VENV="
         )
     try:
-        env.pip("--version", quiet=True)
+        env.run([env.python, "-m", "pip", "--version"], quiet=True)
     except SetupError:
         env.run([env.python, "-m", "ensurepip"], quiet=True)
     return True
@@ -234,8 +266,43 @@ def mend_torchaudio(env: Environment) -> None:
 
 
 def install_project(env: Environment) -> None:
-    """Install Earwitness itself, editable."""
+    """Install Earwitness itself, editable, and see that the packages are where they were to go."""
     env.install("--no-deps", "--no-build-isolation", "--editable", ROOT)
+    spell_in_ascii(env)
+    try:
+        env.run([env.python, "-c", "import earwitness, numpy, torch"], quiet=True)
+    except SetupError as error:
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        elsewhere = "does a setting of uv's (uv.toml) send them elsewhere?"
+        raise SetupError(f"the packages are not in {env.folder} ({reason}); {elsewhere}") from None
+
+
+def site_packages(env: Environment) -> Path:
+    """Return the folder that packages are installed into."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(env.run([env.python, "-c", code], quiet=True).strip())
+
+
+def spell_in_ascii(env: Environment) -> None:
+    """Let the environment find a checkout whose path has accents under any locale.
+
+    Python reads the file that leads from the environment to the checkout in the locale's encoding, and does not start
+    where that is ASCII and the path is not.
+    """
+    lib, folder = ROOT / "lib", site_packages(env)
+    if not str(lib).isascii():
+        way = os.path.relpath(lib, folder)
+        line = way if way.isascii() else f"import sys; sys.path.append({str(lib)!a})"
+        for path in folder.glob("__editable__.earwitness-*.pth"):
+            path.write_text(f"{line}\n", encoding="ascii")
+
+
+def install_kernel(env: Environment) -> None:
+    """Start notebooks that papermill executes by hand without a person's IPython profile and start-up file, too."""
+    command = [env.python, "-m", "ipykernel", "install", "--prefix", env.folder, "--name", "python3"]
+    profile = env.folder / "share" / "ipython"
+    profile.mkdir(parents=True, exist_ok=True)
+    env.run([*command, "--env", "IPYTHONDIR", profile, "--env", "PYTHONSTARTUP", ""], quiet=True)
 
 
 def copy_mathjax(env: Environment) -> None:
@@ -243,8 +310,7 @@ def copy_mathjax(env: Environment) -> None:
 
     It comes out of the locked wheel sphinx-mathjax-offline, whose copy of MathJax 3.2.2 is the published one unchanged.
     """
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    source = Path(env.run([env.python, "-c", code], quiet=True).strip()) / "sphinx-mathjax-offline/static/mathjax"
+    source = site_packages(env) / "sphinx-mathjax-offline/static/mathjax"
     target = ROOT / "book" / "_static" / "mathjax"
     shutil.rmtree(target, ignore_errors=True)
     for part in MATHJAX[1:]:
@@ -277,6 +343,7 @@ STEPS = (
     ),
     Step("torchaudio", "checking torchaudio", mend_torchaudio, ("requirements/mend_torchaudio.py",)),
     Step("project", "installing Earwitness", install_project, ("pyproject.toml",)),
+    Step("kernel", "installing the kernel of notebooks", install_kernel),
     Step("mathjax", "copying MathJax", copy_mathjax, (), tuple(f"book/_static/mathjax/{part}" for part in MATHJAX)),
 )
 
@@ -316,6 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"setup: Earwitness needs Python {' or '.join(PYTHONS)}, this is {sys.version.split()[0]}", file=sys.stderr
         )
         return 1
+    runpy.run_path(str(ROOT / "lib" / "earwitness" / "surroundings.py"))["settle"](os.environ, ROOT / "results")
     try:
         set_up(Environment(options.venv.absolute(), options.torch or None))
     except (SetupError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -445,6 +446,115 @@ def test_mathjax_is_in_place_and_is_the_published_one(root: Path) -> None:
     assert len(list((folder / "output/chtml/fonts/woff-v2").glob("*.woff"))) == 23
 
 
+# --- what people's machines bring ---------------------------------------------------------------------------------
+
+
+def test_of_a_persons_settings_only_package_sources_reach_what_is_started() -> None:
+    sources = {"UV_INDEX_URL": "a", "UV_EXTRA_INDEX_URL": "b", "UV_INDEX_MINE_PASSWORD": "c", "UV_CACHE_DIR": "d"}
+    others = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV", "PIP_NO_BINARY", "PIP_CONFIG_FILE")
+    others += ("PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "UV_TARGET", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT")
+    given = install.kept({**dict.fromkeys(others, "mine"), **sources, "PATH": "/bin", "LC_ALL": "C"})
+    assert given.items() >= {**sources, "PATH": "/bin"}.items()
+    assert "mine" not in given.values()
+    assert given["PIP_CONFIG_FILE"] == os.devnull
+
+
+HERE = Path(sys.prefix)
+PERSONAL = {
+    "PIP_USER": "1",
+    "PIP_TARGET": "/elsewhere",
+    "PIP_PREFIX": "/elsewhere",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "PIP_NO_BINARY": ":all:",
+    "PIP_QUIET": "3",
+    "PYTHONHOME": "/nowhere",
+    "PYTHONPATH": "/nowhere",
+}
+
+
+@pytest.fixture(params=["variables", "a file"])
+def personal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bare: None) -> None:
+    """Settings that send packages elsewhere, as variables or in pip's file; one of them says where packages are."""
+    settings = {**PERSONAL, "PIP_FIND_LINKS": str(tmp_path / "wheels"), "PIP_NO_INDEX": "1"}
+    if request.param == "a file":
+        lines = [f"{k[4:].lower().replace('_', '-')} = {v}" for k, v in settings.items() if k.startswith("PIP_")]
+        (tmp_path / "pip.conf").write_text("\n".join(["[global]", *lines]) + "\n")
+        settings = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+def wheel(folder: Path) -> None:
+    """A package of one file, packed by hand."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tinything-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tinything.py", "")
+        archive.writestr("tinything-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinything\nVersion: 1.0\n")
+        archive.writestr(
+            "tinything-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("tinything-1.0.dist-info/RECORD", "")
+
+
+@pytest.mark.slow  # runs pip
+@pytest.mark.usefixtures("personal")
+def test_settings_that_send_packages_elsewhere_do_not_stop_pip(tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels")
+    env = Environment(HERE)
+    assert env.settings == {
+        **env.settings,
+        "find-links": str(tmp_path / "wheels"),
+        "no-index": env.settings["no-index"],
+    }
+    assert env.settings.keys() <= install.PIP_KEPT
+    said = env.pip("install", "--dry-run", "--no-deps", "tinything", quiet=True)
+    assert "Would install tinything-1.0" in said
+    assert env.sources().items() >= {"UV_FIND_LINKS": str(tmp_path / "wheels"), "UV_NO_INDEX": "1"}.items()
+
+
+def test_packages_that_went_elsewhere_are_missed_in_one_line(tmp_path: Path) -> None:
+    env, _ = environment(tmp_path / "venv", failing=["import earwitness"])
+    with pytest.raises(
+        SetupError, match=r"the packages are not in \S+venv \(refused\); does a setting of uv's \(uv.toml\)"
+    ):
+        install.install_project(env)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_checkout_is_found_under_a_path_with_accents_in_any_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    checkout = tmp_path / "l'été d'Anna"
+    folder = (checkout / ".venv" if inside else tmp_path) / "site-packages"
+    folder.mkdir(parents=True)
+    (checkout / "lib").mkdir(parents=True)
+    (checkout / "lib" / "found_it.py").touch()
+    way = folder / "__editable__.earwitness-0.1.0.pth"
+    way.write_text(f"{checkout}/lib\n", encoding="utf-8")
+    start = f"import site; site.addsitedir(bytes.fromhex({str(folder).encode().hex()!r}).decode()); import found_it"
+
+    def found() -> bool:
+        command = [sys.executable, "-S", "-c", start]
+        return subprocess.run(command, env={"LC_ALL": "C"}, capture_output=True, check=False).returncode == 0
+
+    assert not found(), "Python reads this file in any locale now: spell_in_ascii can go"
+    monkeypatch.setattr(install, "ROOT", checkout)
+    install.spell_in_ascii(Environment(tmp_path, None, Recorder({"purelib": f"{folder}\n"})))
+    assert found()
+
+
+@pytest.mark.slow  # runs ipykernel
+def test_a_notebook_executed_by_hand_starts_without_a_persons_profile(tmp_path: Path) -> None:
+    env = Environment(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    env.run = lambda command, **named: install.run([sys.executable, *command[1:]], **named)  # type: ignore[method-assign]
+    install.install_kernel(env)
+    spec = json.loads((tmp_path / "share" / "jupyter" / "kernels" / "python3" / "kernel.json").read_text())
+    assert spec["env"] == {"IPYTHONDIR": str(tmp_path / "share" / "ipython"), "PYTHONSTARTUP": ""}
+    assert (tmp_path / "share" / "ipython").is_dir()
+
+
 # --- mending torchaudio ---------------------------------------------------------------------------------------------
 
 
@@ -499,6 +609,19 @@ def test_make_names_the_python_it_misses() -> None:
     answer = make("setup", "PYTHON=")
     assert answer.returncode != 0
     assert answer.stderr.startswith("Earwitness needs Python 3.11 or 3.12 and found neither. Debian, Ubuntu: sudo apt")
+
+
+def test_nothing_of_a_persons_python_reaches_what_make_runs() -> None:
+    mine = ["PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONIOENCODING", "CDPATH", "SNAKEMAKE_PROFILE", "MYPYPATH"]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--silent", "--eval", "shown: ; @env; echo found=$(PYTHON)", "shown"]
+    given = subprocess.run(
+        command, env=own | dict.fromkeys(mine, "/nowhere"), capture_output=True, text=True, check=True
+    )
+    lines = dict(line.partition("=")[::2] for line in given.stdout.splitlines())
+    assert [name for name in mine if name in lines] == []
+    assert lines["found"].startswith("python3"), "a PYTHONHOME of another Python hides none"
+    assert lines["PYTHONUTF8"] == lines["PYTHONNOUSERSITE"] == "1"
 
 
 @pytest.mark.parametrize("target", ["book", "book-full", "test", "check", "pocket", "corpus", "lint"])

@@ -24,7 +24,8 @@ import typer
 from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
-from earwitness.util import plain, reason_of, write_whole
+from earwitness.surroundings import settle
+from earwitness.util import plain, reason_of, results_dir, write_whole
 
 
 class Commands(TyperGroup):
@@ -400,6 +401,9 @@ def _raise(_: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; an error a user can cause is one line on standard error, never a traceback."""
     heed()
+    settle(os.environ, results_dir())
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a name that the terminal cannot show
     try:
         try:
             app()

@@ -70,7 +70,7 @@ def common() -> Iterator[tuple[str, dict[str, Any]]]:
 def write_shifts(path: Path) -> None:
     """Write the draws from the pocket reference at common sizes."""
     found = {name: checks.draw_pocket(**how).model_dump() for name, how in common()}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

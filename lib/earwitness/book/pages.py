@@ -23,6 +23,7 @@ import yaml
 
 from earwitness.book.experiments import Page, check_parameters, load_registry
 from earwitness.errors import EarwitnessError, exit_with_one_line
+from earwitness.surroundings import for_pages
 from earwitness.util import STAMP, file_hash, project_root, results_dir, write_whole
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
@@ -131,7 +132,7 @@ def execute(
             stdout=log,
             stderr=log,
             cwd=root,
-            env=os.environ | SURROUNDINGS | {STAMP: str(stamp.resolve())},
+            env=for_pages(os.environ, results_dir()) | SURROUNDINGS | {STAMP: str(stamp.resolve())},
         )
         timed_out = False
         try:
@@ -140,7 +141,7 @@ def execute(
             timed_out = True
         finally:
             _end_tree(child)
-    state = json.loads(status.read_text())
+    state = json.loads(status.read_text(encoding="utf-8"))
     if timed_out:
         state.update(state="failed", reason=f"not finished after {time_limit_s:g} s")
     elif state["state"] == "running":
@@ -162,7 +163,8 @@ def execute(
 def _scrub(text: str) -> str:
     """Take the paths of this machine out of a notebook's JSON: project and results become relative, home ``~``."""
     root = project_root()
-    short = {f"{results_dir()}": "results", f"{root}/": "", f"{root}": ".", sys.prefix: "env", f"{Path.home()}": "~"}
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises where there is none
+    short = {f"{results_dir()}": "results", f"{root}/": "", f"{root}": ".", sys.prefix: "env", home: "~"}
     for path, name in short.items():
         text = text.replace(json.dumps(path)[1:-1], name) if len(path) > 1 else text
     return text

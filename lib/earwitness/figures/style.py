@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from matplotlib import rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -29,6 +30,7 @@ COLOURS = {
 }
 NARROW = 5.2  # inches; up to this width a figure shrinks to a phone's and stays readable, wider ones scroll
 STYLE: dict[Any, Any] = {
+    **{name: value for name, value in rcParamsDefault.items() if "backend" not in name},  # whatever a person's are
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
     "axes.facecolor": "none",

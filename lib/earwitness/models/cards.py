@@ -180,4 +180,4 @@ def written(page: str) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        Path(name).write_text(written(Path(name).read_text()))
+        Path(name).write_text(written(Path(name).read_text(encoding="utf-8")), encoding="utf-8")

@@ -117,7 +117,7 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a configuration; a ``ModelError`` names the file that is missing or not an object."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent.name}: expected {path.name}, found none; is the folder complete?") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

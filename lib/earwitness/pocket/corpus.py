@@ -229,6 +229,6 @@ def settle_ogg(content: bytes) -> bytes:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a file lock, so that of two processes one renders and the other waits for it."""
-    with path.open("w") as handle:
+    with path.open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
