@@ -13,7 +13,9 @@ export NUMBA_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 # Nothing of a person's own Python, shell or engine takes part, and text is UTF-8 whatever the locale.
+# Compiled code is kept: without it (PYTHONDONTWRITEBYTECODE) each of some hundred processes compiles thousands of files anew.
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONIOENCODING PYTHONOPTIMIZE PYTHONINSPECT PYTHONWARNINGS
+unexport PYTHONDONTWRITEBYTECODE
 unexport CDPATH MYPYPATH SNAKEMAKE_PROFILE
 export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -275,6 +276,23 @@ def install_project(env: Environment) -> None:
         reason = (str(error).strip().splitlines() or [""])[-1]
         elsewhere = "does a setting of uv's (uv.toml) send them elsewhere?"
         raise SetupError(f"the packages are not in {env.folder} ({reason}); {elsewhere}") from None
+    compile_imports(env)
+
+
+def compile_imports(env: Environment) -> None:
+    """Have Python compile what commands and pages import, which uv leaves to the first process that imports it.
+
+    Where nothing may be written then (``PYTHONDONTWRITEBYTECODE``, a folder of somebody else's), each would compile it
+    for itself, which takes it seconds. Where the library is not here yet (a container in the making) nothing is lost.
+    """
+    models = (
+        "from earwitness.models import load_model; load_model('pocket/musicgen-a'); load_model('pocket/audioldm-a')"
+    )
+    code = (
+        f"import papermill, ipykernel.kernelapp, earwitness.audit.procedure, earwitness.figures as f; f.hours; {models}"
+    )
+    with suppress(SetupError):
+        env.run([env.python, "-c", code], quiet=True)
 
 
 def site_packages(env: Environment) -> Path:
