@@ -25,11 +25,19 @@ ENTRIES = 20
 # From the ground up. A room imports what stands below it, or beside it on its own floor. Recipes therefore serve the
 # book and the command line alone.
 FLOORS = (
-    *(("errors", "util", "types"), ("pocket",), ("symbolic",), ("data",), ("models",), ("signals",), ("attacks",)),
+    *(
+        ("errors", "util", "types", "surroundings"),
+        ("pocket",),
+        ("symbolic",),
+        ("data",),
+        ("models",),
+        ("signals",),
+        ("attacks",),
+    ),
     *(("stats",), ("figures",), ("audit", "outputs"), ("earwitness_build",), ("book",), ("cli",)),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-SHARED = {"errors", "util", "types"}
+SHARED = {"errors", "util", "types", "surroundings"}
 
 
 # --- the checks: each takes the folder that holds lib/ and tests/, and returns what is wrong with it ------------------

@@ -36,7 +36,8 @@ import matplotlib.pyplot as plt
 import earwitness
 from earwitness.audit import provenance
 from earwitness.data.manifest import read_manifest
-(len(read_manifest("data_manifests/pocket.csv")) > 99, "mine" in globals(), plt.rcParams["lines.linestyle"],
+tracks = read_manifest("data_manifests/pocket.csv", target="pocket/musicgen-a")
+(len(tracks) > 99, "mine" in globals(), plt.rcParams["lines.linestyle"],
  sys.flags.optimize, Path(earwitness.__file__).is_relative_to(Path.cwd()), provenance.code_state(), "été")
 """
 SAID = "(True, False, '-', 0, True, 'unknown', 'été')"
@@ -65,7 +66,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nbformat.v4.new_code_cell(SEEN),
     ]
     cells[1].metadata["tags"] = ["parameters"]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "notebooks" / "tiny.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "tiny.ipynb")
     return folder
 
 
