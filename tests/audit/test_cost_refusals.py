@@ -158,7 +158,7 @@ WHOLE = {  # name -> how it is written, what is odd about it, the remark
         "",
     ),
     "stream.flac": ({}, odd.flac_total(lambda n: 0), "does not say"),
-    "padded.wav": ({"subtype": "PCM_24"}, odd.more(1, 1), "counts 1 bytes more"),
+    "padded.wav": ({"subtype": "PCM_24"}, odd.more(1, 1), "counts 1 byte more"),
     "size.wav": ({"subtype": "PCM_16"}, odd.more(8, 0), "counts 8 bytes more"),
     "crashed.wav": ({"subtype": "PCM_16"}, odd.sizes(0, 0), "never completed"),
 }

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import earwitness as ew
 from earwitness import audit, models
+from earwitness.attacks import score
 from earwitness.audit import plan as plans
 from earwitness.audit import procedure, scoring
 from earwitness.audit.report import Repeat
@@ -20,6 +21,7 @@ from earwitness.audit.request import Request
 from earwitness.cli import app
 from earwitness.errors import InputError, ModelError
 from earwitness.models import describe, load_model, number_type
+from earwitness.signals.evaluations import audit_attacks
 from tests.tiny import hearing, musicgen, recording
 
 SIDE = 4
@@ -157,14 +159,15 @@ def test_types_have_stores_of_their_own_and_scores_differ_little(home):
         dtype: scoring.scores_of(str(home / "model"), describe(str(home / "model"), dtype=dtype), tracks)
         for dtype in ("float32", "bfloat16")
     }
-    stores = {signals.store.folder for signals, _ in found.values()}
+    stores = {heard.signals.store.folder for heard in found.values()}
     assert len(stores) == 2
-    exact, rounded = (scores.set_index(["segment_id", "attack"])["score"] for _, scores in found.values())
+    held = [score(heard.signals, audit_attacks("token")) for heard in found.values()]
+    exact, rounded = (scores.set_index(["segment_id", "attack"])["score"] for scores in held)
     blind = exact.index.get_level_values("attack").str.startswith("blind/")
     assert rounded[blind].equals(exact[blind])  # no model is involved
     difference = (rounded - exact)[~blind].to_numpy()
     assert 0 < np.abs(difference).max() < 0.5
-    signal = next(item for _, item in found["bfloat16"][0].items("token"))
+    signal = next(item for _, item in found["bfloat16"].signals.items("token"))
     assert {array.dtype for array in signal.to_arrays().values() if array.dtype.kind == "f"} <= {
         np.dtype("float32"),
         np.dtype("float64"),

@@ -93,7 +93,7 @@ USED: dict[str, tuple[str, Callable[[Path], Path], odd.Odd, float, str]] = {
     "wav of 24 bits never closed": ("wav", _wav("PCM_24"), odd.sizes(0, 0), SECONDS, "never completed"),
     "wav never closed that begins with silence": ("wav", lambda path: _late(path), odd.sizes(0, 0), SECONDS, "never"),
     "wav without its own size": ("wav", _wav("PCM_16"), odd.sizes(0, None), SECONDS, ""),
-    "wav with a pad byte": ("wav", _wav("PCM_16"), odd.more(1, 1), SECONDS, "counts 1 bytes more"),
+    "wav with a pad byte": ("wav", _wav("PCM_16"), odd.more(1, 1), SECONDS, "counts 1 byte more"),
     "wav counting its header": ("wav", _wav("PCM_16"), odd.more(8, 0), SECONDS, "counts 8 bytes more"),
     "wav with a tag": ("wav", _wav("PCM_16"), odd.followed_by(b"ID3\x04" + bytes(999)), SECONDS, ""),
     "wav with zeros": ("wav", _wav("PCM_16"), odd.followed_by(bytes(9999)), SECONDS, ""),

@@ -96,7 +96,7 @@ def test_recordings_are_found_under_the_names_people_give_them(tmp_path: Path) -
     assert rows["test0_30"] == "audio/2000.wav"
     assert rows["test1_30"] == "audio/Ytest1.wav"
     gone = pd.read_csv(tmp_path / "audiocaps.gone.csv")
-    assert gone["track_id"].tolist() == ["'-tr11_110", "val2_30", "test2_30"]
+    assert gone["track_id"].tolist() == ["-tr11_110", "val2_30", "test2_30"]
 
 
 def _sides(n: int, m: int) -> pd.DataFrame:

@@ -212,7 +212,8 @@ def refuse_no_score(path: Path) -> None:
     suffix = path.suffix.lower()
     if found:
         raise AudioError(f"{path.name}: this is {_article(found)} named {suffix}; rename it")
-    if head[:4] != b"MThd" and any(head[at : at + len(magic)] == magic for at, magic, _ in MAGIC):
+    midi = head[:4] == b"MThd" or head[8:12] == b"RMID"
+    if not midi and any(head[at : at + len(magic)] == magic for at, magic, _ in MAGIC):
         raise AudioError(f"{path.name}: {_other(head, suffix)}")
 
 
