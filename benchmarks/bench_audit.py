@@ -80,9 +80,8 @@ def bare_scoring(name: str, tracks: list[Track], repeats: int) -> tuple[int, flo
     return len(cuts), min(taken)
 
 
-def measure(name: str, lot: str, repeats: int) -> list[dict[str, object]]:
-    """Return a row for the fresh audit and one for the stored."""
-    tracks = tracks_of(lot)
+def audits(name: str, tracks: list[Track], repeats: int) -> dict[str, list[float]]:
+    """Return the processor seconds of fresh audits, and of stored ones."""
     taken: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:
         for track in tracks:
@@ -96,11 +95,19 @@ def measure(name: str, lot: str, repeats: int) -> list[dict[str, object]]:
         for repeat in range(repeats):
             for kind in KINDS:
                 taken[kind].append(processor_seconds(command, Path(place, f"results-{repeat}")))
-    count, bare = bare_scoring(name, tracks, repeats)
+    return taken
+
+
+def measure(models: dict[str, str], repeats: int) -> list[dict[str, object]]:
+    """Return two rows a model: the fresh audit, and the stored one. All audits come first: scoring starts a decoder."""
+    tracks = {name: tracks_of(lot) for name, lot in models.items()}
+    taken = {name: audits(name, own, repeats) for name, own in tracks.items()}
+    bare = {name: bare_scoring(name, own, repeats) for name, own in tracks.items()}
     return [
-        {"network": name, "recordings": len(tracks), "segments": count, "signals": kind}
-        | {"audit_s": f"{min(taken[kind]):.3g}", "bare_scoring_s": f"{bare:.3g}"}
-        | {"ratio": f"{min(taken[kind]) / bare:.3g}"}
+        {"network": name, "recordings": len(tracks[name]), "segments": count, "signals": kind}
+        | {"audit_s": f"{min(taken[name][kind]):.3g}", "bare_scoring_s": f"{seconds:.3g}"}
+        | {"ratio": f"{min(taken[name][kind]) / seconds:.3g}"}
+        for name, (count, seconds) in bare.items()
         for kind in KINDS
     ]
 
@@ -111,7 +118,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     ctypes.CDLL(None).prctl(ADOPT, 1, 0, 0, 0)
-    rows = [row for name, lot in MODELS.items() for row in measure(name, lot, asked.repeats)]
+    rows = measure(MODELS, asked.repeats)
     with asked.write.open("w", newline="") if asked.write else os.fdopen(os.dup(1), "w") as file:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
