@@ -45,7 +45,7 @@ class Scored:
 
 def scores_of(model: str, info: ModelInfo, tracks: Sequence[Track]) -> tuple[Signals, pd.DataFrame]:
     """Score recordings on the frozen features and the blind ones."""
-    signals = collect(model, tracks, "audit", dtype=info.dtype)
+    signals = collect(info, tracks, "audit")
     return signals, score(signals, audit_attacks(info.kind))
 
 
@@ -85,13 +85,15 @@ def _by_unit(content: bytes) -> ScoreColumns:
     return replace(held, keys=add_units(held.keys))
 
 
-def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:
-    """Score one model (and the control model) and run the tests."""
+def score_model(
+    model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int, beside: Any = None
+) -> Scored:
+    """Score one model (and the control model, which ``beside`` describes) and run the tests."""
     signals, scores = scores_of(model, info, tracks)
     content = scores_bytes(scores)
     control = b""
     if request.control_model:
-        beside = describe(request.control_model, dtype=info.dtype, allow_download=False)
+        beside = beside or describe(request.control_model, dtype=info.dtype)
         control = scores_bytes(scores_of(request.control_model, beside, tracks)[1])
     result, prepared = decide(
         content, control, alpha=request.alpha, permutations=request.n_permutations, seed=seed, pairs=request.pairs

@@ -91,7 +91,7 @@ def check_sizes(folder: Path, network_class: Any) -> None:
                 f"{folder.name}: configuration asks for {count} {what}, the weights hold {len(held)} tensors"
             )
     try:
-        config = network_class.config_class.from_pretrained(folder, local_files_only=True)
+        config = network_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         quantizers = getattr(getattr(config, "audio_encoder", config), "num_quantizers", 0)
         if quantizers > len(held):
             raise ValueError(f"{quantizers} quantizers, the weights hold {len(held)} tensors")  # noqa: TRY301
@@ -124,6 +124,20 @@ def undrawn() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def sealed() -> Iterator[None]:
+    """While a folder is loaded, keep libraries from asking a hub or standard input, whatever its files name."""
+    from huggingface_hub import constants
+    from transformers import dynamic_module_utils as code
+
+    kept = constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE
+    constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE = True, 0  # 0 seconds for an answer: it is refused unasked
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE = kept
+
+
 def first_line(error: Exception) -> str:
     """Return what went wrong inside a library, short enough for one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -149,8 +163,9 @@ def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any
     quiet()
     try:
         network, report = network_class.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder.name}: the weights cannot be loaded ({first_line(error)})") from None
     if report["missing_keys"]:
@@ -302,7 +317,7 @@ def load_part_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / name, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder / name, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # A missing or damaged file surfaces as almost any exception.
         raise ModelError(f"{folder.name}/{name}: no tokenizer ({first_line(error)}); fetch the folder again") from None
@@ -316,7 +331,7 @@ def load_extractor(folder: Path, name: str) -> Any:
 
     read_json(folder / name / EARS)
     try:
-        return ClapFeatureExtractor.from_pretrained(folder / name, local_files_only=True)
+        return ClapFeatureExtractor.from_pretrained(folder / name, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # Whatever a library makes of a configuration that makes no sense.
         raise ModelError(
