@@ -162,6 +162,9 @@ def test_parts_that_an_audiocraft_folder_names_are_never_fetched(
         part = "stranger/codec"
         torch.save({"pretrained": part}, folder / named)
     message = f"'{part}': not in the local cache and not downloaded, for it is craft .*hf download {part}"
+    with pytest.raises(ModelError):
+        ew.collect(str(folder), tracks)
+    assert asked == [], "only names that somebody typed may be looked up"
     for allowed in (False, True):  # a folder was typed, no name of a hub
         with pytest.raises(ModelError, match=message):
             ew.load_model(str(folder), allow_download=allowed)

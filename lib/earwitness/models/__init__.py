@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from earwitness.errors import ModelError
 from earwitness.models import loading
 from earwitness.models.files import CHECKPOINT, contents, locate, locate_part, pocket_names, read_json, revision
+from earwitness.models.schema import check_folder
 from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ FAMILIES = {
 LIBRARIES = ("torch", "transformers", "numpy")
 # audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.
 logging.getLogger("xformers").setLevel(logging.ERROR)
+SAMPLE_RATES, SHORTEST, LONGEST = range(1_000, 400_001), 0.02, 3600  # Hz; seconds of a window
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -117,9 +119,19 @@ def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_do
     dtype = number_type(dtype)
     folder = locate(name, allow_download=allow_download)
     contents(folder)
-    module, config = _family(name, folder)
-    source = _source(folder, module, config)
-    found = module.describe(folder, config, pocket=name.startswith("pocket/"))
+    with loading.explained(folder.name):
+        module, config = _family(name, folder)
+        check_folder(folder, module.__name__.rpartition(".")[2])
+        source = _source(folder, module, config)
+        for part in source[1:]:
+            check_folder(part, "part")
+        found = module.describe(folder, config, pocket=name.startswith("pocket/"))
+    rate, channels, seconds = found["sample_rate"], found["channels"], found["segment_seconds"]
+    if not found.get("scheme") and not (rate in SAMPLE_RATES and channels in {1, 2} and SHORTEST <= seconds <= LONGEST):
+        raise ModelError(
+            f"{folder.name}: configuration asks for windows of {seconds} s with {channels} channels at {rate} Hz; "
+            f"expected {SHORTEST} to {LONGEST} s, mono or stereo; fetch its configurations again"
+        )
     return ModelInfo(
         name=folder.name if Path(name).expanduser().is_dir() else name,
         revision=revision(*source),
@@ -173,7 +185,7 @@ def load_model(
     else:
         info = describe(name, dtype=number_type(dtype, device), device=device, allow_download=allow_download)
     folder = locate(str(info.source[0]))
-    with loading.sealed():
+    with loading.sealed(), loading.explained(folder.name):
         model: TokenModel = _family(info.name, folder)[0].load(folder, info)
     check_unchanged(info)
     return model

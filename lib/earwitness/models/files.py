@@ -29,7 +29,7 @@ INSTEAD = (
     "What can be done instead: look for verbatim copies in what it produces, ask in law for its training data, keep "
     "unreleased takes for the day its weights can be read; see the page Limits"
 )
-MOST_FILES, MOST_TEXT = 10_000, 100_000_000  # of a folder; bytes of a vocabulary
+MOST_FILES, MOST_CONFIG, MOST_TEXT = 10_000, 10_000_000, 100_000_000  # of a folder; bytes of its texts
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*")
 COMMIT = re.compile("[0-9a-f]{40}")  # of the hub: the name of a snapshot's folder
 
@@ -133,10 +133,12 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a configuration; a ``ModelError`` names the file that is missing or not an object."""
     try:
+        if path.stat().st_size > MOST_CONFIG:
+            raise ModelError(f"{path.parent.name}/{path.name}: longer than {MOST_CONFIG} bytes; fetch the file again")
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise ModelError(f"{path.parent.name}: expected {path.name}, found none; is the folder complete?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # numbers of thousands of digits are ValueErrors
         raise ModelError(f"{path.parent.name}/{path.name}: not JSON ({error}); fetch the file again") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path.parent.name}/{path.name}: expected an object, found {type(content).__name__}")

@@ -34,7 +34,7 @@ import pandas as pd
 from earwitness.data import decode_pool
 from earwitness.data.audio import AudioSpec, Spec, spec_of
 from earwitness.data.folders import EXCLUSION_COLUMNS
-from earwitness.errors import InputError, ModelError, StoppedError
+from earwitness.errors import EarwitnessError, InputError, ModelError, StoppedError
 from earwitness.models import check_unchanged, describe, load_model
 from earwitness.models.base import DenoisingModel, TokenModel
 from earwitness.signals import blind, diffusion, symbolic, token, token_costly
@@ -460,11 +460,18 @@ class _Work:
                 further = replace(further, reference=self.reference)
             try:
                 rows += score_part(model, chunk, self.spec, further, held)
-            except RuntimeError as error:
-                if model.info.device == "cpu":
+            except EarwitnessError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+                if isinstance(error, RuntimeError) and model.info.device != "cpu":
+                    raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
+                if not self.info.source:  # a model of the user's own
                     raise
-                reason = f"{error}".partition("\n")[0]
-                raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
+                raise ModelError(
+                    f"{self.info.name}: its network cannot be run ({reason}); do its configuration, tokenizer and "
+                    "weights belong together? Fetch it again"
+                ) from error
         check_unchanged(self.info)
         return [row for row in rows if row["track_key"] not in self.failed]  # a recording that failed half-way
 
