@@ -165,7 +165,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     codec = read(folder, CODEC)
     config["codec"] = codec["pretrained"] if "pretrained" in codec else config_of(folder, CODEC, codec)
     config["conditioners"] = {k: v for k, v in (config.get("conditioners") or {}).items() if k != "args"}
-    schema.check(config, schema.FAMILIES["audiocraft"]["xp.cfg"], f"{folder.name}/xp.cfg")
+    schema.check(config, schema.FAMILIES["audiocraft"][schema.OWN], f"{folder.name}/{schema.OWN}")
     try:
         refused = _refused(config)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:

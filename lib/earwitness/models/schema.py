@@ -22,14 +22,16 @@ MOST_COUNTED = 10_000  # layers, labels, extra tokens: what a library makes one 
 MOST_LISTED = 4_096  # entries of a list
 MOST_NESTED = 40
 COUNTED = re.compile(r"\w*(layers?|labels|classes|codebooks|quantizers|experts)|depths|layers_per_block|extra_ids|n_q")
-ADAPTER = "adapter_config.json"
+ADAPTER, OWN = "adapter_config.json", "xp.cfg"  # audiocraft's own: its counts are compared with its weights
+NO_NETWORK = "configuration describes no network"
+WORDS = {"preprocessor_config.json": "no feature extractor of CLAP", OWN: "not a MusicGen's, AudioGen's or MAGNeT's"}
 
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Offset = Annotated[int, Field(ge=0, le=LARGEST)]
 Ratio = Annotated[FiniteFloat, Field(ge=-1e15, le=1e15)]
 Sizes = Annotated[list[Size], Field(min_length=1, max_length=64)]
-Either = Size | list[Any] | None  # per block, or nested
-Rate = Annotated[int, Field(ge=1_000, le=400_000)]
+Either = Offset | list[Any] | None  # per block, or nested
+Rate = Annotated[int, Field(ge=0, le=400_000)]  # Hz; what is too low for sound is refused with the window
 Few = Annotated[int, Field(ge=1, le=1_000)]
 KINDS: dict[str, Any] = {
     "sizes": Size, "maybe": Size | None, "offsets": Offset | None, "lists": Sizes, "either": Either,
@@ -107,7 +109,7 @@ FILES: dict[str, Any] = {  # of pipelines: what a part is called says what it is
         maybe="text_encoder_dim text_encoder_1_dim langauge_model_dim conditioning_dim max_seq_length",
     ),
     "language_model/config.json": _part("LanguageModel", maybe=CAUSAL, few="max_new_tokens"),
-    "scheduler/scheduler_config.json": _part("Scheduler", sizes="num_train_timesteps", numbers="beta_start beta_end"),
+    "scheduler/scheduler_config.json": _part("Scheduler", numbers="beta_start beta_end"),
     "text_encoder/config.json": TEXT_ENCODER, "text_encoder_2/config.json": T5, "clap/config.json": TEXT_ENCODER,
     "feature_extractor/preprocessor_config.json": EARS, "clap/preprocessor_config.json": EARS,
 }  # fmt: skip
@@ -126,7 +128,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "generation_config.json": _part("Generation", sizes="max_length"),
     },
     "midi_lm": {"config.json": _part("CausalLM", maybe=CAUSAL)},
-    "audiocraft": {"xp.cfg": _part("Audiocraft", {"transformer_lm": OWN_LM, "codec": _part("Codec", OWN_CODEC) | str})},
+    "audiocraft": {OWN: _part("Audiocraft", {"transformer_lm": OWN_LM, "codec": _part("Codec", OWN_CODEC) | str})},
     "part": {"config.json": ENCODEC | T5},  # what an audiocraft checkpoint only names
     "figaro": {"config.json": _part("Figaro", sizes="d_model context_size encoder_layers decoder_layers d_latent")},
 }
@@ -147,7 +149,7 @@ def check(value: Any, schema: Any, where: str) -> None:
         first = error.errors(include_url=False)[0]
         place, found = ".".join(map(str, first["loc"])), f"{first['input']!r:.40}"
         raise ModelError(
-            f"{where}: configuration describes no network ({place}: {first['msg']}, found {found})"
+            f"{where}: {WORDS.get(where.rpartition('/')[2], NO_NETWORK)} ({place}: {first['msg']}, found {found})"
         ) from None
 
 
@@ -176,7 +178,7 @@ def bound(value: Any, where: str, name: str = "", depth: int = 0) -> None:
         raise ModelError(
             f"{where}: its weights are quantised, and rounded weights give other scores; name the originals"
         )
-    if isinstance(value, int) and value > MOST_COUNTED and COUNTED.fullmatch(name):
+    if isinstance(value, int) and value > MOST_COUNTED and COUNTED.fullmatch(name) and not where.endswith(OWN):
         words = name.removeprefix("num_").replace("hidden_", "").replace("_", " ")
         raise ModelError(
             f"{where}: configuration asks for {str(value)[:40]} {words}; {name} is {str(value)[:40]}, beyond belief; "
