@@ -275,6 +275,7 @@ def score(
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(help="processes that decode ahead", min=0, max=64)] = None,
     dtype: Dtype = "float32",
+    allow_download: Download = False,
     done: Annotated[Path | None, typer.Option(help="JSON summary to write when finished")] = None,
     status: Annotated[bool, typer.Option("--status", help="only say what is stored")] = False,
 ) -> None:
@@ -285,12 +286,12 @@ def score(
     from earwitness.signals.store import explained, parse_shard
     from earwitness.util import file_hash
 
-    describe(model, dtype=dtype)  # a mistyped name should fail before the manifest is read
+    described = describe(model, dtype=dtype, allow_download=allow_download)  # fails before the manifest is read
     part, tracks, before = parse_shard(shard), read_splits(manifest, split), file_hash(manifest)
     if status:
         typer.echo(json.dumps(describe_stored(model, tracks, attacks, seed=seed, shard=part, dtype=dtype), indent=2))
         return
-    signals = collect(model, tracks, attacks, seed=seed, shard=part, workers=workers, dtype=dtype, progress=True)
+    signals = collect(described, tracks, attacks, seed=seed, shard=part, workers=workers, progress=True)
     if file_hash(manifest) != before:
         raise StoppedError(f"{manifest.name} changed while it was scored; run the same command again for what is new")
     report = summary(signals)

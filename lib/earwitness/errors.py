@@ -13,6 +13,8 @@ from difflib import get_close_matches
 
 from earwitness.util import plain
 
+LONGEST = 1200  # characters of what is said about a stranger's model
+
 
 class EarwitnessError(Exception):
     """Base of every error that names its own mend. ``exit_code`` is what the command line returns.
@@ -46,9 +48,14 @@ class AudioError(InputError):
 
 
 class ModelError(EarwitnessError):
-    """A model that is unknown, incomplete, of another family or unsafe to load."""
+    """A model that is unknown, incomplete, of another family or unsafe to load; its files cannot fill the screen."""
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        """Return the message on one line, as every error's, and no longer than a few of a terminal's."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
 class StoppedError(EarwitnessError):

@@ -197,6 +197,8 @@ class ModelInfo:
         no sample rate, channels or seconds: they are 0. The scheme has a key of its own.
     calls : int
         Network calls that one stream of a window takes; not part of the identity.
+    source : tuple of Path
+        Folders that ``revision`` was read from, that of the model first; not part of the identity.
     """
 
     name: str
@@ -213,6 +215,7 @@ class ModelInfo:
     mixdown: str = "average"
     scheme: Scheme | None = None
     calls: int = 1
+    source: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -227,5 +230,5 @@ class ModelInfo:
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls"}
+        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls", "source"}
         return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}

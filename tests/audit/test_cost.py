@@ -319,7 +319,7 @@ def test_the_forecast_of_an_audit_is_what_its_scoring_stores(
     stored = [collect(name, tracks, "audit").index for name in (folder, others[1])]
     assert control.segments_missing == len(stored[1])
     suspects = [track for track in tracks if track.role == "suspect"]
-    references.scored(folder, cost.describe(folder), suspects, references.listed(tmp_path / "references", []).tracks)
+    references.scored(cost.describe(folder), suspects, references.listed(tmp_path / "references", []).tracks)
     again = cost.forecasts(request, probe=False)
     assert [(one.tracks_stored, one.tracks_missing) for one in again] == [(own.tracks, 0), (control.tracks, 0)]
 

@@ -149,14 +149,14 @@ def test_both_sides_and_the_control_run_in_one_type(home, monkeypatch):
         return signals
 
     monkeypatch.setattr(scoring, "collect", collected)
-    scoring.score_model(str(home / "model"), known.infos[0], known.numbered.tracks, known.request, seed=0)
+    scoring.score_model(known.infos[0], known.numbered.tracks, known.request, seed=0)
     assert seen == [("model", "bfloat16", "bfloat16"), ("other", "bfloat16", "bfloat16")]
 
 
 def test_types_have_stores_of_their_own_and_scores_differ_little(home):
     tracks = ew.read_folders(**_sides(home))
     found = {
-        dtype: scoring.scores_of(str(home / "model"), describe(str(home / "model"), dtype=dtype), tracks)
+        dtype: scoring.scores_of(describe(str(home / "model"), dtype=dtype), tracks)
         for dtype in ("float32", "bfloat16")
     }
     stores = {heard.signals.store.folder for heard in found.values()}

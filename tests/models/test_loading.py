@@ -236,8 +236,8 @@ def test_a_hub_name_fetches_safetensors_and_else_audiocrafts_files(
         return str(folder if name == "lab/complete" else tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert locate("lab/complete") == folder
-    assert locate("lab/other", allow_download=False) == tmp_path
+    assert locate("lab/complete", allow_download=True) == folder
+    assert locate("lab/other") == tmp_path
     assert calls == [("lab/complete", True, False), ("lab/other", True, True), ("lab/other", False, True)]
     info = describe("lab/complete")
     assert (info.name, info.revision) == ("lab/complete", revision(folder))

@@ -63,9 +63,7 @@ class Measurement:
     bytes_per_segment: float
 
 
-def measure(
-    model: str, tracks: Sequence[Track], spec: Spec, further: Further, *, allow_download: bool, dtype: str = "float32"
-) -> Measurement | None:
+def measure(info: ModelInfo, tracks: Sequence[Track], spec: Spec, further: Further) -> Measurement | None:
     """Score a few segments, once to warm up and once by the clock; None where none of the tracks can be decoded."""
     cuts: list[tuple[str, Track, Segment]] = []
     decode_pool.give_back(decode_pool.borrow())  # a process that has started already
@@ -83,7 +81,7 @@ def measure(
     prepared = (time.perf_counter() - started) / max(tried, 1)
     if not cuts:
         return None
-    network = load_model(model, dtype=dtype, allow_download=allow_download)
+    network = load_model(info)
     score_part(network, cuts, spec, further)
     started = time.perf_counter()
     rows = score_part(network, cuts, spec, further)
@@ -129,7 +127,7 @@ def throughput(model: str = "", manifest: str | Path = "", *, own_seconds: float
     if model:
         info = describe(model)
         further = Further(passes_asked("all", info), None, {})
-        found = measure(model, read_splits(manifest)[:8], spec_of(info), further, allow_download=False)
+        found = measure(info, read_splits(manifest)[:8], spec_of(info), further)
         if found is None:
             raise InputError(f"{manifest}: none of its first recordings can be decoded; name a manifest with audio")
         prepared = found.prepare_s_per_track / max(1, found.segments // max(1, found.tracks))
@@ -333,7 +331,7 @@ def forecast(
     if probe and missing and info.revision != UNKNOWN:
         order = sorted(missing, key=lambda track: digest(track.track_id))  # blind to roles and artists
         try:
-            measured = measure(model, order, spec, further, allow_download=allow_download, dtype=info.dtype)
+            measured = measure(info, order, spec, further)
         except InputError as error:  # a costly attack that needs a second model or a prefix
             notes.append(f"nothing measured: {error}")
     if usable and not any(track.role for _, track in usable):

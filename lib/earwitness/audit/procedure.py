@@ -68,6 +68,7 @@ class Examined:
     plan: Plan
     redactor: Redactor | None
     references: References | None = None
+    beside: ModelInfo | None = None  # the control model
 
 
 def name_of(known: Examined, track_id: str) -> str:
@@ -188,9 +189,9 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     for name in [*request.models, *([request.control_model] if request.control_model else [])]:
         present(name, download=download)
     request = replace(request, dtype=number_type(request.dtype))
-    infos = [describe(name, dtype=request.dtype, allow_download=False) for name in request.models]
+    infos = [describe(name, dtype=request.dtype) for name in request.models]
     control_name = request.control_model
-    beside = describe(control_name, dtype=request.dtype, allow_download=False) if control_name else None
+    beside = describe(control_name, dtype=request.dtype) if control_name else None
     refuse_mixture(infos, beside)
     found = gather_tracks(request)
     say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
@@ -238,7 +239,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         given = (request.suspects, request.held_out, request.manifest, request.reference_artists)
         ids = [*intake.files["track_id"], *(others.numbered.names.values() if others else ())]
         redactor = Redactor(found.tracks, ids=ids, places=[place for place in given if place is not None])
-    return Examined(request, intake, numbered, infos, control, plan, redactor, others)
+    return Examined(request, intake, numbered, infos, control, plan, redactor, others, beside)
 
 
 def _refuse_straddling(intake: Intake, request: Request) -> None:
@@ -375,7 +376,7 @@ def _models(
     scored = []
     for name, info in models:
         say(f"scoring {len(tracks)} recordings under {shown(name)}")
-        scored.append(scoring.score_model(name, info, tracks, request, seed=plan.seed))
+        scored.append(scoring.score_model(info, tracks, request, seed=plan.seed, beside=known.beside))
     decided = scoring.together([one.result for one in scored], request.alpha)
     files = {}
     results = []
@@ -423,10 +424,10 @@ def _ranked(
     others = known.references.numbered.tracks
     suspects = [track for track in known.numbered.tracks if track.role == "suspect"]
     lot, ranked, files, origins = known.plan.seed if known.request.redact else None, [], {}, []
-    for i, (name, info, result) in enumerate(zip(known.request.models, known.infos, results, strict=True), 1):
+    for i, (info, result) in enumerate(zip(known.infos, results, strict=True), 1):
         say(f"{result.model}: ranking the suspects among {len({track.artist for track in others})} reference artists")
         file = f"scores-{i}-references.csv"
-        heard = references.scored(name, info, suspects, others, lot)
+        heard = references.scored(info, suspects, others, lot)
         files[file] = heard.content
         origins.append(heard.origin)
         left += _left_out(known, heard.excluded, [*suspects, *others], f"under {result.model}, for the rank: ")

@@ -105,17 +105,13 @@ def without_captions(suspects: Sequence[Track]) -> list[Track]:
     return [replace(track, caption="") for track in suspects]
 
 
-def scored(
-    model: str, info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track], lot: int | None = None
-) -> Listened:
+def scored(info: ModelInfo, suspects: Sequence[Track], references: Sequence[Track], lot: int | None = None) -> Listened:
     """Score the suspects, taken as one artist, and the reference artists; ``lot`` as for ``scores_of``.
 
     References have no captions, so the suspects are scored without theirs: a caption would set the two apart.
     """
     tracks = [replace(track, artist=SUSPECTS, role="suspect", work="") for track in without_captions(suspects)]
-    return scores_of(
-        model, info, [*tracks, *(replace(track, role="held_out") for track in references)], lot, blind=False
-    )
+    return scores_of(info, [*tracks, *(replace(track, role="held_out") for track in references)], lot, blind=False)
 
 
 def rank(content: bytes, seed: int) -> Rank:

@@ -56,15 +56,13 @@ class Scored:
     control: Listened | None
 
 
-def scores_of(
-    model: str, info: ModelInfo, tracks: Sequence[Track], lot: int | None = None, *, blind: bool = True
-) -> Listened:
-    """Score recordings on the frozen features and (``blind``) the blind ones.
+def scores_of(info: ModelInfo, tracks: Sequence[Track], lot: int | None = None, *, blind: bool = True) -> Listened:
+    """Score recordings on the frozen features and (``blind``) the blind ones, under the model that was described.
 
     ``lot``: the seed of the tests, in a redacted report, whose scores say no more of the recordings than they must.
     """
     since = time.time()
-    signals = collect(model, tracks, "audit", dtype=info.dtype)
+    signals = collect(info, tracks, "audit")
     scores: pd.DataFrame = score(signals, audit_attacks(info.kind))
     scores = scores if blind else scores[~scores["attack"].str.startswith(BLIND_PREFIX)]
     content = scores_bytes(scores if lot is None else without_origin(scores, lot))
@@ -107,13 +105,14 @@ def _by_unit(content: bytes) -> ScoreColumns:
     return replace(held, keys=add_units(held.keys))
 
 
-def score_model(model: str, info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int) -> Scored:
-    """Score one model (and the control model) and run the tests."""
+def score_model(
+    info: ModelInfo, tracks: Sequence[Track], request: Request, *, seed: int, beside: ModelInfo | None = None
+) -> Scored:
+    """Score one model (and the control model, which ``beside`` describes) and run the tests."""
     lot = seed if request.redact else None
-    heard, control = scores_of(model, info, tracks, lot), None
+    heard, control = scores_of(info, tracks, lot), None
     if request.control_model:
-        beside = describe(request.control_model, dtype=info.dtype, allow_download=False)
-        control = scores_of(request.control_model, beside, tracks, lot)
+        control = scores_of(beside or describe(request.control_model, dtype=info.dtype), tracks, lot)
     result, prepared = decide(
         heard.content, control.content if control else b"", alpha=request.alpha, permutations=request.n_permutations,
         seed=seed, pairs=request.pairs, unit=request.unit,

@@ -210,7 +210,7 @@ def _scored_again(
         yield f"{mine[0][1]}: none of the recordings given was scored"
         return
     with TemporaryDirectory() as empty, results_in(empty):  # so that no store answers
-        again = read_scores(scores_of(model, info, sample, report.repeat.seed if report.sealed else None).content)
+        again = read_scores(scores_of(info, sample, report.repeat.seed if report.sealed else None).content)
     apart, attack, track = largest_difference(stored, again[again["attack"].isin(set(stored["attack"]))])
     text = (
         f"{mine[0][1]}: scored {len(sample)} of {len(able)} recordings again, drawn by seed {seed} "

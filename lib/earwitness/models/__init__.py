@@ -14,6 +14,7 @@ their parts also ``parts(config)``, and ``LIBRARIES`` if more than torch and tra
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,13 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import loading
-from earwitness.models.files import CHECKPOINT, locate, locate_part, pocket_names, read_json, revision
+from earwitness.models.files import CHECKPOINT, contents, locate, locate_part, pocket_names, read_json, revision
+from earwitness.models.schema import check_folder
 from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
     from earwitness.models.base import TokenModel
 
-__all__ = ["FAMILIES", "describe", "library_versions", "load_model", "locate", "pocket_names", "revision"]
+__all__ = [
+    "FAMILIES",
+    "check_unchanged",
+    "describe",
+    "library_versions",
+    "load_model",
+    "locate",
+    "pocket_names",
+    "revision",
+]
 
 FAMILIES = {
     "musicgen": "earwitness.models.musicgen",
@@ -40,6 +51,7 @@ FAMILIES = {
 LIBRARIES = ("torch", "transformers", "numpy")
 # audiocraft and diffusers import it where it is installed; it warns that it has no compiled part, and none is used.
 logging.getLogger("xformers").setLevel(logging.ERROR)
+SAMPLE_RATES, SHORTEST, LONGEST = range(1_000, 400_001), 0.02, 3600  # Hz; seconds of a window
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -93,7 +105,7 @@ def number_type(dtype: str, device: str | None = None) -> str:
     return "bfloat16" if card and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_download: bool = True) -> ModelInfo:
+def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_download: bool = False) -> ModelInfo:
     """Return a model's identity from its files alone; no network is built.
 
     torch is imported only for ``dtype="auto"``, which asks for a card, and to open audiocraft's checkpoints, whose
@@ -106,34 +118,53 @@ def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_do
     """
     dtype = number_type(dtype)
     folder = locate(name, allow_download=allow_download)
-    module, config = _family(name, folder)
-    named = module.parts(config) if hasattr(module, "parts") else []
+    contents(folder)
+    with loading.explained(folder.name):
+        module, config = _family(name, folder)
+        check_folder(folder, module.__name__.rpartition(".")[2])
+        source = _source(folder, module, config)
+        for part in source[1:]:
+            check_folder(part, "part")
+        found = module.describe(folder, config, pocket=name.startswith("pocket/"))
+    rate, channels, seconds = found["sample_rate"], found["channels"], found["segment_seconds"]
+    if not found.get("scheme") and not (rate in SAMPLE_RATES and channels in {1, 2} and SHORTEST <= seconds <= LONGEST):
+        raise ModelError(
+            f"{folder.name}: configuration asks for windows of {seconds} s with {channels} channels at {rate} Hz; "
+            f"expected {SHORTEST} to {LONGEST} s, mono or stereo; fetch its configurations again"
+        )
     return ModelInfo(
         name=folder.name if Path(name).expanduser().is_dir() else name,
-        revision=revision(folder, *(locate_part(folder, part, allow_download=allow_download) for part in named)),
+        revision=revision(*source),
         dtype=dtype,
         device=device,
         versions=library_versions(*getattr(module, "LIBRARIES", ())),
-        **module.describe(folder, config, pocket=name.startswith("pocket/")),
+        source=source,
+        **found,
     )
 
 
+def _source(folder: Path, module: Any, config: dict[str, Any]) -> tuple[Path, ...]:
+    """Return the folder of a model, and those of the parts that it only names."""
+    return folder, *(locate_part(folder, part) for part in (module.parts(config) if hasattr(module, "parts") else ()))
+
+
 def load_model(
-    name: str, *, dtype: str = "float32", device: str | None = None, allow_download: bool = True
+    name: str | ModelInfo, *, dtype: str = "float32", device: str | None = None, allow_download: bool = False
 ) -> TokenModel:
     """Load a model for scoring: evaluation mode, no gradients, nothing unpickled but tensors.
 
     Parameters
     ----------
-    name : str
-        ``pocket/musicgen-a``, a local folder in the family's format, or a hub name.
+    name : str or ModelInfo
+        ``pocket/musicgen-a``, a local folder in the family's format, or a hub name. What ``describe`` returned is
+        loaded from the very files that it read: no name is looked up again, and its own ``dtype`` holds.
     dtype : str
         ``"float32"`` (default), ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 on a card that computes with it,
         else float32. The codec of a token model is float32 whatever it is, and so are log-probabilities.
     device : str, optional
         Default: a CUDA card if there is one, else the CPU.
     allow_download : bool
-        Whether naming a hub model may fetch it, and the parts that it names.
+        Whether naming a hub model may fetch it. Parts that it only names are never fetched.
 
     Returns
     -------
@@ -143,13 +174,33 @@ def load_model(
     Raises
     ------
     ModelError
-        Unknown name, another family, missing or mismatched tensors, files that hold more than tensors and text.
+        Unknown name, another family, missing or mismatched tensors, files that hold more than tensors and text, or
+        that changed since they were described.
     """
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    info = describe(name, dtype=number_type(dtype, device), device=device, allow_download=allow_download)
-    folder = locate(name, allow_download=False)
-    module, _ = _family(name, folder)
-    model: TokenModel = module.load(folder, info)
+    if isinstance(name, ModelInfo):
+        info = replace(name, device=device)
+    else:
+        info = describe(name, dtype=number_type(dtype, device), device=device, allow_download=allow_download)
+    folder = locate(str(info.source[0]))
+    with loading.sealed(), loading.explained(folder.name):
+        model: TokenModel = _family(info.name, folder)[0].load(folder, info)
+    check_unchanged(info)
     return model
+
+
+def check_unchanged(info: ModelInfo) -> None:
+    """Refuse a model whose files are no longer those that were described: its weights may be mapped, not read.
+
+    Raises
+    ------
+    ModelError
+        Other contents than ``info.revision`` says, or none.
+    """
+    if not (info.source and info.source[0].is_dir()):  # a model of the user's own; files that are gone are held still
+        return
+    module, config = _family(info.name, info.source[0])
+    if revision(*_source(info.source[0], module, config)) != info.revision:
+        raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")

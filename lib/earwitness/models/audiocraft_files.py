@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from earwitness.errors import ModelError
+from earwitness.models import schema
 from earwitness.models.files import CHECKPOINT, CODEC, HUB_NAME
 from earwitness.models.loading import first_line
 
@@ -164,9 +165,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     codec = read(folder, CODEC)
     config["codec"] = codec["pretrained"] if "pretrained" in codec else config_of(folder, CODEC, codec)
     config["conditioners"] = {k: v for k, v in (config.get("conditioners") or {}).items() if k != "args"}
+    schema.check(config, schema.FAMILIES["audiocraft"][schema.OWN], f"{folder.name}/{schema.OWN}")
     try:
         refused = _refused(config)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"{folder.name}: xp.cfg is not a MusicGen's, AudioGen's or MAGNeT's ({first_line(error)})"
         ) from None

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earwitness.errors import ModelError
+from earwitness.errors import EarwitnessError, ModelError
 from earwitness.models.files import PIPELINE, TANGO_CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def headers(folder: Path) -> dict[str, tuple[int, ...]]:
     if not parts:
         other = ", ".join(p.name for p in sorted(folder.glob("*.bin"))) or "no weights at all"
         raise ModelError(f"{folder.name}: expected *.safetensors, found {other}; pickled weights are never loaded")
-    index = folder / "model.safetensors.index.json"
-    named = read_json(index).get("weight_map") if index.is_file() else None
-    for name in sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []:
-        if name not in {part.name for part in parts}:
-            raise ModelError(
-                f"{folder.name}/{index.name}: names {name!r}, which the folder does not hold; fetch it again"
-            )
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        named = read_json(index).get("weight_map")
+        for name in sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []:
+            if name not in {part.name for part in parts}:
+                raise ModelError(
+                    f"{folder.name}/{index.name}: names {name!r}, which the folder does not hold; fetch it again"
+                )
     found: dict[str, tuple[int, ...]] = {}
     for part in parts:
         try:
@@ -70,8 +70,9 @@ def _counts(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for name, value in config.items():
         if isinstance(value, dict):
             yield from _counts(value)
-        elif isinstance(value, int) and name.startswith("num_") and name.endswith(("layers", "codebooks")):
-            yield name.removeprefix("num_").replace("hidden_", "").replace("_", " "), value
+        elif name.startswith(("num_", "n_", "depths")) and name.endswith(("layer", "layers", "codebooks", "depths")):
+            words = name.removeprefix("num_").replace("hidden_", "").replace("_", " ")
+            yield from ((words, n) for n in (value if isinstance(value, list) else [value]) if isinstance(n, int))
 
 
 def check_sizes(folder: Path, network_class: Any) -> None:
@@ -91,7 +92,7 @@ def check_sizes(folder: Path, network_class: Any) -> None:
                 f"{folder.name}: configuration asks for {count} {what}, the weights hold {len(held)} tensors"
             )
     try:
-        config = network_class.config_class.from_pretrained(folder, local_files_only=True)
+        config = network_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         quantizers = getattr(getattr(config, "audio_encoder", config), "num_quantizers", 0)
         if quantizers > len(held):
             raise ValueError(f"{quantizers} quantizers, the weights hold {len(held)} tensors")  # noqa: TRY301
@@ -124,7 +125,36 @@ def undrawn() -> Iterator[None]:
         yield
 
 
-def first_line(error: Exception) -> str:
+@contextmanager
+def sealed() -> Iterator[None]:
+    """While a folder is loaded, keep libraries from asking a hub or standard input, whatever its files name."""
+    from huggingface_hub import constants
+    from transformers import dynamic_module_utils as code
+
+    kept = constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE
+    constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE = True, 0  # 0 seconds for an answer: it is refused unasked
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, code.TIME_OUT_REMOTE_CODE = kept
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn whatever a library makes of files that make no sense into one line; a panic of Rust's is no Exception."""
+    try:
+        yield
+    except EarwitnessError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"{where}: its files make no model that can be read ({first_line(error)}); fetch it again"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
     """Return what went wrong inside a library, short enough for one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
@@ -149,9 +179,10 @@ def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any
     quiet()
     try:
         network, report = network_class.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # whatever a library makes of a configuration that makes no sense
         raise ModelError(f"{folder.name}: the weights cannot be loaded ({first_line(error)})") from None
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
@@ -173,12 +204,21 @@ def load_tokenizer(folder: Path) -> Any:
 
     require_tokenizer(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # Tokenizers raise whatever their file formats make them.
         raise ModelError(
             f"{folder.name}: its tokenizer cannot be loaded ({first_line(error)}); fetch it again"
         ) from None
+    check_limit(tokenizer, folder.name)
+    return tokenizer
+
+
+def check_limit(tokenizer: Any, where: str) -> None:
+    """Refuse a tokenizer whose longest text is no number of tokens: captions would be cut to nothing."""
+    limit = tokenizer.model_max_length
+    if not isinstance(limit, int | float) or not limit >= 1:
+        raise ModelError(f"{where}: its tokenizer takes {limit!r:.40} tokens at most; fetch it again")
 
 
 # --- pipeline folders in diffusers' layout ----------------------------------------------------------------------------
@@ -302,10 +342,11 @@ def load_part_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / name, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder / name, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # A missing or damaged file surfaces as almost any exception.
         raise ModelError(f"{folder.name}/{name}: no tokenizer ({first_line(error)}); fetch the folder again") from None
+    check_limit(tokenizer, f"{folder.name}/{name}")
     tokenizer.model_max_length = min(tokenizer.model_max_length, LONGEST_TEXT)
     return tokenizer
 
@@ -316,7 +357,7 @@ def load_extractor(folder: Path, name: str) -> Any:
 
     read_json(folder / name / EARS)
     try:
-        return ClapFeatureExtractor.from_pretrained(folder / name, local_files_only=True)
+        return ClapFeatureExtractor.from_pretrained(folder / name, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # Whatever a library makes of a configuration that makes no sense.
         raise ModelError(

@@ -44,6 +44,8 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         seconds = read_json(generation)["max_length"] / frame_rate
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise ModelError(f"{folder.name}: configuration lacks {error}; is the folder a complete MusicGen?") from None
+    if not 0 <= (pad := decoder.get("pad_token_id") or 0) <= (entries := decoder.get("vocab_size", pad)):
+        raise ModelError(f"{folder.name}: pads with token {pad} beyond a vocabulary of {entries}; fetch it again")
     return {
         "family": "token",
         "sample_rate": int(codec["sampling_rate"]),

@@ -35,8 +35,8 @@ import pandas as pd
 from earwitness.data import decode_pool
 from earwitness.data.audio import AudioSpec, Spec, spec_of
 from earwitness.data.folders import EXCLUSION_COLUMNS
-from earwitness.errors import InputError, ModelError, StoppedError
-from earwitness.models import describe, load_model
+from earwitness.errors import EarwitnessError, InputError, ModelError, StoppedError
+from earwitness.models import check_unchanged, describe, load_model
 from earwitness.models.base import DenoisingModel, TokenModel
 from earwitness.signals import blind, diffusion, symbolic, token, token_costly
 from earwitness.signals.blind import BlindSignals
@@ -171,17 +171,14 @@ class Further:
     """
 
     passes: tuple[str, ...]
-    reference: Any  # TokenModel, or its name until something is scored, or None
+    reference: Any  # TokenModel, or its description until something is scored, or None
     prefixes: Mapping[str, Path]
     alone: bool = False
 
     @cached_property
     def reference_info(self) -> ModelInfo | None:
         """What is known of the second model without loading it, when it is first asked: signals are keyed by that."""
-        info: ModelInfo | None = (
-            describe(self.reference) if isinstance(self.reference, str) else getattr(self.reference, "info", None)
-        )
-        return info
+        return self.reference if isinstance(self.reference, ModelInfo) else getattr(self.reference, "info", None)
 
     def key(self) -> dict[str, Any]:
         """Return what stored signals are keyed by; empty where nothing further is asked for."""
@@ -478,21 +475,25 @@ class _Work:
                 further = replace(further, reference=self.reference)
             try:
                 rows += score_part(model, chunk, self.spec, further, held)
-            except RuntimeError as error:
-                if model.info.device == "cpu":
+            except EarwitnessError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+                if isinstance(error, RuntimeError) and model.info.device != "cpu":
+                    raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
+                if not self.info.source:  # a model of the user's own
                     raise
-                reason = f"{error}".partition("\n")[0]
-                raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
+                raise ModelError(
+                    f"{self.info.name}: its network cannot be run ({reason}); do its configuration, tokenizer and "
+                    "weights belong together? Fetch it again"
+                ) from error
+        check_unchanged(self.info)
         return [row for row in rows if row["track_key"] not in self.failed]  # a recording that failed half-way
 
     @staticmethod
     def _loaded(model: Any, info: ModelInfo) -> Any:
-        """Return a model; refuse one whose files are no longer those that were described."""
-        if isinstance(model, str):
-            model = load_model(model, dtype=info.dtype)
-            if model.info.key() != info.key():
-                raise ModelError(f"{info.name}: its files changed while scoring; run the same command again")
-        return model
+        """Return a model; one that is only named or described is loaded from the files that were described."""
+        return load_model(info) if isinstance(model, str | ModelInfo) else model
 
 
 def _progress(name: str, total: int, show: bool | None) -> Any:
@@ -514,7 +515,7 @@ def _default_workers() -> int:
 
 
 def collect(
-    model: TokenModel | DenoisingModel | str,
+    model: TokenModel | DenoisingModel | ModelInfo | str,
     tracks: Sequence[Track],
     attacks: str | Sequence[str] = "all",
     *,
@@ -525,14 +526,17 @@ def collect(
     shard: tuple[int, int] = (1, 1),
     workers: int | None = None,
     dtype: str = "float32",
+    allow_download: bool = False,
     progress: bool | None = None,
 ) -> Signals:
     """Return the signals of every track under a model, scoring only what is not stored yet.
 
     Parameters
     ----------
-    model : TokenModel, DenoisingModel or str
-        A loaded model, or a name for ``load_model``; a name costs nothing when everything is stored.
+    model : TokenModel, DenoisingModel, ModelInfo or str
+        A loaded model, one that ``models.describe`` has described, or a name for ``load_model``, which is described
+        first; neither costs anything when everything is stored. What was described is what is loaded, nothing is
+        looked up again.
     tracks : sequence of Track
         From ``read_manifest`` or ``read_folders``.
     attacks : str or sequence of str
@@ -554,6 +558,8 @@ def collect(
         model on the CPU, else up to four.
     dtype : str
         Type of the weights of a model that is given by name, as for ``load_model``.
+    allow_download : bool
+        Whether a hub model that is given by name may be fetched.
     progress : bool, optional
         Show how far it is: a bar at a terminal, a line a minute elsewhere. Default: at a terminal only.
 
@@ -575,9 +581,12 @@ def collect(
     if not tracks:
         raise InputError("expected at least one track, got none; check the manifest's roles and splits")
     started = time.monotonic()
-    info = describe(model, dtype=dtype) if isinstance(model, str) else model.info
+    if isinstance(model, str):
+        model = describe(model, dtype=dtype, allow_download=allow_download)
+    info = model if isinstance(model, ModelInfo) else model.info
     spec = spec_of(info, seed, max_segments)
-    further = Further(passes_asked(attacks, info), reference, prefixes or {})
+    beside_it = describe(reference, allow_download=allow_download) if isinstance(reference, str) else reference
+    further = Further(passes_asked(attacks, info), beside_it, prefixes or {})
     if beside := further.reference_info:
         if "reference" not in further.passes:
             raise InputError(f"no attack that was asked for compares {info.name} with {beside.name}; drop reference=")
@@ -617,7 +626,7 @@ def collect(
     return Signals(
         index=found,
         exclusions=pd.DataFrame(excluded, columns=list(EXCLUSION_COLUMNS)),
-        info=info if isinstance(work.model, str) else work.model.info,
+        info=info if isinstance(work.model, ModelInfo) else work.model.info,
         provenance={
             **store.identity,
             "tracks": len(tracks),
@@ -645,7 +654,7 @@ def describe_stored(
         ``folder``; ``tracks`` (readable), ``stored``, ``missing``, ``unreadable``; ``segments`` stored; ``parts`` and
         ``bytes`` of the whole store; ``damaged`` parts set aside; ``claimed``: parts another process is at work on.
     """
-    info = describe(model, dtype=dtype, allow_download=False)
+    info = describe(model, dtype=dtype)
     spec = spec_of(info, seed)
     further = Further(passes_asked(attacks, info), None, {})
     store = Store(info, spec, further.key())
