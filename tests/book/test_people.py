@@ -163,7 +163,7 @@ def test_the_engine_plans_the_book_and_makes_a_page(checkout: Path, machine: dic
     case(checkout, machine)  # type: ignore[operator]
     targets = "people: ; @$(SNAKEMAKE) -n book && $(SNAKEMAKE) book/pages/tiny.ipynb"
     command = ["make", "--silent", "-C", machine.get("PWD", str(checkout)), "--eval", targets, "people", "CORES=1"]
-    done = subprocess.run(command, env=machine, capture_output=True, check=False, timeout=280)
+    done = subprocess.run(command, env=machine, stdin=subprocess.DEVNULL, capture_output=True, timeout=280)
     said = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == 0, said
     assert "building the book" in said
@@ -182,5 +182,7 @@ def test_a_profile_of_ones_own_would_be_seen(checkout: Path, machine: dict[str, 
     python = checkout / ".venv" / "bin" / "python"
     given = {name: machine[name] for name in ("PATH", "HOME", "PYTHONSTARTUP")}
     command = [python, "-m", "papermill", checkout / "notebooks" / "tiny.ipynb", out]
-    subprocess.run(command, cwd=checkout, env=given, capture_output=True, check=True, timeout=200)
+    subprocess.run(
+        command, cwd=checkout, env=given, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=200
+    )
     assert "(True, True, '--', 0, True" in nbformat.read(out, as_version=4).cells[-1].outputs[0]["data"]["text/plain"]
