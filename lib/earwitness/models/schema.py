@@ -54,7 +54,7 @@ def _part(name: str, parts: dict[str, Any] | None = None, **kinds: str) -> type[
     """Return the schema of a part: names of fields by kind, and the parts of its own."""
     fields = {field: (KINDS[kind], None) for kind, names in kinds.items() for field in names.split()}
     own = {field: (schema, None) for field, schema in (parts or {}).items()}
-    return create_model(name, __base__=_Part, **fields, **own)  # type: ignore[call-overload, no-any-return]
+    return create_model(name, __base__=_Part, **fields, **own)  # type: ignore[call-overload]
 
 
 HEADS = "num_hidden_layers num_layers num_attention_heads num_key_value_attention_heads num_key_value_heads head_dim"
