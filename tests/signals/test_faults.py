@@ -385,7 +385,9 @@ def test_a_device_that_fails_stops_the_run_and_keeps_what_is_stored(
         return real(model, *arguments)
 
     monkeypatch.setattr(extraction, "score_part", broken)
-    with pytest.raises(StoppedError, match=r"cuda:0 failed \(CUDA error: an illegal .*\); finished parts are stored"):
+    with pytest.raises(
+        StoppedError, match=r"cuda:0 failed \(RuntimeError: CUDA error: an illegal .*\); finished parts are stored"
+    ):
         _collect(corpus)
     assert len(list(results.rglob("part-*.parquet"))) == 2
     signals = _collect(corpus)
@@ -398,8 +400,9 @@ def test_an_error_of_our_own_on_a_processor_is_not_hidden(corpus: Path, monkeypa
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(extraction, "score_part", wrong)
-    with pytest.raises(RuntimeError, match="shapes differ"):
+    with pytest.raises(ModelError, match=r"cannot be run \(RuntimeError: shapes differ\)") as caught:
         _collect(corpus)
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_workers_give_the_same_signals(corpus: Path, whole: dict[str, bytes]) -> None:

@@ -67,7 +67,7 @@ def locate(name: str, *, allow_download: bool = False) -> Path:
         if name and folder.exists():
             raise ModelError(f"{name!r} is a file; a model is the folder that holds its weights and configuration")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{name!r}: cannot be read ({reason_of(error)}); check the name of the model") from None
+        raise ModelError(f"{name[:80]!r}: cannot be read ({reason_of(error)}); check the name of the model") from None
     if _closed(name):
         raise ModelError(
             f"{name!r} is a closed service that gives out no weights, and without them nothing can be tested. {INSTEAD}"

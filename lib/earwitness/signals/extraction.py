@@ -475,7 +475,7 @@ class _Work:
                 further = replace(further, reference=self.reference)
             try:
                 rows += score_part(model, chunk, self.spec, further, held)
-            except EarwitnessError:
+            except (EarwitnessError, OSError, MemoryError):
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
