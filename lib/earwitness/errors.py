@@ -58,6 +58,10 @@ class ModelError(EarwitnessError):
         return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
+class NetworkError(ModelError, RuntimeError):
+    """A model that loads and cannot be run; what its library raised is its cause, so nothing is hidden."""
+
+
 class StoppedError(EarwitnessError):
     """A run that was stopped from outside; the message says how to go on."""
 

@@ -35,7 +35,7 @@ import pandas as pd
 from earwitness.data import decode_pool
 from earwitness.data.audio import AudioSpec, Spec, spec_of
 from earwitness.data.folders import EXCLUSION_COLUMNS
-from earwitness.errors import EarwitnessError, InputError, ModelError, StoppedError
+from earwitness.errors import EarwitnessError, InputError, ModelError, NetworkError, StoppedError
 from earwitness.models import check_unchanged, describe, load_model
 from earwitness.models.base import DenoisingModel, TokenModel
 from earwitness.signals import blind, diffusion, symbolic, token, token_costly
@@ -480,10 +480,11 @@ class _Work:
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
                 if isinstance(error, RuntimeError) and model.info.device != "cpu":
+                    reason = reason.partition(": ")[2]
                     raise StoppedError(f"{model.info.name}: {model.info.device} failed ({reason}); {RESUME}") from None
                 if not self.info.source:  # a model of the user's own
                     raise
-                raise ModelError(
+                raise NetworkError(
                     f"{self.info.name}: its network cannot be run ({reason}); do its configuration, tokenizer and "
                     "weights belong together? Fetch it again"
                 ) from error
