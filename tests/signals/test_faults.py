@@ -385,9 +385,7 @@ def test_a_device_that_fails_stops_the_run_and_keeps_what_is_stored(
         return real(model, *arguments)
 
     monkeypatch.setattr(extraction, "score_part", broken)
-    with pytest.raises(
-        StoppedError, match=r"cuda:0 failed \(RuntimeError: CUDA error: an illegal .*\); finished parts are stored"
-    ):
+    with pytest.raises(StoppedError, match=r"cuda:0 failed \(CUDA error: an illegal .*\); finished parts are stored"):
         _collect(corpus)
     assert len(list(results.rglob("part-*.parquet"))) == 2
     signals = _collect(corpus)
