@@ -14,7 +14,7 @@ from earwitness.audit.report import PAGE, PRINT, Picture, print_pdf
 from earwitness.audit.report import read as read_report
 from earwitness.util import sha256
 from tests.audit.test_report_files import OLDER
-from tests.book.test_browser import FLAGS, WIDTHS
+from tests.book.test_browser import WIDTHS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SEEN = """async ([source, dark]) => {
@@ -58,15 +58,6 @@ def page(tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "report"
     reports.write(record, files, html.page(record, files), out)
     return out / PAGE
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        launched = p.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -14,16 +14,6 @@ from tests.conftest import in_the_book
 pytestmark = [pytest.mark.browser, pytest.mark.book]
 
 # What a headless Chromium needs as root, and what keeps it from looking for its own servers.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 WIDTHS = {"phone": 390, "desk": 1300}
 EVERY = ("welcome", "mia-token", "di-artist")
 MAIN = ("pages/welcome", "pages/mia-token", "pages/di-artist", "audit", "paper_map")
@@ -43,15 +33,6 @@ def site(book):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        launched = p.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

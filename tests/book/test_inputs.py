@@ -141,6 +141,7 @@ ONE_OF_EACH_ROOM = {
     "lib/earwitness/errors.py": ALL,
     "lib/earwitness/types.py": SCORES,
     "lib/earwitness/util.py": ALL,
+    "lib/earwitness/surroundings.py": PAGES,
     "lib/earwitness/pocket/midi.py": ALL,
     "lib/earwitness/symbolic/chords.py": SCORES,
     "lib/earwitness/data/csv_table.py": SCORES,

@@ -34,10 +34,10 @@ import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 import earwitness
-from earwitness.audit import provenance
+from earwitness import util
 tracks = Path("data_manifests/pocket.csv").read_text().splitlines()
 (len(tracks) > 99, "mine" in globals(), plt.rcParams["lines.linestyle"],
- sys.flags.optimize, Path(earwitness.__file__).is_relative_to(Path.cwd()), provenance.code_state(), "été")
+ sys.flags.optimize, Path(earwitness.__file__).is_relative_to(Path.cwd()), util.code_state(), "été")
 """
 SAID = "(True, False, '-', 0, True, 'unknown', 'été')"
 

@@ -152,7 +152,7 @@ def test_killed_at_any_moment_the_next_run_ends_bit_identical(
 
 
 MOMENTS = {
-    "before the file": "Path.open = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)",
+    "before the file": "os.open = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)",
     "in the middle of it": (
         "def half(*_):\n    unfinished = next(Path(sys.argv[1]).rglob('.part-*.part'))\n"
         "    os.truncate(unfinished, unfinished.stat().st_size // 2)\n"
