@@ -21,7 +21,6 @@ import pytest
 
 from earwitness import audit
 from earwitness.audit import Request, checks, cost, html, references, scoring, wording
-from earwitness.audit.anonymise import Redactor, manifest_hash, number, seed_of
 from earwitness.audit.plan import check as check_plan
 from earwitness.audit.plan import check_logs, earlier_runs, record_run
 from earwitness.audit.plan import read as read_plan
@@ -43,6 +42,7 @@ from earwitness.audit.report import read as read_report
 from earwitness.audit.request import coverage, with_captions
 from earwitness.audit.verify import verify
 from earwitness.data import audio, containers, decode_pool
+from earwitness.data.redaction import Redactor, manifest_hash, number, seed_of
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.models import describe
 from earwitness.signals import extraction

@@ -12,10 +12,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from earwitness.audit.report import Report
-from earwitness.data.redaction import Key, Known, Numbered, Redactor, manifest_hash, number, read_key, seed_of
+from earwitness.data.redaction import Key, Known, Numbered, manifest_hash, read_key
 from earwitness.util import write_whole
-
-__all__ = ["Redactor", "manifest_hash", "number", "place_of_key", "sealed", "seed_of"]
 
 
 def place_of_key(out: Path) -> Path:

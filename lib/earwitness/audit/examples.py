@@ -16,10 +16,10 @@ from earwitness import figures
 from earwitness.audit.report import Picture
 from earwitness.audit.scoring import Scored
 from earwitness.signals import playback
-from earwitness.signals.excerpts import Heard, first_stored, of_each_role
+from earwitness.signals.excerpts import first_stored, of_each_role
 from earwitness.types import Track
 
-__all__ = ["Heard", "first_stored", "of_each_role", "pictures", "playback"]
+__all__ = ["first_stored", "of_each_role", "pictures", "playback"]
 
 EACH = 2  # strongest and weakest shown
 UNSEEN = "no picture of it: its file vanished or changed since it was scored"
