@@ -112,7 +112,9 @@ def test_only_tables_of_the_books_own_pages_are_published(tmp_path, monkeypatch)
 
     monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
     for experiment in ("mia-token", "my-own-audit"):
-        tables.write(pd.DataFrame({"x": [1.5, 2.5]}), experiment, "numbers")
+        path = tmp_path / "results" / "tables" / experiment / "numbers.csv"
+        path.parent.mkdir(parents=True)
+        pd.DataFrame({"x": [1.5, 2.5]}).to_csv(path, index=False)
     assert CliRunner().invoke(pages.app, ["downloads", "book", str(tmp_path / "html")]).exit_code == 0
     assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.glob("html/**/*.csv"))] == [
         "html/mia-token/numbers.csv"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,23 +122,64 @@ def test_low_fpr_needs_a_thousand_units():
         tpr_at_fpr(rng.normal(size=50), rng.normal(size=999), target=0.01)
 
 
-def test_threshold_is_not_set_on_the_units_that_measure_the_rates():
+def one_split(pos, ref, target, drawn):
+    """The rates of one threshold, in plain Python."""
+    calibration, fresh = sorted(drawn[: len(ref) // 2]), drawn[len(ref) // 2 :]
+    threshold = calibration[math.ceil((len(calibration) + 1) * (1 - target)) - 1]
+    return threshold, sum(p > threshold for p in pos) / len(pos), sum(f > threshold for f in fresh) / len(fresh)
+
+
+def test_the_operating_point_is_the_mean_of_many_thresholds_each_set_on_other_units():
+    rng = np.random.default_rng(6)
+    pos, ref = rng.normal(0.5, size=50).round(1), rng.normal(size=101).round(1)  # with ties
+    found = tpr_at_fpr(pos, ref, seed=3)
+    lots = np.random.default_rng(3)
+    slow = np.array([one_split(pos, ref, 0.1, lots.permutation(ref).tolist()) for _ in range(200)])
+    assert found.splits == 200
+    assert (found.threshold, found.tpr.value, found.fpr.value) == pytest.approx(
+        (np.median(slow[:, 0]), *slow[:, 1:].mean(axis=0)), abs=1e-12
+    )
+    for rates, held, n in ((slow[:, 1], found.tpr, 50), (slow[:, 2], found.fpr, 51)):
+        exact = rate(round(held.value * n), n)
+        assert held.low == pytest.approx(min(np.quantile(rates, 0.025), exact.low))
+        assert held.high == pytest.approx(max(np.quantile(rates, 0.975), exact.high))
+
+
+def test_no_split_sets_its_threshold_on_the_units_that_measure_the_rates():
     rng = np.random.default_rng(6)
     pos, ref = rng.normal(size=50), rng.normal(size=100)
-    found = tpr_at_fpr(pos, ref, seed=3)
+    found = tpr_at_fpr(pos, ref, seed=3, splits=1)
     fresh = np.random.default_rng(3).permutation(100)[50:]
     moved = ref.copy()
     moved[fresh] += 100
-    again = tpr_at_fpr(pos, moved, seed=3)
+    again = tpr_at_fpr(pos, moved, seed=3, splits=1)
     assert again.threshold == found.threshold
     assert again.fpr.value == 1
     assert again.tpr == found.tpr
 
 
+def test_the_operating_point_hardly_depends_on_the_seed():
+    """A single split does; a page that shows one shows its luck."""
+    rng = np.random.default_rng(8)
+    pos, ref = rng.normal(0.9, size=240), rng.normal(size=240)
+    many, one = ([tpr_at_fpr(pos, ref, seed=k, splits=n).tpr.value for k in range(40)] for n in (200, 1))
+    assert np.std(many) < 0.006
+    assert np.std(one) > 3 * np.std(many)
+    first = tpr_at_fpr(pos, ref)
+    assert np.mean([first.tpr.low <= value <= first.tpr.high for value in one]) >= 0.9
+
+
+def test_large_references_take_fewer_splits_and_one_is_the_least():
+    rng = np.random.default_rng(9)
+    assert [tpr_at_fpr([0.0, 1.0], rng.normal(size=n)).splits for n in (1000, 2000, 50_000)] == [200, 100, 20]
+    with pytest.raises(InputError, match="at least one split of the non-members, got 0"):
+        tpr_at_fpr(rng.normal(size=50), rng.normal(size=50), splits=0)
+
+
 def test_realised_fpr_stays_at_or_below_target_on_average():
     rng = np.random.default_rng(7)
     for n in (40, 95):  # the first ROC point above the target would give more than 10 %
-        realised = [tpr_at_fpr(rng.normal(size=5), rng.normal(size=n), seed=k).fpr.value for k in range(250)]
+        realised = [tpr_at_fpr(rng.normal(size=5), rng.normal(size=n), seed=k, splits=4).fpr.value for k in range(250)]
         assert 0.07 < np.mean(realised) < 0.105
 
 

@@ -1,5 +1,8 @@
 """The tables of a page: written to ``results/tables/<experiment>/<name>.csv`` and read back before anything is shown.
 
+``begin`` notes beside them which values they are made with. A page of the registry keeps its tables to itself: a run
+with other values, or one that names no values, cannot write them, and tables made with others are not read.
+
 A figure or a sentence can so never show a number that is in no file. The functions here arrange results of the
 statistics, and reports, into tables; they add none of their own but the points of a ROC curve (scikit-learn's).
 ``write`` guards cells against formulas. The book page *How to read a page* says how the files are named.
@@ -7,16 +10,22 @@ statistics, and reports, into tables; they add none of their own but the points 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from earwitness.book.experiments import Page, check_parameters, load_registry, template_parameters
 from earwitness.errors import InputError, nearest
+from earwitness.signals.evaluations import resolve
 from earwitness.stats.units import matching, unit_table
-from earwitness.util import project_root, results_dir, unguarded, write_csv
+from earwitness.util import project_root, results_dir, unguarded, write_csv, write_whole
 
 if TYPE_CHECKING:
     from earwitness.audit.report import Estimate, Report
@@ -72,6 +81,109 @@ def lines(found: Verification) -> pd.DataFrame:
     return pd.DataFrame({"line": found.lines[:-2]})
 
 
+# --- which values made the tables -------------------------------------------------------------------------------------
+
+ASKED = ("headline", "headlines", "blind_headline", "fixed_attack", "shown", "costly")  # parameters that name attacks
+OWN = {"In", "Out", "exit", "quit", "get_ipython", "open"}  # what a notebook's namespace holds of itself
+_BEGUN: dict[str, dict[str, Any]] = {}  # experiment -> values, as this process fixed them
+
+
+def begin(template: str, names: Mapping[str, Any]) -> None:
+    """Check the values of a page before anything is scored, and note them beside the tables it is about to write.
+
+    Parameters
+    ----------
+    template : str
+        File name under ``notebooks/``, without its ending.
+    names : mapping
+        The notebook's ``globals()``, before it has assigned anything but its parameters. A name that the parameters
+        cell does not have can then only come from outside: a mistyped ``-p``.
+
+    Raises
+    ------
+    InputError
+        An unknown parameter, an attack that does not exist, or the id of a page of the registry as ``experiment``
+        beside values that are not that page's.
+    """
+    path = project_root() / "notebooks" / f"{template}.ipynb"
+    known = template_parameters(path)
+    given = {name: value for name, value in names.items() if not (name.startswith("_") or name in OWN)}
+    given = {name: value for name, value in given.items() if not (isinstance(value, ModuleType) or callable(value))}
+    check_parameters(path, given)
+    values = json.loads(json.dumps({name: given[name] for name in known if name in given}, default=str))
+    for name in ASKED:
+        wanted = values.get(name)
+        if wanted and isinstance(wanted, str | list):
+            resolve(wanted)
+    experiment = values["experiment"]
+    made = {"template": template, "parameters": values}
+    page = _registered(experiment)
+    if page and made != (expected := _expected(page)):
+        raise InputError(
+            f"experiment {experiment!r} is a page of the book, made from {page.template} with "
+            f"{_differences(expected, made)}; its tables are not overwritten. Give this run a name of its own "
+            "(-p experiment my-run), or leave experiment out: tables then go to results/tables/scratch/"
+        )
+    if _noted(experiment) != made:
+        for stale in _path(experiment, "").parent.glob("*.csv"):
+            stale.unlink()
+    note = _path(experiment, "").with_name(NOTE)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(note, json.dumps(made, indent=2) + "\n")
+    _BEGUN[experiment] = made
+
+
+NOTE = "parameters.json"
+
+
+def _registered(experiment: str) -> Page | None:
+    changed = (project_root() / "notebooks" / "experiments.yml").stat().st_mtime_ns
+    return _pages(project_root(), changed).get(experiment)
+
+
+@cache
+def _pages(root: Path, changed: int) -> dict[str, Page]:  # noqa: ARG001 - the registry as it was at that time
+    return {page.id: page for page in load_registry().pages}
+
+
+def _expected(page: Page) -> dict[str, Any]:
+    """Return what the note of a page of the registry says."""
+    values = {**template_parameters(page.template_path), **page.all_parameters}
+    return {"template": page.template, "parameters": json.loads(json.dumps(values))}
+
+
+def _noted(experiment: str) -> dict[str, Any] | None:
+    """Return which values made an experiment's tables; None where nothing says so."""
+    try:
+        found: dict[str, Any] = json.loads(_path(experiment, "").with_name(NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("parameters"), dict) else None
+
+
+def _differences(expected: dict[str, Any], made: dict[str, Any]) -> str:
+    """Name the values that differ: "model='a', not 'b'"."""
+    one, other = expected["parameters"], made["parameters"]
+    differ = [name for name in [*one, *(n for n in other if n not in one)] if one.get(name) != other.get(name)]
+    said = [f"{name}={one.get(name)!r}, not {other.get(name)!r}" for name in differ]
+    return "; ".join(said) or f"the template {expected['template']}, not {made['template']}"
+
+
+def agree(experiments: Sequence[str], **values: Any) -> None:
+    """Refuse experiments whose tables were made with other values than these, such as ``model="pocket/musicgen-b"``."""
+    for experiment in experiments:
+        noted = _noted(experiment)
+        if noted is None:
+            raise InputError(f"results/tables/{experiment} does not say which values made it; run that page again")
+        for name, value in values.items():
+            held = noted["parameters"].get(name)
+            if held != value:
+                raise InputError(
+                    f"the tables of {experiment!r} were made with {name}={held!r}, and this page is about "
+                    f"{name}={value!r}; give both the same value"
+                )
+
+
 # --- tables of a page -------------------------------------------------------------------------------------------------
 
 # Streams in words; a column that says "null" would be read back as missing.
@@ -79,8 +191,10 @@ TOLD = {"conditional": "the caption", "null": "nothing", "audio": "the sound's o
 
 
 def _path(experiment: str, name: str) -> Path:
-    """Return where a table lies."""
-    return results_dir() / "tables" / experiment / f"{name}.csv"
+    """Return where a table lies; an experiment is one folder, so that no other way of writing it reaches a page's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(experiment)):
+        raise InputError(f"experiment: expected a name of letters, digits, - and _, got {experiment!r}")
+    return results_dir() / "tables" / str(experiment) / f"{name}.csv"
 
 
 def source(experiment: str, name: str) -> str:
@@ -92,20 +206,52 @@ def write(frame: pd.DataFrame, experiment: str, name: str) -> pd.DataFrame:
     """Write a table, whole or not at all, to six significant digits; return it as read back from the file.
 
     In the file, text that a spreadsheet would run as a formula has an apostrophe before it; reading takes it away.
+
+    Raises
+    ------
+    InputError
+        A page of the registry that ``begin`` has not fixed the values of, or one whose folder another run has taken
+        over with other values.
     """
     path = _path(experiment, name)
+    begun = _BEGUN.get(experiment)
+    if begun is None and _registered(experiment):
+        raise InputError(
+            f"{source(experiment, name)} belongs to a page of the book, which alone writes it; name another experiment"
+        )
+    if begun is not None and _noted(experiment) not in (begun, None):
+        raise InputError(
+            f"results/tables/{experiment}: another run with other values writes there now; "
+            "start this one again with a name of its own (-p experiment my-run)"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_csv(frame, path, float_format="%.6g")
     return read(experiment, name)
 
 
 def read(experiment: str, name: str) -> pd.DataFrame:
-    """Read a table of this or another experiment; raise InputError where it does not exist."""
+    """Read a table of this or another experiment.
+
+    Raises
+    ------
+    InputError
+        A table that does not exist, or one of a page of the registry that was made with other values than its entry
+        names.
+    """
     path = _path(experiment, name)
+    if path.is_file() and experiment not in _BEGUN and (page := _registered(experiment)):
+        made = _noted(experiment)
+        if made != (expected := _expected(page)):
+            told = f"made with other values ({_differences(expected, made)})" if made else "made with unknown values"
+            raise InputError(f"{source(experiment, name)} was {told}; run the page {experiment!r} again first")
     if not path.is_file():
         found = sorted(file.stem for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         has = f"has {', '.join(found)}{nearest(name, found)}" if found else "has no tables yet; run its page first"
         raise InputError(f"no table {source(experiment, name)}: experiment {experiment!r} {has}")
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> pd.DataFrame:
     # "null" is the name of a stream, not a gap
     return unguarded(pd.read_csv(path, keep_default_na=False, na_values=[""]))
 
@@ -113,7 +259,7 @@ def read(experiment: str, name: str) -> pd.DataFrame:
 def listed(experiments: Sequence[str]) -> pd.DataFrame:
     """List the tables that pages have written: ``page, table, rows, source``."""
     rows = [
-        {"page": name, "table": path.stem, "rows": len(read(name, path.stem)), "source": source(name, path.stem)}
+        {"page": name, "table": path.stem, "rows": len(_loaded(path)), "source": source(name, path.stem)}
         for name in experiments
         for path in sorted(_path(name, "").parent.glob("*.csv"))
     ]
