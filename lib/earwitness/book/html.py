@@ -12,7 +12,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,9 +189,32 @@ def player(audio: np.ndarray, sample_rate: int, title: str, note: str = "", surp
     return Html(f'<figure class="ew-figure ew-player">{shown}</figure>')
 
 
-def side_by_side(*pieces: Html | Figure) -> Html:
-    """Put figures, players or tables beside each other where the screen is wide enough."""
-    return Html(f'<div class="ew-row">{"".join(f"<div>{piece.html}</div>" for piece in pieces)}</div>')
+def side_by_side(*pieces: Html | Figure, note: str = "") -> Html:
+    """Put figures, players or tables beside each other where the screen is wide enough, and a sentence below them."""
+    below = f"<p>{html.escape(note)}</p>" if note else ""
+    return Html(f'<div class="ew-row">{"".join(f"<div>{piece.html}</div>" for piece in pieces)}</div>{below}')
+
+
+def against_the_average(surprise: Mapping[str, float]) -> str:
+    """Say whether one member and one non-member, of so much mean surprise each, show what members show on average.
+
+    >>> against_the_average({"member": 4.2, "nonmember": 4.08})
+    'This pair goes the other way: the model was surprised more by the member. A pair decides nothing.'
+    """
+    if not {"member", "nonmember"} <= surprise.keys():
+        return ""
+    if surprise["member"] < surprise["nonmember"]:
+        return "This pair goes the expected way: the model was surprised less by the member. A pair decides nothing."
+    return "This pair goes the other way: the model was surprised more by the member. A pair decides nothing."
+
+
+def in_words(items: Sequence[str]) -> str:
+    """List items in a sentence.
+
+    >>> in_words(["0.5", "1", "1.5"])
+    '0.5, 1 and 1.5'
+    """
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def catalogue(attacks: pd.DataFrame) -> Html:

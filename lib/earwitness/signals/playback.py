@@ -3,7 +3,7 @@
 No model ever hears this sound. The pocket world's instruments play whatever is written, each program the one nearest
 to it.
 
-Book pages: *Membership inference on scores*, *Audit your own*.
+Book pages: *Membership inference on MIDI files*, *Audit your own*.
 """
 
 from __future__ import annotations
