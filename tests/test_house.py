@@ -34,7 +34,7 @@ FLOORS = (
         ("signals",),
         ("attacks",),
     ),
-    *(("stats",), ("figures",), ("audit", "outputs"), ("earwitness_build",), ("book",), ("cli",)),
+    *(("stats",), ("figures",), ("audit", "outputs"), ("earwitness_build",), ("book",), ("cli", "terminal")),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 SHARED = {"errors", "util", "types", "surroundings"}

@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 
 from earwitness.errors import EarwitnessError, InputError, StoppedError
 from earwitness.surroundings import settle
-from earwitness.util import plain, reason_of, results_dir, write_whole
+from earwitness.util import VERSION, plain, reason_of, results_dir, write_whole
 
 
 class Commands(TyperGroup):
@@ -56,37 +56,62 @@ SHOWN = 10  # ids printed of each kind by ``manifest verify``
 AGAIN_S = 0.5  # raised again after so long, if it was lost all the same
 WAIT_S = 0.05  # while it cannot be raised
 
-Manifest = Annotated[Path, typer.Option(help="CSV manifest, one row per track")]
-Model = Annotated[str, typer.Option(help="pocket name, local folder or hub name")]
-Models = Annotated[list[str], typer.Option("--model", help="pocket name, local folder or hub name (repeat it)")]
-Suspects = Annotated[Path | None, typer.Option(help="folder of the recordings in question")]
-HeldOut = Annotated[Path | None, typer.Option(help="folder of recordings that cannot have been trained on")]
-AuditManifest = Annotated[
-    Path | None, typer.Option("--manifest", help="CSV with path and role, one row per track, instead of two folders")
+GIVEN, ASKED, COMPARED, REPORT, ADVANCED = "Recordings", "Models", "How they are compared", "Report", "Advanced"
+
+
+def _option(panel: str, metavar: str, words: str, *names: str, **more: Any) -> Any:
+    """Return an option in its group, with a short name for its value, so that 80 columns hold it."""
+    return typer.Option(*names, help=words, metavar=metavar, rich_help_panel=panel, **more)
+
+
+def _flag(panel: str, words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel=panel)
+
+
+Manifest = Annotated[Path, _option(GIVEN, "CSV", "manifest, one row per track")]
+Model = Annotated[str, _option(ASKED, "NAME", "pocket name, local folder or hub name")]
+Models = Annotated[
+    list[str] | None, _option(ASKED, "NAME", "pocket name, local folder or hub name (repeat it)", "--model")
 ]
-Root = Annotated[Path | None, typer.Option(help="folder that the manifest's paths are relative to")]
-Captions = Annotated[Path | None, typer.Option(help="CSV with path and caption")]
-ControlModel = Annotated[str | None, typer.Option(help="a model trained on neither side; the difference is tested")]
-ControlSaw = Annotated[str | None, typer.Option(help='say "neither" if you know that it saw neither side')]
-References = Annotated[Path | None, typer.Option("--reference-artists", help="folder with one folder per artist")]
-Pairs = Annotated[str | None, typer.Option(help="work: compare takes of the same work, suspect against held-out")]
-Works = Annotated[Path | None, typer.Option(help="CSV with path and work: which recordings are versions of one piece")]
-Unit = Annotated[str, typer.Option(help="work, or track: count every version for itself; the report warns of it")]
-AuditSeed = Annotated[int | None, typer.Option("--seed", help="default: derived from the recordings")]
-Alpha = Annotated[float, typer.Option(help="level of the tests", rich_help_panel="Advanced")]
-Permutations = Annotated[
-    int, typer.Option("--permutations", help="relabellings of each test", rich_help_panel="Advanced")
+Suspects = Annotated[Path | None, _option(GIVEN, "DIR", "the recordings in question")]
+HeldOut = Annotated[Path | None, _option(GIVEN, "DIR", "recordings that cannot have been trained on")]
+AuditManifest = Annotated[Path | None, _option(GIVEN, "CSV", "path and role a row, instead of two folders")]
+Root = Annotated[Path | None, _option(GIVEN, "DIR", "what the manifest's paths are relative to")]
+ByFolder = Annotated[bool, _flag(GIVEN, "folders are artists, in them albums, each counting once", "--by-folder")]
+Captions = Annotated[Path | None, _option(GIVEN, "CSV", "path and caption")]
+ControlModel = Annotated[
+    str | None, _option(ASKED, "NAME", "a model trained on neither side; the difference is tested")
 ]
-Deals = Annotated[int, typer.Option(help="deals of the level check", rich_help_panel="Advanced")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="float32, bfloat16, float16, or auto: bfloat16 on a card that has it", rich_help_panel="Advanced"
-    ),
+ControlSaw = Annotated[str | None, _option(ASKED, "WORD", 'say "neither" if you know that it saw neither side')]
+References = Annotated[
+    Path | None, _option(COMPARED, "DIR", "one folder per other artist; a rank beside the audit", "--reference-artists")
 ]
-Download = Annotated[bool, typer.Option("--allow-download", help="fetch a hub model that is not here")]
-Splits = Annotated[list[str] | None, typer.Option("--split", help="only these splits (repeat the option)")]
-Seed = Annotated[int, typer.Option(help="draws the offsets of the cuts", min=0)]
+Pairs = Annotated[str | None, _option(COMPARED, "WORD", "work: takes of the same work, suspect against held-out")]
+Works = Annotated[Path | None, _option(COMPARED, "CSV", "path and work: which recordings are versions of one piece")]
+Unit = Annotated[str, _option(COMPARED, "WORD", "work, or track: count every version; the report warns of it")]
+AuditSeed = Annotated[int | None, _option(ADVANCED, "N", "default: derived from the recordings", "--seed")]
+Alpha = Annotated[float, _option(ADVANCED, "X", "level of the tests")]
+Permutations = Annotated[int, _option(ADVANCED, "N", "relabellings of each test", "--permutations")]
+Deals = Annotated[int, _option(ADVANCED, "N", "deals of the level check")]
+Dtype = Annotated[str, _option(ADVANCED, "TYPE", "float32, bfloat16, float16, or auto: bfloat16 on a card that has it")]
+Download = Annotated[bool, _flag(ASKED, "fetch a hub model that is not here", "--allow-download")]
+Splits = Annotated[list[str] | None, _option(GIVEN, "NAME", "only these splits (repeat the option)", "--split")]
+Seed = Annotated[int, _option(ADVANCED, "N", "draws the offsets of the cuts", min=0)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"earwitness {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _face(
+    version: Annotated[
+        bool, typer.Option("--version", help="say which version this is", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -94,34 +119,49 @@ def check(
     *,
     suspects: Suspects = None,
     held_out: HeldOut = None,
-    model: Annotated[str, typer.Option(help="model whose window decides; it is not loaded")],
+    model: Models = None,
     manifest: AuditManifest = None,
     root: Root = None,
+    by_folder: ByFolder = False,
+    captions: Captions = None,
+    control_model: ControlModel = None,
+    control_saw: ControlSaw = None,
+    reference_artists: References = None,
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
-    as_json: Annotated[bool, typer.Option("--json", help="print everything found as JSON")] = False,
-    write: Annotated[str, typer.Option(help="also write data_manifests/artists/NAME.csv and its card")] = "",
-    workers: Annotated[int, typer.Option(help="files decoded at a time", min=1, max=64)] = 2,
+    seed: AuditSeed = None,
+    alpha: Alpha = 0.01,
+    n_permutations: Permutations = 9999,
+    as_json: Annotated[bool, _flag(REPORT, "print everything found as JSON", "--json")] = False,
+    write: Annotated[str, _option(REPORT, "NAME", "also write data_manifests/artists/NAME.csv and its card")] = "",
+    workers: Annotated[int | None, _option(ADVANCED, "N", "files decoded at a time", min=1, max=64)] = None,
 ) -> None:
-    """Say what was found, what is left out and why, and whether that can be tested, before any model is loaded."""
+    """Say what was found, what is left out and why, and whether that can be tested. No model is loaded.
+
+    The last line answers yes or no. It is a look at the recordings, and recorded as one.
+    """
     from rich.console import Console
 
-    from earwitness.audit.display import as_dict, show_check
-    from earwitness.audit.intake import examine, record_path, write_manifest
-    from earwitness.data.folders import gather
-    from earwitness.models.cards import identity
+    from earwitness.audit.procedure import check as look
+    from earwitness.audit.request import Request
+    from earwitness.data.manifest import record_path, write_record
+    from earwitness.terminal import as_dict, show_check
 
-    identity(model, allow_download=False)  # a mistyped name should fail before a thousand files are read
     target = record_path(write) if write else None
-    found = gather(suspects=suspects, held_out=held_out, manifest=manifest, root=root, model=model, works=works)
-    intake = examine(found.tracks, model, workers=workers, found=found, pairs=pairs, unit=unit)
+    request = Request(
+        models=tuple(model or ()), suspects=suspects, held_out=held_out, manifest=manifest, root=root,
+        by_folder=by_folder, captions=captions, control_model=control_model, control_saw=control_saw,
+        reference_artists=reference_artists, pairs=pairs, works=works, unit=unit, seed=seed, alpha=alpha,
+        n_permutations=n_permutations,
+    )  # fmt: skip
+    intake, before, looks = look(request, workers=workers)
     if as_json:
-        typer.echo(json.dumps(as_dict(intake), indent=2))
+        typer.echo(json.dumps(as_dict(intake, before, looks), indent=2))
     else:
-        show_check(intake, Console(highlight=False))
+        show_check(intake, Console(highlight=False), before, looks)
     if target:
-        written, card = write_manifest(intake, target, title=f"Audit of {write}")
+        written, card = write_record(intake, target, title=f"Audit of {write}")
         typer.echo(
             f"wrote {written.name} and {card.name}; paths are relative to --root {plain(str(intake.root))}", err=True
         )
@@ -132,9 +172,10 @@ def plan(
     *,
     suspects: Suspects = None,
     held_out: HeldOut = None,
-    model: Models,
+    model: Models = None,
     manifest: AuditManifest = None,
     root: Root = None,
+    by_folder: ByFolder = False,
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
@@ -142,21 +183,23 @@ def plan(
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
-    freeze: Annotated[Path | None, typer.Option(help="fix the audit in this file instead, before it is scored")] = None,
+    freeze: Annotated[Path | None, _option(REPORT, "FILE", "fix the audit in this file instead, unscored")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
     n_permutations: Permutations = 9999,
     dtype: Dtype = "float32",
     split: Splits = None,
     attacks: Annotated[
-        str,
-        typer.Option(help="attacks whose signals are wanted; default: those of an audit, of a manifest alone all"),
+        str, _option(ADVANCED, "NAMES", "whose signals are wanted; default: an audit's, of a manifest alone all")
     ] = "",
-    json_output: Annotated[bool, typer.Option("--json", help="for programs; a list where there are several")] = False,
-    probe: Annotated[bool, typer.Option(help="measure on a few segments")] = True,
+    json_output: Annotated[bool, _flag(REPORT, "for programs; a list where there are several", "--json")] = False,
+    probe: Annotated[bool, _flag(ADVANCED, "measure on a few segments", "--probe/--no-probe")] = True,
     allow_download: Download = False,
 ) -> None:
-    """Say what scoring would take, and whether the result could be tested, or fix an audit before it is scored."""
+    """Say what scoring would take, and whether there are enough recordings, or fix an audit before it is scored.
+
+    Whether the recordings themselves tell the two sides apart is asked by `earwitness check`.
+    """
     from rich.console import Console
 
     from earwitness.audit.cost import forecast, forecasts, tracks_with_roles
@@ -165,17 +208,20 @@ def plan(
 
     how: dict[str, Any] = {"seed": seed or 0, "probe": probe, "allow_download": allow_download}
     auditing_only: tuple[object, ...] = (freeze, root, captions, control_model, control_saw, reference_artists, pairs)
-    auditing_only += (works, unit != "work")
+    auditing_only += (works, unit != "work", by_folder)
     if split and (manifest is None or any(auditing_only)):
         raise InputError("--split is for a manifest that is scored; an audit's sides follow from roles alone")
     request = Request(
-        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+        models=tuple(model or ()), suspects=suspects, held_out=held_out, manifest=manifest, root=root,
+        by_folder=by_folder, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         works=works, unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, dtype=dtype,
     )  # fmt: skip
     if manifest is not None and not any(auditing_only):
         how |= {"alpha": alpha, "dtype": dtype}
-        found = [forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in model]
+        found = [
+            forecast(name, tracks_with_roles(manifest, name, split), attacks or "all", **how) for name in request.models
+        ]
     else:
         if freeze is not None:
             from earwitness.audit.procedure import freeze as fix  # draws and tests: only what fixes an audit needs it
@@ -190,6 +236,8 @@ def plan(
         typer.echo(json.dumps(listed if len(listed) > 1 else listed[0], indent=2))
     else:
         show_forecasts(found, Console(highlight=False))
+        if suspects is not None or any(auditing_only):
+            _say("Whether the recordings themselves tell the sides apart: earwitness check, with the same options.")
 
 
 @app.command()
@@ -197,10 +245,11 @@ def audit(
     *,
     suspects: Suspects = None,
     held_out: HeldOut = None,
-    model: Models,
-    out: Annotated[Path, typer.Option(help="folder of the report: new, or holding an earlier one")],
+    model: Models = None,
+    out: Annotated[Path, _option(REPORT, "DIR", "the report's: new, or holding an earlier one")] = Path("report"),
     manifest: AuditManifest = None,
     root: Root = None,
+    by_folder: ByFolder = False,
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
@@ -208,15 +257,17 @@ def audit(
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
-    frozen: Annotated[Path | None, typer.Option(help="plan written by plan --freeze; nothing else is run")] = None,
+    frozen: Annotated[Path | None, _option(COMPARED, "FILE", "written by plan --freeze; nothing else is run")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
     n_permutations: Permutations = 9999,
     deals: Deals = 500,
     dtype: Dtype = "float32",
-    with_audio: Annotated[bool, typer.Option(help="put the sound of single suspects into the report")] = False,
-    redact: Annotated[bool, typer.Option(help="numbers instead of names and paths")] = False,
-    pdf: Annotated[bool, typer.Option(help="print the report to a PDF (needs Chromium)")] = False,
+    by: Annotated[str, _option(REPORT, "TEXT", "who made the report, for its first page")] = "",
+    for_: Annotated[str, _option(REPORT, "TEXT", "for whom, for its first page", "--for")] = "",
+    with_audio: Annotated[bool, _flag(REPORT, "put the sound of single suspects in", "--with-audio")] = False,
+    redact: Annotated[bool, _flag(REPORT, "numbers instead of names and paths", "--redact")] = False,
+    pdf: Annotated[bool, _flag(REPORT, "print it to a PDF (needs Chromium)", "--pdf")] = False,
     allow_download: Download = False,
 ) -> None:
     """Audit recordings: evidence, no evidence or not testable, and a report that shows why. Exits 0 for all three."""
@@ -224,10 +275,11 @@ def audit(
     from earwitness.audit.request import Request
 
     request = Request(
-        models=tuple(model), suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions,
+        models=tuple(model or ()), suspects=suspects, held_out=held_out, manifest=manifest, root=root,
+        by_folder=by_folder, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         works=works, unit=unit, frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals,
-        dtype=dtype, with_audio=with_audio, redact=redact, pdf=pdf,
+        dtype=dtype, by=by, made_for=for_, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     report = run(request, out, say=_say, download=allow_download)
     _say(str(report))

@@ -39,10 +39,10 @@ from earwitness.audit.report import (
     scores_bytes,
 )
 from earwitness.audit.report import read as read_report
-from earwitness.audit.request import coverage, with_captions
 from earwitness.audit.verify import verify
 from earwitness.data import audio, containers, decode_pool
 from earwitness.data.redaction import Redactor, manifest_hash, number, seed_of
+from earwitness.data.side_table import coverage, with_captions
 from earwitness.errors import InputError, ModelError, StoppedError
 from earwitness.models import describe
 from earwitness.signals import extraction

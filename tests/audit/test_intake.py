@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from earwitness.audit import intake
-from earwitness.audit.display import enough, show_check
 from earwitness.audit.intake import examine
 from earwitness.book import html, tables
 from earwitness.data import containers, decode_pool, folders
@@ -24,6 +23,7 @@ from earwitness.data.audio import decode, probe
 from earwitness.data.folders import gather
 from earwitness.errors import AudioError, ManifestError
 from earwitness.signals.blind import file_features
+from earwitness.terminal import enough, show_check
 from earwitness.types import Track
 from earwitness.util import FORMULA_STARTS, guard, plain, unguard, write_csv
 from earwitness_build.corpora.build import NOTES

@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from earwitness.audit import html, scoring
-from earwitness.audit.display import as_dict, enough, show_check
 from earwitness.audit.intake import Intake, examine
 from earwitness.audit.report import Report, scores_bytes
 from earwitness.audit.report import read as read_report
@@ -25,6 +24,7 @@ from earwitness.errors import InputError
 from earwitness.stats.features import DEFAULT_FEATURES
 from earwitness.stats.power import reach_of, refusals
 from earwitness.stats.units import add_units
+from earwitness.terminal import as_dict, enough, show_check
 from earwitness.types import Track
 from earwitness.util import sha256
 from tests.inference_tables import score_table

@@ -110,9 +110,7 @@ def test_tables_made_with_other_values_are_not_read(results: Path) -> None:
     note = results / "di-artist" / "parameters.json"
     right = note.read_text()
     note.write_text(right.replace("pocket/musicgen-b", "pocket/musicgen-a"))
-    with pytest.raises(
-        InputError, match=r"made with other values \(model='pocket/musicgen-b', not"
-    ):
+    with pytest.raises(InputError, match=r"made with other values \(model='pocket/musicgen-b', not"):
         tables.read("di-artist", "artists")
     for broken in ("", "[]", "{", '{"parameters": 3}'):
         note.write_text(broken)

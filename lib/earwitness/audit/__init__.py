@@ -59,12 +59,15 @@ def audit(
     pairs: str | None = None,
     works: Name | None = None,
     unit: str = "work",
+    by_folder: bool = False,
     frozen: Name | None = None,
     seed: int | None = None,
     alpha: float = ALPHA,
     n_permutations: int = 9999,
     deals: int = 500,
     dtype: str = "float32",
+    by: str = "",
+    made_for: str = "",
     with_audio: bool = False,
     redact: bool = False,
     pdf: bool = False,
@@ -102,6 +105,8 @@ def audit(
         says that a recording is a work of its own.
     unit : str
         ``"work"``: versions of one piece count once. ``"track"``: every recording counts, with a warning in the report.
+    by_folder : bool
+        Folders in a side's folder are artists, those in an artist's are albums; an album counts once.
     frozen : str or Path, optional
         A plan written by ``ew.plan(...).freeze(path)``; anything else is refused.
     seed : int, optional
@@ -116,6 +121,8 @@ def audit(
     dtype : str
         Type of number in which every model runs, the control too: ``"float32"``, ``"bfloat16"``, ``"float16"``, or
         ``"auto"``, which is bfloat16 on a card that computes with it. Scores are computed in float32 from its output.
+    by, made_for : str
+        Who makes the report, and for whom: for its first page, as they are.
     with_audio : bool
         Put the sound of single suspects into the report.
     redact : bool
@@ -154,8 +161,8 @@ def audit(
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, frozen=frozen,
-        works=works, unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals, dtype=dtype,
-        with_audio=with_audio, redact=redact, pdf=pdf,
+        works=works, unit=unit, by_folder=by_folder, seed=seed, alpha=alpha, n_permutations=n_permutations,
+        deals=deals, dtype=dtype, by=by, made_for=made_for, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     return run(request, one("out", out), say=say or (lambda _: None), download=allow_download)
 

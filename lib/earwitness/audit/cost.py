@@ -429,8 +429,8 @@ def forecasts(
     InputError, ModelError
         As ``refuse_mixture``, ``gather_tracks``, ``references.listed`` and ``forecast``.
     """
-    infos = [_told(name, allow_download) for name in request.models]
-    refuse_mixture(infos, _told(request.control_model, allow_download) if request.control_model else None)
+    infos = [told_of(name, allow_download) for name in request.models]
+    refuse_mixture(infos, told_of(request.control_model, allow_download) if request.control_model else None)
     sides = [replace(t, work=t.work if request.unit == "work" else "") for t in gather_tracks(request).tracks]
     others: list[Track] = []
     if request.reference_artists is not None:
@@ -451,7 +451,7 @@ def forecasts(
     return found
 
 
-def _told(name: str, allow_download: bool) -> ModelInfo:
+def told_of(name: str, allow_download: bool = False) -> ModelInfo:
     """Return a model's description; known from its card alone, it has its name for weights."""
     info, _ = identity(name, allow_download=allow_download)
     return replace(info, revision=name) if info.revision == UNKNOWN else info

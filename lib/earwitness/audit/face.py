@@ -124,6 +124,7 @@ def plan(
     pairs: str | None = None,
     works: Name | None = None,
     unit: str = "work",
+    by_folder: bool = False,
     seed: int | None = None,
     alpha: float = ALPHA,
     n_permutations: int = 9999,
@@ -138,7 +139,7 @@ def plan(
     ----------
     suspects, held_out, model, manifest, root, captions, control_model, control_saw, reference_artists, pairs
         As for ``ew.audit``.
-    works, unit
+    works, unit, by_folder
         As for ``ew.audit``.
     seed, alpha, n_permutations : int, float, int, optional
         As for ``ew.audit``, and fixed by ``freeze``. The seed also draws the offsets of the cuts that are counted.
@@ -175,7 +176,7 @@ def plan(
     request = asked(
         model, suspects=suspects, held_out=held_out, manifest=manifest, root=root, captions=captions, pairs=pairs,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, works=works,
-        unit=unit, seed=seed, alpha=alpha, n_permutations=n_permutations, dtype=dtype,
+        unit=unit, by_folder=by_folder, seed=seed, alpha=alpha, n_permutations=n_permutations, dtype=dtype,
     )  # fmt: skip
     found = forecasts(request, attacks, seed=seed or 0, probe=probe, allow_download=allow_download)
     return AuditPlan(tuple(found), request, allow_download)

@@ -3,8 +3,9 @@
 A pure function of the record and the files beside it. Everything that came from a file or a name is escaped by the
 template engine, and what no eye can see or what turns the reading direction is written as an escape. A picture is an
 image of its own, which can neither style nor leave the page. A Content-Security-Policy forbids scripts, styles but the
-page's own, and anything from elsewhere, should that ever fail. Pages of version 1 held their pictures themselves: they
-are drawn as they were, from pictures that hold nothing but shapes.
+page's own, and anything from elsewhere, should that ever fail. Page 1 is for who has one minute and no statistics; the
+reasons follow, then the annexes. Pages of layout 1 are drawn as they were; those of version 1 held their pictures
+themselves, and are drawn from pictures that hold nothing but shapes.
 
 Book page: *Audit your own*.
 """
@@ -118,6 +119,7 @@ def page(report: Report, files: Mapping[str, bytes]) -> str:
     drawn = [i for i, result in enumerate(report.results) if result.p_value is not None or result.n_segments]
     first, css = report.schema_version == 1, _text("report.css")
     css = css.replace("figure img", "figure svg") if first else css
+    css += _text("report-2.css") if report.layout > 1 else ""
     palette = css[: css.index("* {")] + ":root { color: var(--ew-ink); font-family: system-ui, sans-serif; }"
 
     def shown(svg: str) -> Markup:
@@ -142,11 +144,12 @@ def page(report: Report, files: Mapping[str, bytes]) -> str:
     kinds = dict.fromkeys(result.badge for result in report.results)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_plain)
     seal = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment.from_string(_text("template.html.j2")).render(
+    return environment.from_string(_text("report-2.html.j2" if report.layout > 1 else "template.html.j2")).render(
         r=report,
         policy=POLICY.format("'unsafe-inline'" if first else f"'sha256-{seal}'"),
         css=Markup(css),  # noqa: S704 (our own file)
         words=wording,
+        trusted=[r for r in report.results if r.shifts or (report.repeat.pairs and r.p_value is not None)],
         names=" or ".join(result.model for result in report.results),
         badges=[(kind, BADGES[kind]) for kind in kinds],
         figures=[(report.results[i].model, shown(figure(report, i).svg)) for i in drawn],

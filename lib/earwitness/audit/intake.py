@@ -11,14 +11,12 @@ decides. The book pages *Audit your own* and *Methods: audio preparation* show b
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from earwitness.audit import request
 from earwitness.data import decode_pool, fingerprint
@@ -28,75 +26,11 @@ from earwitness.data.fingerprint import Print
 from earwitness.data.folders import EXCLUSION_COLUMNS, Found, common_folder
 from earwitness.data.manifest import disagreement
 from earwitness.data.works import Join, find_joins, joined, works_on_both_sides
-from earwitness.errors import InputError, ManifestError
+from earwitness.errors import InputError
 from earwitness.models.cards import identity
 from earwitness.signals import blind
-from earwitness.stats.metrics import exact_p, rank_sum_p
-from earwitness.types import ROLE_NAMES, Track
-from earwitness.util import project_root, reason_of, write_csv, write_whole
-
-# --- in what the sides differ -----------------------------------------------------------------------------------------
-
-LEVEL = 0.05  # of each comparison: a warning, not a verdict, so none is corrected for the others
-NUMBERS = {
-    "duration_s": ("length", "{:.1f} s"),
-    "notes": ("number of notes", "{:.0f}"),
-    "level_dbfs": ("loudness", "{:.1f} dBFS"),
-    "bandwidth_hz": ("bandwidth", "{:.0f} Hz"),
-    "year": ("release date", "{:.1f}"),
-}
-KINDS = {"format": "format", "codec": "codec", "sample_rate": "sample rate (Hz)", "channels": "channels"}
-
-
-def sentences(files: pd.DataFrame) -> tuple[str, ...]:
-    """Name every property in which the roles of usable files differ, with both values.
-
-    Parameters
-    ----------
-    files : pandas.DataFrame
-        Columns ``role`` and those of ``NUMBERS`` and ``KINDS``; rows of usable recordings.
-
-    Returns
-    -------
-    tuple of str
-        Empty if there are not two roles, or nothing differs (Mann-Whitney for numbers, Fisher's exact test for
-        each kind, times the number of kinds).
-    """
-    roles = [role for role in ROLE_NAMES if (files["role"] == role).any()]
-    if len(roles) != 2:
-        return ()
-    sides = [files[files["role"] == role] for role in roles]
-    names = [ROLE_NAMES[role] for role in roles]
-    found = []
-    for column, (title, unit) in NUMBERS.items():
-        if column not in files:
-            continue
-        a, b = (pd.to_numeric(side[column], errors="coerce").dropna() for side in sides)
-        if column == "year" and bool(len(a)) != bool(len(b)):
-            found.append(f"release date: known for {names[0] if len(a) else names[1]} only")
-        if len(a) and len(b) and rank_sum_p(a.to_numpy(), b.to_numpy()) <= LEVEL:
-            values = (unit.format(side.median()) for side in (a, b))
-            found.append(f"{title}: median " + ", ".join(f"{v} ({n})" for v, n in zip(values, names, strict=True)))
-    for column, title in KINDS.items():
-        counts = [side[column].astype(str).value_counts() for side in sides]
-        kinds = sorted(set(counts[0].index) | set(counts[1].index))
-        p_values = [exact_p(*((int(c.get(kind, 0)), int(c.sum())) for c in counts)) for kind in kinds]
-        if len(kinds) > 1 and min(p_values) * len(kinds) <= LEVEL:
-            found.append(
-                f"{title}: "
-                + "; ".join(
-                    f"{name} " + ", ".join(f"{kind} {c[kind]}" for kind in kinds if kind in c)
-                    for name, c in zip(names, counts, strict=True)
-                )
-            )
-    return tuple(found)
-
-
-def years(released: pd.Series) -> pd.Series:
-    """Return release dates (``2024``, ``2024-05``, ``2024-05-17``) as years with a fraction; NaN where unreadable."""
-    parts = released.astype(str).str.extract(r"^\s*(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?").astype(float)
-    return parts[0] + (parts[1].fillna(7) - 1) / 12 + (parts[2].fillna(15) - 1) / 365
-
+from earwitness.stats.imbalances import sentences, years
+from earwitness.types import Track
 
 # --- what was given ---------------------------------------------------------------------------------------------------
 
@@ -250,58 +184,3 @@ def examine(
         passed_over=found.passed_over if found else {},
         root=found.root if found else common_folder(tracks),
     )
-
-
-def record_path(name: str) -> Path:
-    """Return where a record called ``name`` lies: ``data_manifests/artists/<name>.csv`` of the project.
-
-    Raises
-    ------
-    ManifestError
-        A name that is not lower-case letters, digits and hyphens.
-    """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-        raise ManifestError(f"expected a name of lower-case letters, digits and hyphens, got {name!r}; choose another")
-    return project_root() / "data_manifests" / "artists" / f"{name}.csv"
-
-
-def write_manifest(intake: Intake, path: Path, *, title: str) -> tuple[Path, Path]:
-    """Write the usable tracks as a manifest and its card, for the record; paths are relative to ``intake.root``.
-
-    Returns
-    -------
-    Path, Path
-        The CSV and the card. Read it again with ``read_manifest(path, root=…)``.
-
-    Raises
-    ------
-    ManifestError
-        Either exists: a record is not overwritten. Or its folder cannot be written to.
-    """
-    card = path.with_suffix(".card.yml")
-    for target in (path, card):
-        if target.exists():
-            raise ManifestError(f"{target.name}: exists, and a record is not overwritten; choose another name")
-    fields = ("artist", "work", "caption", "duration_s", "sha256", "released", "licence", "source")
-    rows = [
-        {"track_id": t.track_id, "path": "./" + t.path.absolute().relative_to(intake.root).as_posix(), "role": t.role}
-        | {name: getattr(t, name) for name in fields}
-        for t in intake.tracks
-    ]
-    facts = {
-        "title": title,
-        "version": 1,
-        "licence": "not stated",
-        "citation": "not stated",
-        "membership": "unknown: an audit's suspects and held-out recordings",
-        "audio": ", ".join(sorted(set(intake.files.loc[intake.files["reason"] == "", "format"]))),
-        "known_biases": list(intake.imbalances),
-        "counts": {"tracks": len(rows), **intake.counts(), "left_out": len(intake.exclusions)},
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(pd.DataFrame(rows), path, bare=("track_id", "path"))
-        write_whole(card, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
-    except OSError as error:
-        raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None
-    return path, card

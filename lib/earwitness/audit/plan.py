@@ -155,6 +155,15 @@ def check_logs(logs: Iterable[Path]) -> None:
 
 def earlier_runs(suspects: Iterable[str], logs: Iterable[Path]) -> list[Mapping[str, Any]]:
     """Return the recorded runs that had at least one of these suspects (file hashes), each once, oldest first."""
+    return [entry for entry in _recorded(suspects, logs) if entry.get("verdict") not in LOOKS]
+
+
+def looks(suspects: Iterable[str], logs: Iterable[Path]) -> set[str]:
+    """Return the selections of recordings with at least one of these suspects that ``check`` was run on."""
+    return {str(entry.get("plan")) for entry in _recorded(suspects, logs) if entry.get("verdict") in LOOKS}
+
+
+def _recorded(suspects: Iterable[str], logs: Iterable[Path]) -> list[Mapping[str, Any]]:
     mine = {content[:16] for content in suspects}
     found: dict[str, Mapping[str, Any]] = {}
     for log in logs:
@@ -177,12 +186,24 @@ def _entries(log: Path) -> list[dict[str, Any]]:
 
 def record_run(plan: Plan, suspects: Iterable[str], verdict: str, logs: Iterable[Path]) -> None:
     """Append a run to the logs; one that a log has already, with the same plan and answer, is not added to it."""
+    _record(plan.digest(), plan.models, suspects, verdict, logs)
+
+
+LOOKS = ("a look: cannot be tested", "a look: can be tested")
+
+
+def record_look(content: str, suspects: Iterable[str], testable: bool, logs: Iterable[Path]) -> None:
+    """Append a look at the gate to the logs: a selection of recordings, its hash, and what the gate said of it."""
+    _record(content, {}, suspects, LOOKS[testable], logs)
+
+
+def _record(plan: str, models: dict[str, str], suspects: Iterable[str], verdict: str, logs: Iterable[Path]) -> None:
     now = datetime.now(UTC)
     entry = {
-        "id": sha256(f"{now.isoformat()} {plan.digest()}")[:16],
+        "id": sha256(f"{now.isoformat()} {plan}")[:16],
         "date": now.strftime("%Y-%m-%d %H:%M UTC"),
-        "plan": plan.digest(),
-        "models": plan.models,
+        "plan": plan,
+        "models": models,
         "verdict": verdict,
         "suspects": sorted(content[:16] for content in suspects),
     }

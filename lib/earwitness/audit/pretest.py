@@ -63,6 +63,7 @@ def look(
     seed: int,
     cost: str,
     pairs: str | None = None,
+    clearly: float = CLEARLY,
 ) -> Testable:
     """Say whether the rule could answer at all: enough recordings, and sides that blind features do not tell apart.
 
@@ -80,6 +81,8 @@ def look(
         What scoring would take, in words.
     pairs : str, optional
         ``work``: matched takes are counted, and the gate waits until they are scored.
+    clearly : float
+        The gate closes here at a p-value up to this.
     """
     seen = reach_of(tracks, alpha, pairs)
     apart = pairs is None and not min(seen.n_suspect, seen.n_held_out)
@@ -94,7 +97,7 @@ def look(
             p_value=1.0,  # as if the test had found nothing: only what does not depend on it can speak
             p_direction=None,
             p_opposite=None,
-            blind_p=blind_p if blind_p is not None and blind_p <= CLEARLY else 1.0,
+            blind_p=blind_p if blind_p is not None and blind_p <= clearly else 1.0,
             residual_p=None,
             detectable_auc=seen.detectable_auc,
             alpha=alpha,

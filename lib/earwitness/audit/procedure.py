@@ -21,9 +21,9 @@ import pandas as pd
 
 from earwitness.audit import examples, html, pretest, references, scoring, wording
 from earwitness.audit.anonymise import place_of_key, sealed
-from earwitness.audit.cost import estimate, present
+from earwitness.audit.cost import estimate, present, told_of
 from earwitness.audit.intake import Intake, examine
-from earwitness.audit.plan import Plan, check_logs, earlier_runs, record_run, run_log
+from earwitness.audit.plan import Plan, check_logs, earlier_runs, looks, record_look, record_run, run_log
 from earwitness.audit.plan import check as check_plan
 from earwitness.audit.plan import read as read_plan
 from earwitness.audit.plan import write as write_plan
@@ -44,14 +44,16 @@ from earwitness.audit.report import (
     print_pdf,
 )
 from earwitness.audit.report import write as write_report
-from earwitness.audit.request import PAIRED, Request, control_known, coverage, gather_tracks, refuse_mixture, shown
-from earwitness.data.folders import shorten
+from earwitness.audit.request import PAIRED, Request, control_known, gather_tracks, refuse_kind, refuse_mixture, shown
+from earwitness.data.folders import Found, shorten
 from earwitness.data.redaction import Numbered, Redactor, manifest_hash, number, read_key, seed_of, texts_hash
+from earwitness.data.side_table import coverage
 from earwitness.errors import InputError
 from earwitness.models import describe, number_type
 from earwitness.stats.features import feature_hash, frozen_features
+from earwitness.stats.verdict import GATE_P
 from earwitness.types import SIDES, ModelInfo, Track
-from earwitness.util import VERSION, code_state, file_hash, hash_of, machine, plain, sha256, versions
+from earwitness.util import VERSION, code_state, counted, file_hash, hash_of, machine, plain, sha256, versions
 
 # --- what was found, in the words and types of the report -------------------------------------------------------------
 
@@ -186,36 +188,20 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     ModelError
         A model that is unknown, closed or not on this machine.
     """
+    if request.frozen is not None:
+        read_plan(request.frozen)
     for name in [*request.models, *([request.control_model] if request.control_model else [])]:
         present(name, download=download)
     request = replace(request, dtype=number_type(request.dtype))
     infos = [describe(name, dtype=request.dtype) for name in request.models]
-    control_name = request.control_model
-    beside = describe(control_name, dtype=request.dtype) if control_name else None
-    refuse_mixture(infos, beside)
-    found = gather_tracks(request)
-    say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
-    if request.captions is not None:
-        say(coverage(found.tracks))
-    workers = 1 if sum(track.path.stat().st_size for track in found.tracks if track.path.is_file()) < FEW_BYTES else 2
-    how: dict[str, Any] = {"workers": workers, "found": found, "pairs": request.pairs, "unit": request.unit}
-    intake = examine(found.tracks, request.models[0], describe=True, **how)
-    if intake.joins:
-        say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
-    _refuse_straddling(intake, request)
+    beside = describe(request.control_model, dtype=request.dtype) if request.control_model else None
+    held = opened(request, infos, beside, say)
+    _refuse_straddling(held.intake, request)
+    intake, numbered, others = held.intake, held.numbered, held.others
     control = None
     if beside is not None:
-        known_from = control_known(request, intake.tracks)
-        control = Control(name=shown(control_name or ""), revision=beside.revision, known_from=known_from)
-    others = None
-    if request.reference_artists:
-        others = references.read(request.reference_artists, intake, request.models[0])
-    numbered = number(intake.tracks)
-    if gone := [(t.track_id, t.role, numbered.gone[t.track_id]) for t in intake.tracks if t.track_id in numbered.gone]:
-        left = pd.concat([intake.exclusions, pd.DataFrame(gone, columns=intake.exclusions.columns)], ignore_index=True)
-        stay = tuple(track for track in intake.tracks if track.track_id not in numbered.gone)
-        intake = replace(intake, tracks=stay, exclusions=left)
-    content = manifest_hash((track.sha256, track.role) for track in numbered.tracks)
+        control = Control(name=shown(request.control_model or ""), revision=beside.revision, known_from=held.known_from)
+    content, seed = held.content(request)
     lists = {info.kind: frozen_features(info.kind) for info in infos}
     plan = Plan(
         manifest_hash=content,
@@ -228,7 +214,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
         features_hash=feature_hash([name for family in sorted(lists) for name in lists[family]]),
         alpha=request.alpha,
         permutations=request.n_permutations,
-        seed=seed_of(content) if request.seed is None else request.seed,
+        seed=seed,
         pairs=request.pairs or "",
         references_hash=manifest_hash((t.sha256, t.artist) for t in others.numbered.tracks) if others else "",
         dtype=request.dtype,
@@ -238,7 +224,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, download: bool = Fal
     if request.redact:
         given = (request.suspects, request.held_out, request.manifest, request.reference_artists)
         ids = [*intake.files["track_id"], *(others.numbered.names.values() if others else ())]
-        redactor = Redactor(found.tracks, ids=ids, places=[place for place in given if place is not None])
+        redactor = Redactor(held.found.tracks, ids=ids, places=[place for place in given if place is not None])
     return Examined(request, intake, numbered, infos, control, plan, redactor, others, beside)
 
 
@@ -248,6 +234,99 @@ def _refuse_straddling(intake: Intake, request: Request) -> None:
             f"{len(intake.straddling)} works have takes on both sides (first: {intake.straddling[0]!r}); compare takes "
             f"with {PAIRED}, or leave the works out on one side"
         )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The recordings once each was opened; ``known_from``: how it is known that a control model saw neither side."""
+
+    found: Found
+    intake: Intake
+    numbered: Numbered
+    known_from: str = ""
+    others: References | None = None
+
+    def content(self, request: Request) -> tuple[str, int]:
+        """Return the hash of recordings and sides, and the seed."""
+        content = manifest_hash((track.sha256, track.role) for track in self.numbered.tracks)
+        return content, seed_of(content) if request.seed is None else request.seed
+
+
+def opened(
+    request: Request, infos: Sequence[ModelInfo], beside: ModelInfo | None, say: Say, workers: int | None = None
+) -> Opened:
+    """Refuse what can be refused without opening a recording, then open, examine and number all of them."""
+    refuse_mixture(infos, beside)
+    if beside is not None and request.manifest is None:
+        control_known(request, ())
+    found = gather_tracks(request)
+    if beside is not None:
+        control_known(request, found.tracks)
+    refuse_kind(infos[0], found.tracks)
+    if request.reference_artists is not None:
+        references.listed(request.reference_artists, found.tracks)
+    say(f"{len(found.tracks) + len(found.refused)} recordings found; opening each")
+    if request.captions is not None:
+        say(coverage(found.tracks))
+    small = sum(track.path.stat().st_size for track in found.tracks if track.path.is_file()) < FEW_BYTES
+    how: dict[str, Any] = {"workers": workers or (1 if small else 2), "found": found, "pairs": request.pairs}
+    intake = examine(found.tracks, request.models[0], describe=True, unit=request.unit, **how)
+    if intake.joins:
+        say(f"{len(intake.joins)} works have several versions here; the report lists them, and --works corrects them")
+    known_from = "" if beside is None else control_known(request, intake.tracks)
+    others = None
+    if request.reference_artists:
+        others = references.read(request.reference_artists, intake, request.models[0])
+    numbered = number(intake.tracks)
+    if gone := [(t.track_id, t.role, numbered.gone[t.track_id]) for t in intake.tracks if t.track_id in numbered.gone]:
+        left = pd.concat([intake.exclusions, pd.DataFrame(gone, columns=intake.exclusions.columns)], ignore_index=True)
+        stay = tuple(track for track in intake.tracks if track.track_id not in numbered.gone)
+        intake = replace(intake, tracks=stay, exclusions=left)
+    return Opened(found, intake, numbered, known_from, others)
+
+
+def check(request: Request, say: Say = lambda _: None, *, workers: int | None = None) -> tuple[Intake, Testable, int]:
+    """Say what an audit would be given and whether it could answer, without a model; its files need not be here.
+
+    Everything that an audit refuses before it runs a model is refused here, the blind gate included. To look at the
+    gate is to look at the recordings: it is recorded, and a report says how many selections were looked at before.
+
+    Returns
+    -------
+    Intake, Testable, int
+        What was found; whether that can be tested, and why not; how many selections of these suspects have been looked
+        at, this one included (0 where the gate was not reached).
+
+    Raises
+    ------
+    InputError, ModelError
+        As :func:`prepare`, but for works with takes on both sides, which ``Testable`` speaks of.
+    """
+    logs = run_log(None)
+    check_logs(logs)
+    told = [told_of(name) for name in request.models]
+    beside = told_of(request.control_model) if request.control_model else None
+    held = opened(request, told, beside, say, workers)
+    content, seed = held.content(request)
+    before = pretest.look(
+        held.numbered.tracks,
+        told[0],
+        alpha=request.alpha / len(told),
+        permutations=request.n_permutations,
+        seed=seed,
+        cost=estimate(held.intake, told),
+        pairs=request.pairs,
+        clearly=GATE_P,
+    )
+    try:
+        _refuse_straddling(held.intake, request)
+    except InputError as error:
+        before = before.model_copy(update={"answer": False, "reasons": [str(error)], "mends": []})
+    suspects = [track.sha256 for track in held.numbered.tracks if track.role == "suspect"]
+    if before.blind_p is None:
+        return held.intake, before, 0
+    record_look(content, suspects, before.answer, logs)
+    return held.intake, before, len(looks(suspects, logs))
 
 
 @contextmanager
@@ -306,10 +385,10 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     secret = place_of_key(out)
     if request.redact and secret.exists():
         read_key(secret)
-    known = prepare(request, say, download=download)
-    frozen = _frozen(request, known.plan)
     logs = run_log(request.frozen)
     check_logs(logs)
+    known = prepare(request, say, download=download)
+    frozen = _frozen(request, known.plan)
     tracks, plan = known.numbered.tracks, known.plan
     before = pretest.look(
         tracks,
@@ -321,6 +400,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         pairs=request.pairs,
     )
     say(wording.before(before, paired=request.pairs is not None))
+    seen = len(looks([track.sha256 for track in tracks if track.role == "suspect"], logs))
     results, files, recordings, shown_ones, left, origins = _models(known, before, say)
     for row in shorten(pd.DataFrame([(p.name, p.reason) for p in left], columns=["track_id", "reason"])).itertuples():
         say(f"left out: {row.track_id}: {row.reason}")
@@ -328,7 +408,7 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     earlier = earlier_runs(suspects, logs)
     unanswered = [reason for result in results if result.verdict == "not testable" for reason in result.reasons]
     report = Report(
-        made=_made(earlier, plan, time.monotonic() - started, origins),
+        made=_made(earlier, plan, time.monotonic() - started, origins, seen),
         redacted=request.redact,
         verdict=wording.overall(results),
         answer=wording.answer(results),
@@ -345,6 +425,10 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
         imbalances=[unnamed_text(known, text) for text in known.intake.imbalances],
         frozen=frozen,
         repeat=how_to_repeat(known, files),
+        layout=2,
+        earwitness=VERSION,
+        by=request.by,
+        made_for=request.made_for,
     )
     if request.redact:
         report = sealed(report, [known.numbered, *([known.references.numbered] if known.references else [])], secret)
@@ -445,7 +529,9 @@ def _frozen(request: Request, plan: Plan) -> Frozen:
     return Frozen(checked=True, frozen_at=before.frozen_at, file_sha256=file_hash(request.frozen))
 
 
-def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float, origins: Sequence[str] = ()) -> str:
+def _made(
+    earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float, origins: Sequence[str] = (), seen: int = 0
+) -> str:
     """Return the one line that differs between two runs of the same audit.
 
     What counts is how many plans were tried on these recordings: the same plan again gives the same answer.
@@ -459,5 +545,7 @@ def _made(earlier: Sequence[Mapping[str, object]], plan: Plan, seconds: float, o
     past += ", repeated" if again else ""
     if later := len(plans) - place - again:
         past += f"; {later} with another plan since"
+    if seen:
+        past += f"; {counted(seen, 'selection')} of them looked at with check before"
     when = f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, in {seconds:.0f} s"
     return "; ".join([when, *origins, past])

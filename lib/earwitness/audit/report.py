@@ -292,6 +292,10 @@ class Report(_Record):
         Whether a plan was fixed before scoring, and when.
     repeat : Repeat
         What it takes to do it again: command, seed, settings, hashes, versions.
+    layout : int
+        How the page is laid out: 2 has a first page of its own and annexes.
+    earwitness, by, made_for : str
+        Version that made it; who made it and for whom, as they say themselves.
     """
 
     model_config = ConfigDict(json_schema_extra={"description": "An audit, whole."})
@@ -313,6 +317,10 @@ class Report(_Record):
     imbalances: Many[str]
     frozen: Frozen
     repeat: Repeat
+    layout: Literal[1, 2] = Field(default=1, exclude_if=(1).__eq__, description="how the page is laid out")
+    earwitness: str = Field(default="", exclude_if=not_, description="version that made it; in older reports not said")
+    by: str = Field(default="", exclude_if=not_, max_length=200, description="who made it, as stated")
+    made_for: str = Field(default="", exclude_if=not_, max_length=200, description="for whom, as stated")
 
     @property
     def sealed(self) -> bool:

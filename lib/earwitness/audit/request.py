@@ -12,57 +12,21 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
 from earwitness.audit.report import MOST_DEALS, MOST_PERMUTATIONS
-from earwitness.data.folders import Found, gather
+from earwitness.data.folders import WAYS, Found, gather
 from earwitness.data.manifest import read_card
-from earwitness.data.side_table import read_beside
-from earwitness.errors import InputError, ManifestError
+from earwitness.data.side_table import with_captions
+from earwitness.errors import InputError
 from earwitness.models import DTYPES
 from earwitness.stats.prepare import Saw
 from earwitness.stats.verdict import ALPHA
-from earwitness.types import ROLE_NAMES, SIDE_OF, SIDES, ModelInfo, Track
-
-# --- captions ---------------------------------------------------------------------------------------------------------
-
-
-def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] = ()) -> list[Track]:
-    """Add the captions of a table; recordings that it does not name keep what they have.
-
-    Parameters
-    ----------
-    tracks : sequence of Track
-        Recordings of both sides.
-    path : Path
-        CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
-        path, as long as only one recording is called so; ``./`` may stand before it.
-    unopened : iterable of str
-        Recordings that were found and are left out: the table may name them.
-
-    Raises
-    ------
-    ManifestError
-        A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
-        one, or empty captions only.
-    """
-    given = read_beside(tracks, path, "caption", unopened)
-    found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
-    if not any(track.caption.strip() for track in found):
-        raise ManifestError(f"{path.name}: expected captions, found empty cells only; fill the column 'caption'")
-    return found
-
-
-def coverage(tracks: Sequence[Track]) -> str:
-    """Say how many recordings of each side have a caption: captions on one side only tell the sides apart."""
-    sides = {ROLE_NAMES[role]: [track for track in tracks if track.role == role] for role in SIDES}
-    counts = (f"{sum(bool(t.caption.strip()) for t in side)} of {len(side)} {name}" for name, side in sides.items())
-    return f"captions for {', '.join(counts)}"
-
+from earwitness.types import ROLE_NAMES, SCORES, SIDE_OF, SIDES, ModelInfo, Track
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
@@ -137,6 +101,7 @@ def refuse_ambiguous(tracks: Sequence[Track]) -> None:
 # --- the request ------------------------------------------------------------------------------------------------------
 
 SAW = get_args(Saw)
+MOST_TEXT = 200  # characters of a name on the first page
 
 
 @dataclass(frozen=True)
@@ -160,13 +125,15 @@ class Request:
     reference_artists : Path, optional
         A folder with one folder per artist that no model can have seen; the suspects' artist is ranked among them.
     captions : Path, optional
-        CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.audit.request.with_captions`.
+        CSV with ``path`` (or ``track_id``) and ``caption``; see :func:`earwitness.data.side_table.with_captions`.
     pairs : str, optional
         ``work``: match one suspect with one held-out take of the same work.
     works : Path, optional
         CSV with ``path`` (or ``track_id``) and ``work``: which recordings are versions of one piece.
     unit : str
         ``work``: what counts is the work; ``track``: every recording for itself, with a warning in the report.
+    by_folder : bool
+        Folders in a side's folder are artists, those in an artist's are albums; an album counts once.
     alpha, n_permutations, deals : float, int, int
         Level, relabellings of the tests, and deals of the level check.
     seed : int, optional
@@ -175,6 +142,8 @@ class Request:
         A plan written by ``plan --freeze``; anything else is refused.
     dtype : str
         Type of number of every model, the control included, as for ``load_model``.
+    by, made_for : str
+        Who makes the report and for whom, for its first page.
     with_audio, redact, pdf : bool
         Put audio of single suspects into the report; names and paths by numbers; a PDF beside the page.
     """
@@ -191,12 +160,15 @@ class Request:
     pairs: str | None = None
     works: Path | None = None
     unit: str = "work"
+    by_folder: bool = False
     alpha: float = ALPHA
     n_permutations: int = 9999
     deals: int = 500
     seed: int | None = None
     frozen: Path | None = None
     dtype: str = "float32"
+    by: str = ""
+    made_for: str = ""
     with_audio: bool = False
     redact: bool = False
     pdf: bool = False
@@ -211,14 +183,23 @@ class Request:
             seed below its least, a level that is none, an unknown type of number.
         """
         if not self.models:
-            raise InputError("expected a model, got none; name one with model (--model)")
+            raise InputError(
+                "expected a model, got none; name one with model (--model), and the recordings: two folders "
+                "(--suspects, --held-out) or a manifest (--manifest)"
+            )
         if len(set(self.models)) < len(self.models):
             raise InputError(f"a model is named twice ({', '.join(self.models)}); name each once")
         if (self.suspects is None) != (self.held_out is None):
             missing = "suspects (--suspects)" if self.suspects is None else "held_out (--held-out)"
-            raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides")
+            ways = "" if self.suspects is None else f". {WAYS}"
+            raise InputError(f"expected two folders, {missing} is missing; a comparison needs both sides{ways}")
+        if self.by_folder and self.manifest is not None:
+            raise InputError("by_folder (--by-folder) is for two folders; a manifest has the columns artist and work")
         if (self.manifest is None) == (self.suspects is None):
-            raise InputError("expected two folders (--suspects, --held-out) or a manifest (--manifest), and not both")
+            ways = "" if self.suspects else f". {WAYS}"
+            raise InputError(
+                f"expected two folders (--suspects, --held-out) or a manifest (--manifest), and not both{ways}"
+            )
         known(self.pairs, self.unit)
         if self.n_permutations < 1 or self.deals < 1:
             raise InputError(f"expected counts from 1, got {self.n_permutations} permutations and {self.deals} deals")
@@ -229,6 +210,8 @@ class Request:
             )
         if self.seed is not None and self.seed < 0:
             raise InputError(f"expected a seed from 0 (--seed), got {self.seed}")
+        if max(len(self.by), len(self.made_for)) > MOST_TEXT:
+            raise InputError(f"by (--by) and made_for (--for): expected a name, at most {MOST_TEXT} characters")
         if self.dtype not in DTYPES:
             raise InputError(f"expected a type of number (--dtype) out of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 < self.alpha <= 0.5:
@@ -241,10 +224,13 @@ class Request:
             raise InputError(f"{self.control_model!r} is both audited and its own control; name another control model")
 
     def command(self, *, redact: bool) -> str:
-        """Return the command line that asks for this audit, without the machine's own paths."""
+        """Return the command line that asks for this audit, with whole paths: it can be typed anywhere."""
 
         def place(path: Path, instead: str) -> str:
-            return instead if redact else path.name if path.is_absolute() else path.as_posix()
+            return instead if redact else path.absolute().as_posix()
+
+        def model(name: str) -> str:
+            return shown(name) if redact or shown(name) == name else Path(name).expanduser().absolute().as_posix()
 
         words = ["earwitness", "audit"]
         for option, path, instead in (
@@ -259,14 +245,16 @@ class Request:
         ):
             words += [option, place(path, instead)] if path is not None else []
         for name in self.models:
-            words += ["--model", shown(name)]
+            words += ["--model", model(name)]
         if self.control_model:
-            words += ["--control-model", shown(self.control_model)]
+            words += ["--control-model", model(self.control_model)]
         for name in ("control_saw", "pairs", "unit", "seed", "alpha", "n_permutations", "deals", "dtype"):
             option, value = f"--{name.removeprefix('n_').replace('_', '-')}", getattr(self, name)
             words += [option, str(value)] if value != getattr(Request, name) else []  # only what is not the default
-        flags = {"--with-audio": self.with_audio, "--redact": self.redact, "--pdf": self.pdf}
-        words += [flag for flag, on in flags.items() if on]
+        for option, value in (("--by", self.by), ("--for", self.made_for)):
+            words += [option, value] if value else []
+        flags = ("by_folder", "with_audio", "redact", "pdf")
+        words += [f"--{flag.replace('_', '-')}" for flag in flags if getattr(self, flag)]
         return " ".join(shlex.quote(word) for word in [*words, "--out", "report"])
 
 
@@ -344,7 +332,7 @@ def gather_tracks(request: Request) -> Found:
     """
     found = gather(
         suspects=request.suspects, held_out=request.held_out, manifest=request.manifest, root=request.root,
-        model=request.models[0], works=request.works,
+        model=request.models[0], works=request.works, by_folder=request.by_folder,
     )  # fmt: skip
     # A corpus's members are taken for suspects and its non-members for held-out: will the audit find them?
     found = replace(found, tracks=tuple(replace(t, role=SIDE_OF.get(t.role, t.role)) for t in found.tracks))
@@ -352,6 +340,24 @@ def gather_tracks(request: Request) -> Found:
         return found
     refused = found.refused["track_id"].astype(str)
     return replace(found, tracks=tuple(with_captions(found.tracks, request.captions, refused)))
+
+
+def refuse_kind(info: ModelInfo, tracks: Sequence[Track]) -> None:
+    """Refuse a side on which no recording is of the kind that the model reads: the model is the cause, not the files.
+
+    Raises
+    ------
+    InputError
+        Only sound for a model that reads MIDI files, or the other way round.
+    """
+    reads, given = ("MIDI", "sound") if info.scheme is not None else ("sound", "MIDI")
+    for role, name in ROLE_NAMES.items():
+        side = [track.path.suffix.lower() in SCORES for track in tracks if track.role == role]
+        if side and all(midi == (given == "MIDI") for midi in side):
+            raise InputError(
+                f"{len(side)} {name}: {info.name} reads {reads} files, and all of these are {given} files; "
+                f"name a model that reads {given} (--model), or give {reads} files"
+            )
 
 
 def refuse_mixture(infos: Sequence[ModelInfo], control: ModelInfo | None) -> None:
@@ -369,7 +375,7 @@ def refuse_mixture(infos: Sequence[ModelInfo], control: ModelInfo | None) -> Non
     scores = [info.name for info in infos if info.scheme is not None]
     if scores and len(scores) < len(infos):
         sound = next(info.name for info in infos if info.scheme is None)
-        raise InputError(f"{scores[0]!r} reads scores and {sound!r} hears sound; audit them apart")
+        raise InputError(f"{scores[0]!r} reads MIDI files and {sound!r} hears sound; audit them apart")
     if control is None:
         return
     for info in infos:

@@ -27,10 +27,10 @@ from earwitness.audit.examples import EACH, UNSEEN
 from earwitness.audit.references import SUSPECTS, rank
 from earwitness.audit.report import MOST_FILE, PAGE, RECORD, Recording, Reference, Report, Result, read_scores
 from earwitness.audit.report import read as read_report
-from earwitness.audit.request import with_captions
 from earwitness.audit.scoring import behaving, decide, entry, scores_of, together, totals, untested
 from earwitness.data.folders import scan
 from earwitness.data.redaction import Key, manifest_hash, read_key, seed_of
+from earwitness.data.side_table import with_captions
 from earwitness.errors import EarwitnessError, InputError
 from earwitness.models import describe
 from earwitness.stats.dataset_inference import COUNTS_ONCE

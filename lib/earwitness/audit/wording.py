@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from earwitness.audit.report import Result, Side, Testable, Word
+from earwitness.stats.verdict import GATE_P
 
 MENDS = {
     "no suspects": "Add suspects that can be used; those that were left out are listed below, each with its reason.",
@@ -94,6 +95,68 @@ def sentence(result: Result) -> str:
     return f"These recordings cannot answer whether {name} was trained on them: {_short(result.reasons)}."
 
 
+def plainly(result: Result) -> str:
+    """Return the answer for one model in words that need no statistics."""
+    if result.verdict == "evidence":
+        return (
+            f"There is evidence that {result.model} was trained on these recordings: taken together they are more "
+            "familiar to it than comparable recordings that it cannot have heard, by more than chance explains."
+        )
+    if result.verdict == "no evidence":
+        return (
+            f"There is no evidence that {result.model} was trained on these recordings: taken together they are not "
+            "measurably more familiar to it than comparable recordings that it cannot have heard."
+        )
+    return sentence(result)
+
+
+def unseen(results: Sequence[Result]) -> str:
+    """Say whether the two sets differ by measurements that need no model."""
+    known = [result.blind_p for result in results if result.blind_p is not None]
+    if not known:
+        return "Whether the two sets differ in themselves was not measured."
+    differ = min(known) <= GATE_P
+    return (
+        "Measured without the model (loudness, spectrum, format, length), the two sets "
+        f"{'differ in themselves, so that nothing can be concluded' if differ else 'cannot be told apart'}."
+    )
+
+
+def of_100(share: float | None) -> str:
+    """Return a rate as cases in a hundred: "fewer than 1 of 100", "67 of 100"."""
+    if share is None:
+        return "an unknown number of 100"
+    return "fewer than 1 of 100" if share < 0.01 else f"{100 * share:.0f} of 100"
+
+
+def errors(results: Sequence[Result], *, paired: bool) -> list[str]:
+    """Return both error rates in words: sides dealt by lot, and sides that differ where no measurement looks."""
+    found = []
+    for result in results:
+        of = f"{result.model}: " if len(results) > 1 else ""
+        if level := result.level:
+            found.append(
+                f"{of}Dealt to the two sides at random, these recordings were called evidence in "
+                f"{of_100(level.rate.value)} cases ({times(level.evidence)} in {level.deals}; at most "
+                f"{of_100(level.rate.high)}, with 95% confidence). This does not cover a real difference between them."
+            )
+        if result.shifts and (hidden := [row.evidence.value or 0.0 for row in result.shifts.rows if row.hidden]):
+            where = "these recordings" if result.shifts.material == "own" else "a small reference collection"
+            found.append(
+                f"{of}If the two sets differed in something that nothing we measure shows, by as much as can go "
+                f"unnoticed, up to {of_100(max(hidden))} comparisons would be called evidence although nothing was "
+                f"trained on (measured on {where})."
+            )
+    if found:
+        return found
+    if paired and any(result.p_value is not None for result in results):
+        return [
+            "Takes of one work were compared. By chance alone, at most 1 of 100 comparisons would be called evidence; "
+            "how often a difference other than training would be, was not measured."
+        ]
+    return ["No rate can be given: the model was not asked."]
+
+
 def overall(results: Sequence[Result]) -> Word:
     """Return the word over several models: the strongest of theirs."""
     words = {result.verdict for result in results}
@@ -115,6 +178,18 @@ def sides(suspects: Side, held_out: Side) -> str:
         return f"{side.tracks} recordings ({formats}{minutes})"
 
     return f"{one(suspects)} in question against {one(held_out)} held out."
+
+
+def testable_line(testable: Testable) -> str:
+    """Return the last line of ``check``: yes or no, and because of what."""
+    if not testable.answer:
+        more = "".join(f" {mend}" for mend in testable.mends)
+        return f"Can this be tested? No, because {_short(testable.reasons)} ({'; '.join(testable.reasons)}).{more}"
+    gate = f"the gate stays open (p = {testable.blind_p:.2f})" if testable.blind_p is not None else "the gate waits"
+    return (
+        f"Can this be tested? Yes, because there are enough recordings and {gate}. Once a model has heard them the "
+        "audit asks again whether they explain the difference, and may still say not testable."
+    )
 
 
 def before(testable: Testable, *, paired: bool) -> str:

@@ -142,7 +142,7 @@ def _registered(experiment: str) -> Page | None:
 
 
 @cache
-def _pages(root: Path, changed: int) -> dict[str, Page]:  # noqa: ARG001 - the registry as it was at that time
+def _pages(root: Path, changed: int) -> dict[str, Page]:
     return {page.id: page for page in load_registry().pages}
 
 

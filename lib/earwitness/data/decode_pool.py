@@ -61,8 +61,8 @@ KINDS = ("|b1", "|i1", "|u1", *(f"<{kind}" for kind in ("i2", "u2", "i4", "u4", 
 BANDWIDTH_DB = -60.0  # relative to the strongest frequency
 FRAME = 2048  # samples of one spectrum; they overlap by half
 MISTAKEN = {
-    True: "a score, and this model hears recordings; name a model of scores, or give the recordings",
-    False: "a recording, and this model reads scores; give MIDI files, or name a model that hears",
+    True: "a MIDI file, and this model hears sound; name a model that reads MIDI, or give the recordings",
+    False: "a recording, and this model reads MIDI; give MIDI files, or name a model that hears",
 }
 TOO_LONG = "decoding took longer than {:.0f} s; export it again as WAV or FLAC"
 COMMAND = [sys.executable, "-m", "earwitness.data.decode_pool"]

@@ -191,6 +191,12 @@ def _is_utf8(path: Path) -> bool:
 
 EXCLUSION_COLUMNS = ("track_id", "role", "reason")
 SHARED, FIRST = 20, 5
+WAYS = (
+    "Held-out recordings are comparable ones by the same artists that the model cannot have been trained on. Three "
+    "ways to get them: unreleased recordings of the same years; other takes of the released works, compared in pairs "
+    "(--pairs work); recordings released after the model was trained. The book page Where honest held-out recordings "
+    "come from weighs them"
+)
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +224,7 @@ def gather(
     root: Path | None = None,
     model: str | None = None,
     works: Path | None = None,
+    by_folder: bool = False,
 ) -> Found:
     """Read two folders, or one manifest, without opening a recording.
 
@@ -233,6 +240,8 @@ def gather(
         Whose members and non-members the splits of a manifest are.
     works : Path, optional
         CSV with ``path`` and ``work``, as ``works.with_works`` takes it.
+    by_folder : bool
+        The folders in a side's folder are its artists, those in an artist's folder are albums: works of their side.
 
     Raises
     ------
@@ -245,7 +254,9 @@ def gather(
         tracks = tracks if works is None else with_works(tracks, works)
         return Found(tuple(tracks), pd.DataFrame(columns=EXCLUSION_COLUMNS), {}, common_folder(tracks))
     if manifest is not None or suspects is None or held_out is None:
-        raise ManifestError("expected two folders (suspects and held-out) or one manifest; give the ones you have")
+        raise ManifestError(
+            f"expected two folders (suspects and held-out) or one manifest{'' if held_out else f'. {WAYS}'}"
+        )
     _refuse_overlap(suspects, held_out)
     kept: list[Track] = []
     refused: list[tuple[str, str, str]] = []
@@ -257,7 +268,7 @@ def gather(
             over, sound = say_passed_over(passed_over(entries)), ", ".join(sorted(SUFFIXES))
             raise ManifestError(
                 f"{folder}: no audio file in it{over and f' ({over})'}; expected {sound}, or "
-                f"{', '.join(sorted(SCORES))} for models of scores"
+                f"{', '.join(sorted(SCORES))} for models that read MIDI"
             )
         names = Counter(entry.name for entry in recordings)
         for entry in recordings:
@@ -265,7 +276,9 @@ def gather(
             if entry.reason:
                 refused.append((track_id, role, entry.reason))
             else:
-                kept.append(Track(track_id, entry.path, role))
+                artist, *album = (entry.name.split("/")[:-1] if by_folder else []) or [""]
+                work = f"{role}: {artist}/{album[0]}" if album else ""
+                kept.append(Track(track_id, entry.path, role, artist=artist, work=work))
         passed[role] = passed_over(entries)
     if works is not None:
         kept = with_works(kept, works, [name for name, *_ in refused])

@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from earwitness.data.csv_table import Lines, read_table
 from earwitness.errors import ManifestError, nearest
 from earwitness.types import Track
-from earwitness.util import file_hash, inside, plain, reason_of, sha256
+from earwitness.util import file_hash, inside, plain, project_root, reason_of, sha256, write_csv, write_whole
 
 # --- rows and cards, as data ------------------------------------------------------------------------------------------
 
@@ -569,3 +569,63 @@ def draw(tracks: Sequence[Track], count: int, *, seed: int = 0, without: Iterabl
 if __name__ == "__main__":
     for file_name, text in schema_texts().items():
         (Path(sys.argv[1]) / file_name).write_text(text, encoding="utf-8")
+
+
+# --- the record of an audit -------------------------------------------------------------------------------------------
+
+
+def record_path(name: str) -> Path:
+    """Return where a record called ``name`` lies: ``data_manifests/artists/<name>.csv`` of the project.
+
+    Raises
+    ------
+    ManifestError
+        A name that is not lower-case letters, digits and hyphens.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ManifestError(f"expected a name of lower-case letters, digits and hyphens, got {name!r}; choose another")
+    return project_root() / "data_manifests" / "artists" / f"{name}.csv"
+
+
+def write_record(intake: Any, path: Path, *, title: str) -> tuple[Path, Path]:
+    """Write the usable tracks of an audit's ``Intake`` as a manifest and its card; paths are relative to its ``root``.
+
+    Returns
+    -------
+    Path, Path
+        The CSV and the card. Read it again with ``read_manifest(path, root=…)``.
+
+    Raises
+    ------
+    ManifestError
+        Either exists: a record is not overwritten. Or its folder cannot be written to.
+    """
+    import pandas as pd
+
+    card = path.with_suffix(".card.yml")
+    for target in (path, card):
+        if target.exists():
+            raise ManifestError(f"{target.name}: exists, and a record is not overwritten; choose another name")
+    fields = ("artist", "work", "caption", "duration_s", "sha256", "released", "licence", "source")
+    rows = [
+        {"track_id": t.track_id, "path": "./" + t.path.absolute().relative_to(intake.root).as_posix(), "role": t.role}
+        | {name: getattr(t, name) for name in fields}
+        for t in intake.tracks
+    ]
+    facts = {
+        "title": title,
+        "version": 1,
+        "licence": "not stated",
+        "citation": "not stated",
+        "membership": "unknown: an audit's suspects and held-out recordings",
+        "audio": ", ".join(sorted(set(intake.files.loc[intake.files["reason"] == "", "format"]))),
+        "known_biases": list(intake.imbalances),
+        "counts": {"tracks": len(rows), **intake.counts(), "left_out": len(intake.exclusions)},
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(pd.DataFrame(rows), path, bare=("track_id", "path"))
+        write_whole(card, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise ManifestError(f"{path.parent.name}: cannot be written to ({reason_of(error)})") from None
+    return path, card

@@ -6,12 +6,13 @@ Book page: *Audit your own*.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from unicodedata import normalize
 
 from earwitness.data.csv_table import read_table
 from earwitness.errors import ManifestError, nearest
-from earwitness.types import Track
+from earwitness.types import ROLE_NAMES, SIDES, Track
 from earwitness.util import plain
 
 Places = list[dict[str, list[str]]]  # most exact first: what a recording may be called -> track_ids of those called so
@@ -99,3 +100,36 @@ def _several(name: str, fits: Sequence[str]) -> str:
 def _none(name: str, places: Places) -> str:
     written = '; use "/" between folders' if "\\" in name else nearest(name, (places[1:2] or places)[0])
     return f"{plain(name)!r} fits no recording{written}"
+
+
+def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] = ()) -> list[Track]:
+    """Add the captions of a table; recordings that it does not name keep what they have.
+
+    Parameters
+    ----------
+    tracks : sequence of Track
+        Recordings of both sides.
+    path : Path
+        CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
+        path, as long as only one recording is called so; ``./`` may stand before it.
+    unopened : iterable of str
+        Recordings that were found and are left out: the table may name them.
+
+    Raises
+    ------
+    ManifestError
+        A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
+        one, or empty captions only.
+    """
+    given = read_beside(tracks, path, "caption", unopened)
+    found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
+    if not any(track.caption.strip() for track in found):
+        raise ManifestError(f"{path.name}: expected captions, found empty cells only; fill the column 'caption'")
+    return found
+
+
+def coverage(tracks: Sequence[Track]) -> str:
+    """Say how many recordings of each side have a caption: captions on one side only tell the sides apart."""
+    sides = {ROLE_NAMES[role]: [track for track in tracks if track.role == role] for role in SIDES}
+    counts = (f"{sum(bool(t.caption.strip()) for t in side)} of {len(side)} {name}" for name, side in sides.items())
+    return f"captions for {', '.join(counts)}"
