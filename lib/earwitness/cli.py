@@ -122,7 +122,6 @@ def check(
     model: Models = None,
     manifest: AuditManifest = None,
     root: Root = None,
-    by_folder: ByFolder = False,
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
@@ -130,6 +129,7 @@ def check(
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
+    by_folder: ByFolder = False,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
     n_permutations: Permutations = 9999,
@@ -175,7 +175,6 @@ def plan(
     model: Models = None,
     manifest: AuditManifest = None,
     root: Root = None,
-    by_folder: ByFolder = False,
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
@@ -183,6 +182,7 @@ def plan(
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
+    by_folder: ByFolder = False,
     freeze: Annotated[Path | None, _option(REPORT, "FILE", "fix the audit in this file instead, unscored")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
@@ -249,7 +249,6 @@ def audit(
     out: Annotated[Path, _option(REPORT, "DIR", "the report's: new, or holding an earlier one")] = Path("report"),
     manifest: AuditManifest = None,
     root: Root = None,
-    by_folder: ByFolder = False,
     captions: Captions = None,
     control_model: ControlModel = None,
     control_saw: ControlSaw = None,
@@ -257,6 +256,7 @@ def audit(
     pairs: Pairs = None,
     works: Works = None,
     unit: Unit = "work",
+    by_folder: ByFolder = False,
     frozen: Annotated[Path | None, _option(COMPARED, "FILE", "written by plan --freeze; nothing else is run")] = None,
     seed: AuditSeed = None,
     alpha: Alpha = 0.01,
@@ -264,7 +264,7 @@ def audit(
     deals: Deals = 500,
     dtype: Dtype = "float32",
     by: Annotated[str, _option(REPORT, "TEXT", "who made the report, for its first page")] = "",
-    for_: Annotated[str, _option(REPORT, "TEXT", "for whom, for its first page", "--for")] = "",
+    made_for: Annotated[str, _option(REPORT, "TEXT", "for whom, for its first page", "--for")] = "",
     with_audio: Annotated[bool, _flag(REPORT, "put the sound of single suspects in", "--with-audio")] = False,
     redact: Annotated[bool, _flag(REPORT, "numbers instead of names and paths", "--redact")] = False,
     pdf: Annotated[bool, _flag(REPORT, "print it to a PDF (needs Chromium)", "--pdf")] = False,
@@ -279,7 +279,7 @@ def audit(
         by_folder=by_folder, captions=captions,
         control_model=control_model, control_saw=control_saw, reference_artists=reference_artists, pairs=pairs,
         works=works, unit=unit, frozen=frozen, seed=seed, alpha=alpha, n_permutations=n_permutations, deals=deals,
-        dtype=dtype, by=by, made_for=for_, with_audio=with_audio, redact=redact, pdf=pdf,
+        dtype=dtype, by=by, made_for=made_for, with_audio=with_audio, redact=redact, pdf=pdf,
     )  # fmt: skip
     report = run(request, out, say=_say, download=allow_download)
     _say(str(report))
@@ -296,13 +296,13 @@ def _say(text: str) -> None:
 @app.command()
 def verify(
     report: Annotated[Path, typer.Argument(help="folder of a report")],
-    recordings: Annotated[list[Path] | None, typer.Option(help="folder of recordings to compare (repeat it)")] = None,
+    recordings: Annotated[list[Path] | None, _option(GIVEN, "DIR", "recordings to compare (repeat it)")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="hash its weights, score recordings again (repeat it)")
+        list[str] | None, _option(ASKED, "NAME", "hash its weights, score recordings again (repeat it)")
     ] = None,
     captions: Captions = None,
-    seed: Annotated[int | None, typer.Option(help="draws what is scored again; default: by lot", min=0)] = None,
-    key: Annotated[Path | None, typer.Option(help="of a redacted report: brings the names back")] = None,
+    seed: Annotated[int | None, _option(ADVANCED, "N", "draws what is scored again; default: by lot", min=0)] = None,
+    key: Annotated[Path | None, _option(REPORT, "FILE", "of a redacted report: brings the names back")] = None,
 ) -> None:
     """Say whether a report agrees with the scores stored beside it: consistency, not authenticity.
 
@@ -363,6 +363,18 @@ def page(page_id: Annotated[str, typer.Argument(help="an id of notebooks/experim
     from earwitness.book.pages import run_page
 
     typer.echo(run_page(page_id).name)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="attack, experiment or artist", metavar="KIND")],
+    name: Annotated[str, typer.Argument(help="what it is called", metavar="NAME")],
+) -> None:
+    """Write something small that runs, at every place that an attack, an experiment or an artist needs."""
+    from earwitness.book.skeletons import write
+
+    for line in write(kind, name):
+        _say(line)
 
 
 @manifest_app.command("verify")

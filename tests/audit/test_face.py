@@ -103,12 +103,13 @@ def test_audit_and_request_offer_the_same():
         "pairs",
         "works",
         "unit",
+        "by_folder",
     ]
     settings = ["seed", "alpha", "n_permutations"]
-    assert list(given)[:17] == [*sides, "out", *shared, "frozen", *settings]
+    assert list(given)[:18] == [*sides, "out", *shared, "frozen", *settings]
     planned = inspect.signature(ew.plan).parameters
-    assert list(planned)[:15] == [*sides, *shared, *settings]
-    assert all(planned[name].default == given[name].default for name in list(planned)[:15])
+    assert list(planned)[:16] == [*sides, *shared, *settings]
+    assert all(planned[name].default == given[name].default for name in list(planned)[:16])
 
 
 def test_help_shows_how_an_audit_is_called():
@@ -136,7 +137,7 @@ def test_the_command_to_repeat_names_what_is_not_the_default():
     from earwitness.audit.request import Request
 
     asked = {"models": ("m",), "suspects": Path("s"), "held_out": Path("h")}
-    usual = "earwitness audit --suspects s --held-out h --model m"
+    usual = f"earwitness audit --suspects {Path.cwd()}/s --held-out {Path.cwd()}/h --model m"
     assert Request(**asked).command(redact=False) == f"{usual} --out report"
     other = Request(**asked, seed=0, alpha=0.05, n_permutations=99, deals=20, pdf=True)
     settings = "--seed 0 --alpha 0.05 --permutations 99 --deals 20"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -54,7 +55,9 @@ def page(tmp_path_factory):
         shown.append(Picture(number=row.number, label=label, audio=f"audio/{row.number}.mp3", **names))
     hashes = {name: sha256(content) for name, content in sorted(files.items())}
     repeat = record.repeat.model_copy(update={"files": hashes})
-    record = record.model_copy(update={"schema_version": 2, "pictures": shown, "repeat": repeat})
+    record = record.model_copy(
+        update={"schema_version": 2, "layout": 2, "earwitness": "1", "pictures": shown, "repeat": repeat}
+    )
     out = tmp_path_factory.mktemp("page") / "report"
     reports.write(record, files, html.page(record, files), out)
     return out / PAGE
@@ -116,3 +119,33 @@ def test_the_print_names_nothing_but_the_page(page, chromium):
     assert printed.startswith(b"%PDF")
     assert not [word for word in (str(page.parent), page.parent.parent.name, "file://") if word.encode() in printed]
     assert not list(page.parent.glob(".*"))
+
+
+PARTS = {
+    "first": ("nav, .first ~ * { display: none !important; }", 1),
+    "main": (".annex { display: none !important; }", 4),
+}
+
+
+@pytest.mark.parametrize("paper", ["A4", "letter"])
+@pytest.mark.parametrize("part", PARTS)
+def test_counsel_has_one_page_and_the_reasons_three(page, chromium, tmp_path, part, paper):
+    hide, most = PARTS[part]
+    text = page.read_text().replace("</style>", f"{hide} @page {{ size: {paper}; }}</style>", 1)
+    (tmp_path / PAGE).write_text(re.sub(r"style-src 'sha256-[^']+'", "style-src 'unsafe-inline'", text))
+    assert print_pdf(tmp_path) == ""
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / PRINT).read_bytes())) <= most
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_is_wider_than_its_column_says_that_it_scrolls(page, browser, width):
+    context = browser.new_context(viewport={"width": WIDTHS[width], "height": 850})
+    tab = context.new_page()
+    tab.goto(page.as_uri(), wait_until="load")
+    cut = tab.evaluate(
+        """() => [...document.querySelectorAll("figure, .scroll")]
+        .filter(box => box.scrollWidth > box.clientWidth + 1)
+        .map(box => getComputedStyle(box, "::after").content)"""
+    )
+    context.close()
+    assert all("scrolls sideways" in hint for hint in cut)

@@ -62,7 +62,8 @@ def written(tmp_path_factory):
     """A whole report of version 2, with pictures and a name of every unpleasant kind."""
     record, files = with_pictures(*read_report(OLDER))
     named = [row.model_copy(update={"name": f"{HOSTILE}{i}"}) for i, row in enumerate(record.recordings)]
-    record = record.model_copy(update={"schema_version": 2, "redacted": False, "recordings": named})
+    whose = {"layout": 2, "earwitness": "1", "by": HOSTILE[:200], "made_for": "somebody"}
+    record = record.model_copy(update={"schema_version": 2, "redacted": False, "recordings": named, **whose})
     record = sealed(record, files)
     out = tmp_path_factory.mktemp("made") / "report"
     assert reports.write(record, files, html.page(record, files), out) is None

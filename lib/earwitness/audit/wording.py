@@ -26,8 +26,8 @@ MENDS = {
         "program."
     ),
     "shift alarm": (
-        "Look for what sets the two sides apart (mastering, instruments, copies of the suspects or other training data "
-        "among the held-out) and choose other held-out recordings."
+        "Were the two folders exchanged? If not, look for what sets the two sides apart (mastering, instruments, "
+        "copies of the suspects or other training data among the held-out) and choose other held-out recordings."
     ),
     "does not survive": (
         "Choose held-out recordings that are closer to the suspects in sound and format, or use a control model that "

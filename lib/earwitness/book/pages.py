@@ -22,7 +22,7 @@ import typer
 import yaml
 
 from earwitness.book.experiments import Page, check_parameters, load_registry
-from earwitness.errors import EarwitnessError, exit_with_one_line
+from earwitness.errors import EarwitnessError, InputError, exit_with_one_line, nearest
 from earwitness.surroundings import for_pages
 from earwitness.util import STAMP, file_hash, project_root, results_dir, write_whole
 
@@ -214,13 +214,25 @@ def run(page_id: str) -> None:
 def contents(tier: str, out: Path) -> None:
     """Write the table of contents with the pages of a tier, and those on real models that were run.
 
-    book/_toc.yml lists them all.
+    book/_toc.yml gives the order; a page that it does not list stands last under its part.
     """
+    with exit_with_one_line():
+        _contents(tier, out)
+
+
+def _contents(tier: str, out: Path) -> None:
     registry, published = load_registry(), project_root() / "book" / "pages"
     run_here = [page for page in registry.tier("real") if (published / f"{page.id}.ipynb").is_file()]
     kept = [*registry.tier("full" if tier == "full" else "book"), *run_here]
     left_out = {f"pages/{page.id}" for page in registry.pages} - {f"pages/{page.id}" for page in kept}
     toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    parts = {part["caption"]: part["chapters"] for part in toc.get("parts", [])}
+    named = {toc["root"], *(chapter["file"] for chapters in parts.values() for chapter in chapters)}
+    for page in kept:
+        if f"pages/{page.id}" not in named:
+            if page.part not in parts:
+                raise InputError(f"page {page.id!r}: no part {page.part!r} in book/_toc.yml{nearest(page.part, parts)}")
+            parts[page.part].append({"file": f"pages/{page.id}"})
     for part in toc.get("parts", []):
         part["chapters"] = [chapter for chapter in part["chapters"] if chapter["file"] not in left_out]
     toc["parts"] = [part for part in toc.get("parts", []) if part["chapters"]]

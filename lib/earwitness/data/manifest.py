@@ -189,7 +189,8 @@ def _roles_of_splits(
         if target not in targets:
             raise ManifestError(
                 f"{path.name}: its card does not say who is a member for {target!r}; it knows "
-                f"{', '.join(targets) or 'no model'}{nearest(target, targets)}; add it under 'targets' in the card"
+                f"{', '.join(targets) or 'no model'}{nearest(target, targets)}; add it under 'targets' in "
+                "the card, or say by which of these names it goes there: target= (of a page: -p target NAME)"
             )
         roles = {str(role): splits for role, splits in targets[target].items()}
     mapping: dict[str, str] = {}
