@@ -1,7 +1,7 @@
 // What is wider than its place scrolls: then the keyboard must reach it, and custom.css says that there is more.
 // Which of them do depends on the screen, and on formulas that MathJax has yet to set.
 window.addEventListener("load", async () => {
-  const wide = document.querySelectorAll("article :is(.ew-figure:not(.ew-dial), .ew-scroll, div.math)");
+  const wide = document.querySelectorAll("article :is(.ew-figure:not(.ew-dial), .ew-scroll, .pst-scrollable-table-container, div.math)");
   const look = (box) => {
     const scrolls = box.scrollWidth > box.clientWidth + 1;
     box.classList.toggle("ew-scrolls", scrolls);

@@ -1,4 +1,4 @@
-"""What ``earwitness new attack|experiment|artist NAME`` writes: something small that runs, at every place that needs it.
+"""What ``earwitness new attack|experiment|artist NAME`` writes: something small that runs, wherever it is needed.
 
 Everything is worked out before anything is written, so that a name that cannot be used leaves no half of it behind.
 CONTRIBUTING says what to do with it then; a test follows it to the letter.
@@ -31,8 +31,8 @@ def {name}(signals: TokenSignals, *, stream: str, codebook: int | None = None) -
     values = signals.series("logp", stream, codebook)
     return float(np.median(values)) if values.size else nan
 '''
-PARAGRAPH = """**{{py:func}}`{name} <earwitness.attacks.token.{name}>`**. The median of the $l_n$: say here what it measures, and why a
-member should score higher.
+PARAGRAPH = """**{{py:func}}`{name} <earwitness.attacks.token.{name}>`**. The median of the $l_n$: say here what it
+measures, and why a member should score higher.
 
 """
 ENTRY = """
@@ -80,6 +80,7 @@ def _before(mark: str, text: str, path: Path) -> str:
 
 
 def _experiment(name: str, root: Path) -> dict[Path, str]:
+    _refuse_odd(name)
     path = root / "notebooks" / "experiments.yml"
     text = path.read_text(encoding="utf-8").rstrip("\n") + "\n" + ENTRY.format(name=name)
     try:
@@ -89,10 +90,14 @@ def _experiment(name: str, root: Path) -> dict[Path, str]:
     return {path: text}
 
 
+def _refuse_odd(name: str, *, taken: bool = False) -> None:
+    if taken or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise InputError(f"expected a new name of lower-case letters, digits and hyphens, got {name!r}; choose another")
+
+
 def _artist(name: str, root: Path) -> dict[Path, str]:
     path = root / "data_manifests" / "artists" / f"{name}.csv"
-    if path.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-        raise InputError(f"expected a new name of lower-case letters, digits and hyphens, got {name!r}; choose another")
+    _refuse_odd(name, taken=path.exists())
     return {path: ROWS.format(name=name), path.with_suffix(".card.yml"): CARD.format(name=name)}
 
 
