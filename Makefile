@@ -60,6 +60,7 @@ book-full: setup  ## the same with every experiment on everything (up to an hour
 
 real: setup  ## run one experiment on published weights: make real PAGE=<id>, of the page Full-scale experiments
 	@$(if $(PAGE),,echo "Which one? make real PAGE=<id>; the book page Full-scale experiments lists them" >&2; exit 2)
+	@$(PY) -m earwitness.book.pages needs "$(PAGE)"
 	@$(SNAKEMAKE) "book/pages/$(PAGE).ipynb"
 
 picture: book  ## save the welcome page's figure as the README's picture

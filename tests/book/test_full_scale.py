@@ -165,3 +165,26 @@ def test_the_whole_graph_resolves_without_weights_or_recordings(root: Path, tmp_
     runs = {(run.manifest, run.model): run.shards for page in REAL for run in page.scores}
     assert len(shards) == sum(runs.values())
     assert not {page.id for page in REAL} & set(re.findall(r"executing page (\S+)", said["book"]))
+
+
+def test_what_an_experiment_takes_is_said_before_it_is_run() -> None:
+    from typer.testing import CliRunner
+
+    from earwitness.book import pages
+
+    said = CliRunner().invoke(pages.app, ["needs", "audioldm-audiocaps"]).output
+    for part in (
+        "cvssp/audioldm-s-full-v2",
+        " GB",
+        "train.csv",
+        "audiocaps.card.yml",
+        "corpora/audiocaps/",
+        "on two cores",
+    ):
+        assert part in said, part
+    assert "a manifest of your own" in catalogues.needs("musicgen-small-catalogue")
+    for page in load_registry().tier("real"):
+        assert "by arithmetic" in catalogues.needs(page.id)
+    refused = CliRunner().invoke(pages.app, ["needs", "mia-token"])
+    assert refused.exit_code == 2
+    assert "needs no published weights" in refused.output

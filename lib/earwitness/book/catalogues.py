@@ -18,7 +18,7 @@ from earwitness.book.experiments import Page, load_registry
 from earwitness.data.manifest import read_card
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import card_of, identity
-from earwitness.util import file_hash, project_root, results_dir
+from earwitness.util import file_hash, project_root, results_dir, span
 from earwitness_build.corpora import builders
 
 # --- corpora ----------------------------------------------------------------------------------------------------------
@@ -159,6 +159,33 @@ def _row(page: Page) -> dict[str, Any]:
         "state": _state(page.id),
         "command": f"make real PAGE={page.id}",
     }
+
+
+def needs(page_id: str) -> str:
+    """Say what an experiment on published weights takes: what to fetch, where it goes, which card says how, how long.
+
+    Raises
+    ------
+    InputError
+        A page that is none of these.
+    """
+    page = load_registry().page(page_id)
+    if page.tier != "real":
+        raise InputError(f"{page_id!r} needs no published weights; make book executes it")
+    row, folder = _row(page), Path(str(page.parameters["manifest"])).parent
+    corpus = f"a manifest of your own, {page.parameters['manifest']} (columns path, role)"
+    if row["corpus"] != OWN:
+        official = builders()[row["corpus"]]
+        files = ", ".join(official.expected) or "the official files"
+        card = f"lib/earwitness_build/corpora/{row['corpus']}.card.yml"
+        corpus = f"{official.card.title} in {folder}/: {files} and the recordings; {card} says where they come from"
+    took = ", ".join(
+        f"{span(3600 * row[f'hours_{kind}'])} {on}" for kind, on in (("cpu", "on two cores"), ("gpu", "on a GPU"))
+    )
+    return (
+        f"{page_id}\n  model      {row['model']}, {row['download_gb']:.3g} GB, fetched if it is not here\n"
+        f"  recordings {corpus}\n  time       about {took} per {WINDOWS:,} windows, by arithmetic"
+    )
 
 
 def _sides(name: str, model: str, corpus: str) -> dict[str, str]:

@@ -211,6 +211,15 @@ def run(page_id: str) -> None:
 
 
 @app.command()
+def needs(page_id: str) -> None:
+    """Say what a page on published weights takes, before anything is run (``make real``)."""
+    with exit_with_one_line():
+        from earwitness.book.catalogues import needs as told
+
+        typer.echo(told(page_id))
+
+
+@app.command()
 def contents(tier: str, out: Path) -> None:
     """Write the table of contents with the pages of a tier, and those on real models that were run.
 

@@ -151,7 +151,9 @@ def build(
             raise ManifestError(f"{path.name}: is a folder; name another manifest")
         if path.exists() and not force:
             raise ManifestError(f"{path.name}: exists; --force builds it again")
-    official = Official(folder, corpus.expected, any_version=any_version)
+    official = Official(
+        folder, corpus.expected, any_version=any_version, card=f"lib/earwitness_build/corpora/{corpus.name}.card.yml"
+    )
     rows, undated = _dated(_complete(corpus, corpus.read(official)))
     if official.paths & {path.resolve() for path in files}:
         raise ManifestError(f"{target.name}: is one of the official files; name another manifest")

@@ -28,6 +28,8 @@ class Official:
         Where they lie, at any depth.
     expected : dict
         File -> number of records as published.
+    card : str
+        What says where the files come from.
     any_version : bool
         Take a file with another number of records, and say so in ``notes``.
 
@@ -41,10 +43,12 @@ class Official:
         What was unusual and accepted.
     """
 
-    def __init__(self, folder: Path, expected: dict[str, int] | None = None, *, any_version: bool = False) -> None:
+    def __init__(
+        self, folder: Path, expected: dict[str, int] | None = None, *, any_version: bool = False, card: str = "the card"
+    ) -> None:
         if not folder.is_dir():
             raise ManifestError(f"{folder}: expected the folder of the corpus's official files, found none")
-        self.folder = folder
+        self.folder, self.card = folder, card
         self.expected = expected or {}
         self.any_version = any_version
         self.files: dict[str, str] = {}
@@ -63,8 +67,8 @@ class Official:
             raise ManifestError(f"{name}: expected one such file under {self.folder}, found {where}; keep one")
         near = [path.name for path in self.folder.rglob("*") if path.suffix == PurePosixPath(name).suffix]
         raise ManifestError(
-            f"{name}: expected this official file under {self.folder}, found none{nearest(name, near)}; the card says "
-            "where it comes from"
+            f"{name}: expected this official file under {self.folder}, found none{nearest(name, near)}; "
+            f"{self.card} says where it comes from"
         )
 
     def holds(self, name: str) -> bool:
