@@ -273,9 +273,9 @@ def test_a_report_folder_that_is_a_link_is_refused(made, outside, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(made)
     before = contents(made)
-    with pytest.raises(InputError, match=r"^link: a link, and nothing is written through links; name the folder it"):
+    with pytest.raises(InputError, match=r"link: a link, and nothing is written through links; name the folder it"):
         check_place(link)
-    with pytest.raises(InputError, match="^link: a link"):
+    with pytest.raises(InputError, match="link: a link"):
         again(link)
     assert contents(made) == before
 

@@ -69,9 +69,9 @@ def write(plan: Plan, path: Path) -> Plan:
     try:
         write_new(path, dated.model_dump_json(indent=2) + "\n")
     except FileExistsError:
-        raise InputError(f"{path.name}: expected a new file, found one; a frozen plan is never written over") from None
+        raise InputError(f"{path}: expected a new file, found one; a frozen plan is never written over") from None
     except OSError as error:
-        raise InputError(f"{path.name}: cannot be written ({reason_of(error)}); choose another place") from None
+        raise InputError(f"{path}: cannot be written ({reason_of(error)}); choose another place") from None
     return dated
 
 
@@ -83,14 +83,14 @@ def read(path: Path) -> Plan:
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path.name}: expected a frozen plan, {reason_of(error)}; write one {ANEW}") from None
+        raise InputError(f"{path}: expected a frozen plan, {reason_of(error)}; write one {ANEW}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path.name}: not a frozen plan (not UTF-8); write one {ANEW}") from None
+        raise InputError(f"{path}: not a frozen plan (not UTF-8); write one {ANEW}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{path.name}: {where}: {first['msg']}; not a frozen plan, or another version of Earwitness wrote it and "
+            f"{path}: {where}: {first['msg']}; not a frozen plan, or another version of Earwitness wrote it and "
             f"is the one to run it; write one for this version {ANEW}"
         ) from None
 
@@ -149,7 +149,7 @@ def check_logs(logs: Iterable[Path]) -> None:
                 tempfile.TemporaryFile(dir=next(place for place in log.absolute().parents if place.exists())).close()
         except OSError as error:
             raise InputError(
-                f"{log.name}: this record of runs cannot be written ({reason_of(error)}); make its folder writable"
+                f"{log}: this record of runs cannot be written ({reason_of(error)}); make its folder writable"
             ) from None
 
 

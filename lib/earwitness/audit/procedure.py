@@ -432,11 +432,11 @@ def run(request: Request, out: Path, *, say: Say = lambda _: None, download: boo
     )
     if request.redact:
         report = sealed(report, [known.numbered, *([known.references.numbered] if known.references else [])], secret)
-        say(f"{secret.name}: the key that brings names back; keep it, and give the folder away without it")
+        say(f"{secret}: the key that brings names back; keep it, and give the folder away without it")
     page = html.page(report, files)
     record_run(plan, suspects, report.verdict, logs)  # before anybody can see the answer
     if kept := write_report(report, files, page, out):
-        say(f"{kept.name}: what lay in the folder under names of the new report")
+        say(f"{kept}: what lay in the folder under names of the new report")
     if request.pdf:
         problem_with_pdf = print_pdf(out)
         say(problem_with_pdf or f"{PRINT} written")

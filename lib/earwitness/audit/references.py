@@ -66,7 +66,7 @@ def read(folder: Path, intake: Intake, model: str) -> References:
     numbered = number([track for track in seen.tracks if track.track_id not in copies], "RB")
     if (left := len(numbered.artists)) < LEAST:
         raise ManifestError(
-            f"{folder.name}: expected usable recordings of at least {LEAST} reference artists, found those of {left}; "
+            f"{folder}: expected usable recordings of at least {LEAST} reference artists, found those of {left}; "
             "run check on their folders to see why"
         )
     more = [(name, REFERENCE, why) for name, why in (copies | numbered.gone).items()]
@@ -84,7 +84,7 @@ def listed(folder: Path, sides: Sequence[Track]) -> Found:
     """
     places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if len(places) < LEAST:
-        raise ManifestError(f"{folder.name}: expected one folder per reference artist, found {len(places)}; add more")
+        raise ManifestError(f"{folder}: expected one folder per reference artist, found {len(places)}; add more")
     own = {track.artist.casefold() for track in sides if track.artist}
     if same := [place.name for place in places if place.name.casefold() in own]:
         raise InputError(f"reference artist {same[0]!r} is on one of the sides; references must be other artists")

@@ -398,25 +398,24 @@ def check_place(out: Path, recordings: Iterable[Path] = ()) -> None:
     within = next((given for given in recordings if place.is_relative_to(os.path.realpath(given))), None)
     if within is not None:
         raise InputError(
-            f"{out.name}: lies in {within.name}, where the next audit would take its sound for a recording; choose a "
+            f"{out}: lies in {within}, where the next audit would take its sound for a recording; choose a "
             "folder outside"
         )
     if out.is_symlink():
-        raise InputError(f"{out.name}: a link, and nothing is written through links; name the folder it leads to")
+        raise InputError(f"{out}: a link, and nothing is written through links; name the folder it leads to")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out.name}: expected a folder for the report, found a file; choose another name")
+        raise InputError(f"{out}: expected a folder for the report, found a file; choose another name")
     if out.is_dir() and (Path.cwd().is_relative_to(place) or place.is_mount()):
         raise InputError(f"{out}: a report replaces its folder as a whole, and this is in use; name a folder inside it")
     if out.is_dir() and any(out.iterdir()) and not _earlier(out):
         raise InputError(
-            f"{out.name}: not empty and no report of this version; choose a new folder, "
-            "nothing of yours is written over"
+            f"{out}: not empty and no report of this version; choose a new folder, nothing of yours is written over"
         )
     try:  # the folder itself is made with the report: an audit that is refused leaves nothing behind
         tempfile.TemporaryFile(dir=next(above for above in place.parents if above.is_dir())).close()
     except OSError as error:
         reason = reason_of(error)
-        raise InputError(f"{out.name}: the folder around it cannot be written to ({reason}); choose another") from None
+        raise InputError(f"{out}: the folder around it cannot be written to ({reason}); choose another") from None
 
 
 def write(report: Report, files: Mapping[str, bytes], page: str, out: Path) -> Path | None:
@@ -443,25 +442,25 @@ def _record(folder: Path) -> Report:
         report = Report.model_validate_json(text)
     except OSError as error:
         reason = reason_of(error)
-        raise InputError(f"{folder.name}: expected a report folder with {RECORD}, {reason}; check the path") from None
+        raise InputError(f"{folder}: expected a report folder with {RECORD}, {reason}; check the path") from None
     except (ValueError, RecursionError) as error:
         where, why = "the file", "is nested too deeply" if isinstance(error, RecursionError) else f"{error}"
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             where, why = ".".join(map(str, first["loc"])) or where, first["msg"]
         raise UncheckableError(
-            f"{folder.name}/{RECORD}: {where}: {why}; it was changed, or another version of Earwitness wrote it and is "
+            f"{folder}/{RECORD}: {where}: {why}; it was changed, or another version of Earwitness wrote it and is "
             "the one to verify it"
         ) from None
     if any(not OURS.fullmatch(name) for name in report.repeat.files):
-        raise UncheckableError(f"{folder.name}/{RECORD}: names a file outside the report; it was changed")
+        raise UncheckableError(f"{folder}/{RECORD}: names a file outside the report; it was changed")
     return report
 
 
 def _content(folder: Path, name: str, most: int) -> bytes:
     """Return the bytes of a file of a report; refuse links that leave it, pipes, devices and what is too large."""
     if reason := unreadable(folder / name, folder, most):
-        raise UncheckableError(f"{folder.name}/{name}: {reason}; this is no report as it was written")
+        raise UncheckableError(f"{folder}/{name}: {reason}; this is no report as it was written")
     with (folder / name).open("rb") as file:
         return file.read(most)
 
@@ -477,15 +476,13 @@ def read(folder: Path) -> tuple[Report, dict[str, bytes]]:
         One that was not finished, one that is damaged or beyond the limits, or one of another version.
     """
     if os.path.lexists(folder / UNFINISHED):
-        raise UncheckableError(f"{folder.name}: an earlier version was interrupted while it wrote this; audit again")
+        raise UncheckableError(f"{folder}: an earlier version was interrupted while it wrote this; audit again")
     report, files = _record(folder), {}
     for name in report.repeat.files:
         with suppress(FileNotFoundError):
             files[name] = _content(folder, name, MOST_FILE)
             if name.endswith(".csv") and files[name].count(b",") > MOST_CELLS:
-                raise UncheckableError(
-                    f"{folder.name}/{name}: more than {MOST_CELLS:,} cells; nothing so large is read"
-                )
+                raise UncheckableError(f"{folder}/{name}: more than {MOST_CELLS:,} cells; nothing so large is read")
     return report, files
 
 
