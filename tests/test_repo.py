@@ -385,3 +385,19 @@ def test_a_heavy_import_would_be_caught(tmp_path: Path, root: Path) -> None:
         check=True,
     )
     assert answer.stdout.startswith(f"True {tmp_path}")
+
+
+def test_the_readme_is_short_and_its_first_screen_is_for_a_rights_holder(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    hers = text[text.index("## Your own recordings") : text.index("## The book")]
+    for said in (
+        "make setup",
+        "facebook/musicgen-small",
+        "pocket/musicgen-b",
+        "earwitness check",
+        "2.2 GB",
+        "CC-BY-NC-4.0",
+    ):
+        assert said in hers, said
+    assert text.index("## Your own recordings") < text.index("## The book")

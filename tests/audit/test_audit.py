@@ -602,7 +602,7 @@ def test_nobody_sees_an_answer_that_is_not_on_record(request_of, tmp_path, monke
             "'pocket/audioldm-a' is a diffusion model and 'model' a token model",
         ),
         ({"models": ("model", "same")}, "'model' and 'same' have the same weights; name the model once"),
-        ({"models": ("pocket/musicgen-a", "pocket/figaro-a")}, "reads scores and 'pocket/musicgen-a' hears sound"),
+        ({"models": ("pocket/musicgen-a", "pocket/figaro-a")}, "reads MIDI files and 'pocket/musicgen-a' hears sound"),
     ],
 )
 def test_models_that_do_not_go_together_are_refused_before_anything_is_opened(

@@ -80,7 +80,7 @@ def test_copies_strangers_and_broken_files_are_left_out_with_a_reason(apart: Pat
     assert set(why) == {f"suspect/{first.name}", "held_out/in-d.mid", "suspect/broken.mid", "suspect/sound.wav"}
     assert why["held_out/in-d.mid"].startswith(f"the same piece as suspect/{first.name} on the other side")
     assert "not a MIDI file that can be used" in why["suspect/broken.mid"]
-    assert why["suspect/sound.wav"].startswith("a recording, and this model reads scores")
+    assert why["suspect/sound.wav"].startswith("a recording, and this model reads MIDI")
     assert intake.files.set_index("track_id").loc[f"suspect/{first.name}", "notes"] > 100
 
 
@@ -88,4 +88,4 @@ def test_scores_are_no_recordings(apart: Path) -> None:
     folders = _folders(apart, "Ovelune", "b", "neither")
     found = gather(**folders)
     intake = examine(found.tracks[:2], "pocket/musicgen-b", found=found)
-    assert set(intake.exclusions["reason"].str.partition(";")[0]) == {"a score, and this model hears recordings"}
+    assert set(intake.exclusions["reason"].str.partition(";")[0]) == {"a MIDI file, and this model hears sound"}

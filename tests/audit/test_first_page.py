@@ -65,7 +65,8 @@ def test_it_answers_what_counsel_asks(older, verdict):
         *("Name", older[0].made.split(",")[0]),
     ):
         assert part in said, part
-    assert JARGON.findall(said.replace("held out", "")) == []
+    own = said.replace("held out", "").replace(older[0].results[0].model, "")  # a model may be called anything
+    assert JARGON.findall(own) == []
 
 
 def test_nothing_is_invented(older):

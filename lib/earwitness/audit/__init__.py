@@ -7,7 +7,7 @@ In the order of an audit: ``request`` (what is asked), ``intake`` (which recordi
 (numbers instead of names), ``plan`` (what is fixed before scoring, and the count of runs), ``cost`` (what it takes),
 ``pretest`` (what can be said before a model is run), ``scoring``, ``checks`` and ``references`` (models to results),
 ``wording``, ``report`` and ``html`` (what is written), ``procedure`` (all of it), ``verify`` (afterwards). ``display``
-prints to a terminal; ``provenance`` names what runs; ``examples`` shows single recordings.
+prints what ``plan`` found; ``provenance`` names what runs; ``examples`` shows single recordings.
 
 Names that matter: ``audit``, which is what runs when the room itself is called; ``Request`` and ``run`` are the same in
 two steps, ``freeze`` fixes a plan, ``gather_tracks`` reads the recordings.

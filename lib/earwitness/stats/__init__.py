@@ -6,7 +6,8 @@ In the order of an inference: ``units``, ``score_file`` and ``prepare`` (a table
 frozen list), ``permutation_test`` (the primary test), ``blind_gate`` (features that never touch the model), ``metrics``
 (effects and intervals), ``power``, ``sequential`` (e-values), ``verdict`` (the rule and its constants),
 ``dataset_inference`` (all of it). Beside it: ``multiple_testing`` (many questions), ``artist_rank`` (an artist among
-artists), ``null_audits`` (how often the rule errs), ``peers`` (published recipes).
+artists), ``null_audits`` (how often the rule errs), ``peers`` (published recipes), ``imbalances`` (in what
+two sides differ).
 
 Names that matter: ``infer`` and ``compare`` (on the public face), ``InferenceResult``, ``ALPHA`` and ``RULE``.
 """
