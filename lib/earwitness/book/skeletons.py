@@ -125,5 +125,6 @@ def write(kind: str, name: str) -> list[str]:
     except OSError as error:
         raise InputError(f"{error.filename}: not found; run this in the project's folder") from None
     for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
     return [*(f"wrote {path.relative_to(root)}" for path in texts), f"next: {then}"]
