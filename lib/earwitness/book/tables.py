@@ -137,8 +137,10 @@ NOTE = "parameters.json"
 
 
 def _registered(experiment: str) -> Page | None:
-    changed = (project_root() / "notebooks" / "experiments.yml").stat().st_mtime_ns
-    return _pages(project_root(), changed).get(experiment)
+    registry = project_root() / "notebooks" / "experiments.yml"
+    if not registry.is_file():  # the library on its own: no book, no pages
+        return None
+    return _pages(project_root(), registry.stat().st_mtime_ns).get(experiment)
 
 
 @cache
