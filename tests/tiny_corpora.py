@@ -189,6 +189,7 @@ def fma_sao(folder: Path) -> None:
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
-    "audiocaps": audiocaps, "audioset": audioset, "clotho": clotho, "fma-sao": fma_sao, "freesound-sao": freesound_sao,
-    "fsd50k": fsd50k, "lakh": lakh, "maestro": maestro, "mtg-jamendo": jamendo, "musiccaps": musiccaps,
+    "audiocaps": audiocaps, "audiocaps-paper": audiocaps, "audioset": audioset, "clotho": clotho, "fma-sao": fma_sao,
+    "freesound-sao": freesound_sao, "fsd50k": fsd50k, "lakh": lakh, "maestro": maestro, "mtg-jamendo": jamendo,
+    "musiccaps": musiccaps,
 }  # fmt: skip

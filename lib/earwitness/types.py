@@ -35,6 +35,35 @@ DEFAULT_FEATURES: dict[str, tuple[str, ...]] = {
     "diffusion": ("denoising_loss/conditional", "sima-100-2/conditional"),
     "symbolic": ("loss/conditional/q3", "camia_confident-2/conditional", "camia_diversity/conditional"),
 }
+# The features of arXiv 2512.09654 by the rows of its membership tables, for each kind of model. Of token models 18, on
+# the contrast stream and the first codebook (scores: on every token), with the variance form of Min-K %++; k counts and
+# signs are those of the authors' code. Diffusion: the 26 of CDI, on whose code the paper's unpublished half builds.
+_PAPER_K, _PAPER_T = (0.1, 0.2, 0.3, 0.4, 0.5), range(0, 1000, 100)
+_PAPER_ROWS = {
+    "Loss": ("loss",),
+    "Zlib": ("zlib",),
+    "Hinge": ("hinge",),
+    "Min-K %": tuple(f"min_k-{k:g}" for k in _PAPER_K),
+    "Min-K %++": tuple(f"min_k++_var-{k:g}" for k in _PAPER_K),
+    "CAMIA": ("camia_below", "camia_below_z", "camia_running", "camia_running_z", "camia_slope"),
+}
+_CDI_ROWS = {
+    "Denoising loss": ("denoising_loss",),
+    "SecMI": ("secmi",),
+    "PIA": ("pia-5",),
+    "PIAN": ("pian_cdi-5",),
+    "Gradient masking": tuple(f"gradient_mask-{t}" for t in _PAPER_T),
+    "Multiple loss": tuple(f"multiple_loss-{t}" for t in _PAPER_T),
+    "Noise optimisation": ("noise_optimisation", "noise_move"),
+}
+PAPER_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
+    kind: {row: tuple(f"{name}/{stream}" for name in names) for row, names in rows.items()}
+    for kind, rows, stream in (
+        ("token", _PAPER_ROWS, "contrast/q0"),
+        ("symbolic", _PAPER_ROWS, "contrast_whole"),
+        ("diffusion", _CDI_ROWS, "conditional"),
+    )
+}
 BADGES = {
     "pocket": ("pocket", "A small model trained here on music written here: it tests the method and accuses nobody."),
     "tiny": ("tiny checkpoint", "A toy checkpoint in a real format: it shows that the code runs, nothing more."),

@@ -50,16 +50,22 @@ def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() ->
 @pytest.mark.parametrize("page", REAL, ids=lambda page: page.id)
 def test_an_experiment_names_what_exists(page: Page) -> None:
     """Model card, family of template, corpus, splits, and what is scored is what the page reads."""
-    (card,) = [card for card in read_cards().models if card.name == page.parameters["model"]]
+    (card,) = [card for card in read_cards().models if card.name == page.scores[0].model]
     families = {"diffusers": "mia_diffusion", "tango": "mia_diffusion", "figaro": "mia_symbolic"}
     family = families.get(card.format, "mia_token")
-    assert page.template in {family, "artist_audit"}
+    assert page.template in {family, "artist_audit", "paper_membership", "paper_inference"}
     assert page.badge == "real"
     (run,) = page.scores
-    assert (run.model, run.manifest) == (page.parameters["model"], page.parameters["manifest"])
+    named = page.parameters
+    told = (
+        [(named["model"], named["manifest"])]
+        if "model" in named
+        else [*zip(named["models"], named["manifests"], strict=True)]
+    )
+    assert told == [(run.model, run.manifest)]
     if card.channels:
         info, _ = identity(card.name, allow_download=False)
-        asked = "audit" if page.template == "artist_audit" else "all"
+        asked = "audit" if page.template == "artist_audit" else "paper" if "models" in named else "all"
         assert passes_asked(run.attacks, info) == passes_asked(asked, info), "scored for the page, and again by it"
     corpus = Path(run.manifest).stem
     assert run.manifest == f"corpora/{corpus}/{corpus}.csv"
@@ -72,7 +78,7 @@ def test_an_experiment_names_what_exists(page: Page) -> None:
 
 
 CLIPS = {
-    (page.parameters["model"], corpus): float(told[1])
+    (page.scores[0].model, corpus): float(told[1])
     for page in REAL
     if (corpus := Path(page.scores[0].manifest).stem) in builders()
     and (told := re.match(r"clips of (\d+) s", builders()[corpus].card.audio))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from earwitness import cli
 from earwitness.data.manifest import holdings, read_card, read_manifest, read_splits
 from earwitness.errors import InputError, ManifestError
 from earwitness.models.cards import read_cards
-from earwitness_build.corpora import builders, matching, stable_audio_lists
-from earwitness_build.corpora.build import build
+from earwitness.util import file_hash
+from earwitness_build.corpora import builders, captions, matching, stable_audio_lists
+from earwitness_build.corpora.build import _unmatched, build
+from earwitness_build.corpora.official import clip_names
 from tests import tiny_midi
 from tests.tiny import recording
 from tests.tiny_corpora import MAKERS, write
@@ -25,6 +29,7 @@ from tests.tiny_corpora import MAKERS, write
 # corpus -> split -> recordings found, before matching
 FOUND = {
     "audiocaps": {"train": 11, "validation": 2, "test": 2},
+    "audiocaps-paper": {"train": 11, "validation": 2, "test": 2},
     "audioset": {"balanced-train": 2, "eval": 1},
     "clotho": {"development": 2, "validation": 1, "evaluation": 2},
     "fma-sao": {"listed": 2, "unlisted": 2, "other-licence": 4, "no-licence": 2},
@@ -185,6 +190,128 @@ def test_a_date_that_is_none_is_left_empty_and_counted(tmp_path: Path) -> None:
     )
 
 
+def test_the_papers_audiocaps_has_one_caption_a_clip_and_no_speech(tmp_path: Path) -> None:
+    """The last caption counts, substrings are case-sensitive, and caption rows are counted as clips."""
+    MAKERS["audiocaps-paper"](tmp_path)
+    _edit("train.csv", ("A dog barks then stops", "A man speaks"), ("A dog barks loudly then", "Speech then"))(tmp_path)
+    changes = (("test 0, caption 4, rain", "Two dogs bark in the rain"), ("test 1, caption 0", "a speech"))
+    _edit("test.csv", *changes)(tmp_path)
+    built = build("audiocaps-paper", tmp_path, copies=False, any_version=True)
+    held = {t.track_id: t.caption for t in read_splits(built.manifest)}
+    assert "-tr00_0" not in held, "it speaks"
+    assert held["-tr01_10"] == "Speech stop", "a capital letter is another word"
+    assert held["test0_30"] == "Two dog bark rain", "the last of its captions"
+    assert "test1_30" in held, "only the last caption is asked"
+    card = read_card(built.manifest)
+    assert card is not None
+    assert card.captions == "approximate"
+    for line in ("test: 15 captions are 3 clips, the units", "1 of 18 clips were left out", "nltk is not here"):
+        assert any(line in note for note in card.known_biases), line
+    assert not any("paper's" in note for note in card.known_biases)
+
+
+STUB = {
+    "__init__.py": "__version__ = '9.9'\nfrom nltk import data\n"
+    "KNOWN = {'dogs': 'NNS', 'barking': 'VBG', 'loudly': 'RB'}\n"
+    "def pos_tag(words):\n    return [(w, KNOWN.get(w, 'XX')) for w in words]\n",
+    "data.py": "import pathlib\nimport zipfile\nHOME = pathlib.Path(__file__).parents[1] / 'nltk_data'\n"
+    "class Zip:\n    def __init__(self, path): self.zipfile = zipfile.ZipFile(path)\n"
+    "def find(name):\n    path = HOME / name\n"
+    "    if not path.exists(): raise LookupError(name)\n    return Zip(path) if path.suffix == '.zip' else path\n",
+    "corpus.py": "from nltk import data\nclass stopwords:\n    @staticmethod\n    def words(language):\n"
+    "        return data.find('corpora/stopwords').joinpath(language).read_text().split()\n",
+    "stem.py": "class WordNetLemmatizer:\n    def lemmatize(self, word, tag):\n        return f'{word}/{tag}'\n",
+    "tokenize.py": "def word_tokenize(text):\n    return text.replace('.', ' .').split()\n",
+}
+
+
+def test_captions_are_exact_where_nltk_and_its_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in with the data's places on disk: folders, and an archive."""
+    for name, text in STUB.items():
+        (tmp_path / "nltk").mkdir(exist_ok=True)
+        (tmp_path / "nltk" / name).write_text(text)
+    for name in captions.DATA:
+        (tmp_path / "nltk_data" / name).mkdir(parents=True)
+    (tmp_path / "nltk_data/corpora/stopwords/english").write_text("the\na\n")
+    (tmp_path / "nltk_data/corpora/wordnet").rmdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "nltk"]:
+        monkeypatch.delitem(sys.modules, module)
+    text = "A dogs barking the 3 Loudly loudly."
+    _, kind, (note,) = captions.processed([text])
+    assert kind == "approximate"
+    assert "NLTK's corpora/wordnet is not here" in note
+    with zipfile.ZipFile(tmp_path / "nltk_data/corpora/wordnet.zip", "w") as archive:
+        archive.writestr("wordnet/data.noun", "dog")
+    texts, kind, (note,) = captions.processed([text, ""])
+    assert (texts, kind) == (["A/n dogs/n barking/v Loudly/n loudly/r", ""], "exact")
+    assert "NLTK 9.9 with tokenizers/punkt_tab " in note
+    assert file_hash(tmp_path / "nltk_data/corpora/wordnet.zip")[:16] in note
+    monkeypatch.undo()
+    for module in [name for name in sys.modules if name.partition(".")[0] == "nltk"]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("A bus passes as birds chirp", "A bus passe bird chirp"),
+        ("Glass breaks, 3 times!", "Glass break time"),
+        ("The dog's bark, high-pitched", "The dog bark high-pitched"),
+        ("Rain is hissing on grass", "Rain hissing grass"),
+        ("", ""),
+    ],
+)
+def test_rules_for_captions_by_hand(text: str, cleaned: str) -> None:
+    assert captions._near(text) == cleaned
+
+
+@pytest.mark.parametrize("name", ["cc_30_40", "Ycc_30_40", "cc_30.000_40.000", "Ycc_30.000_40.000", "cc_30000_40000"])
+def test_clips_are_found_under_common_downloaders_names(name: str, tmp_path: Path) -> None:
+    MAKERS["audioset"](tmp_path)
+    (tmp_path / "cc.wav").rename(tmp_path / f"{name}.wav")
+    built = build("audioset", tmp_path, copies=False, match=False, any_version=True)
+    assert {t.track_id: t.path.stem for t in read_splits(built.manifest)}["cc"] == name
+    MAKERS["audiocaps"](tmp_path / "caps")
+    other = name.replace("cc", "val0")
+    (tmp_path / "caps/audio/val0_30.wav").rename(tmp_path / f"caps/audio/{other}.wav")
+    built = build("audiocaps", tmp_path / "caps", copies=False, match=False, any_version=True)
+    assert {t.track_id: t.path.stem for t in read_splits(built.manifest)}["val0_30"] == other
+
+
+def test_half_seconds_are_named_as_they_are() -> None:
+    assert clip_names("x", 30.5, 40.5)[::2] == ("x_30.5_40.5", "x_30.500_40.500", "x_30500_40500")
+
+
+def test_a_heading_without_its_mark_is_no_clip(tmp_path: Path) -> None:
+    MAKERS["audioset"](tmp_path)
+    path = tmp_path / "eval_segments.csv"
+    path.write_text("YTID, start_seconds, end_seconds, positive_labels\n" + path.read_text())
+    built = build("audioset", tmp_path, copies=False, match=False, any_version=True)
+    assert {t.track_id for t in read_splits(built.manifest)} == {"--aa", "bb", "cc"}
+    assert any("eval_segments.csv, line 1: taken for a heading without #" in note for note in built.notes)
+    path.write_text(path.read_text() + "dd, soon, 40.000, x\n")
+    with pytest.raises(ManifestError, match=r"eval_segments\.csv, line 6: start is 'soon', expected seconds"):
+        build("audioset", tmp_path, copies=False, any_version=True, force=True)
+
+
+def test_a_shortened_list_of_jamendo_is_refused(tmp_path: Path) -> None:
+    MAKERS["mtg-jamendo"](tmp_path)
+    with pytest.raises(ManifestError, match="split-0: expected 55525 records as published, found 3"):
+        build("mtg-jamendo", tmp_path, copies=False)
+
+
+def test_where_nothing_matches_the_reason_is_the_true_one(tmp_path: Path) -> None:
+    MAKERS["lakh"](tmp_path)
+    for path in (tmp_path / "lmd_full/9").iterdir():
+        path.unlink()
+    built = build("lakh", tmp_path, copies=False, any_version=True)
+    assert any(note.startswith("no non-member is left (test: gone, or copies)") for note in built.notes)
+    corpus = builders()["lakh"]
+    assert _unmatched([2, 3], corpus).startswith("none of 2 members and 3 non-members agree in length: everything")
+    assert "artist, length, words" in _unmatched([2, 3], builders()["audiocaps"])
+
+
 def test_clothos_metadata_are_latin_1_as_published(tmp_path: Path) -> None:
     tracks = read_splits(made("clotho", tmp_path, match=False))
     assert {t.artist for t in tracks} == {"José"}
@@ -260,6 +387,11 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "fma-sao",
         _edit("tracks.csv", ("\n4,", "\n3,")),
         "tracks.csv, line 6: track id '3' was used before",
+    ),
+    "captions without ids": (
+        "audiocaps-paper",
+        _edit("train.csv", ("\n101,", "\n,")),
+        "train.csv, line 3: audiocap_id '' is empty",
     ),
     "empty id": ("musiccaps", _edit("musiccaps-public.csv", ("\nm1,", "\n,")), "line 3: ytid '' is empty"),
     "an id in two splits": (

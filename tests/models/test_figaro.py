@@ -156,6 +156,41 @@ def test_logits_equal_a_slow_implementation_of_the_formula(tmp_path: Path, flavo
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("released", [True, False])
+@pytest.mark.parametrize("flavour", tiny_figaro.FLAVOURS)
+def test_the_null_condition_is_the_decoder_without_its_cross_attention(
+    tmp_path: Path, flavour: str, released: bool
+) -> None:
+    """As a slow network without any encoder, which reads the same weights."""
+    model = loaded(tiny_figaro.write(tmp_path / "m", flavour, released=released))
+    rng = np.random.default_rng(2)
+    given = [rng.integers(0, n, 11) for n in (1357, 257, 513)]
+    state = torch.load(tmp_path / "m" / "figaro.ckpt", weights_only=True)["state_dict"]
+    wanted = Slow(state, tiny_figaro.HEADS).logits("none", *given, None, None, None)
+    with torch.inference_mode():
+        found = model.network(*(torch.from_numpy(x)[None] for x in given), null=True)[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_null_condition_runs_no_encoder_and_tells_nothing(flavoured: Any, windows: list[Window]) -> None:
+    window = windows[0]
+    if flavoured.network.sizes.flavour == "none":
+        with pytest.raises(ModelError, match="told nothing of a piece, so its null condition is its only one"):
+            flavoured.logits(codes([window]), [window], told=())
+        return
+    emptied = {**window.inputs, "description": np.zeros(256, np.int32)}
+    other = Window(**{**vars(window), "inputs": emptied, "bar_tokens": window.bar_tokens[::-1]})
+    ran: list[Any] = []
+    hook = flavoured.network.transformer["encoder"].register_forward_hook(lambda *_: ran.append(1))
+    with torch.inference_mode():
+        null, same = (flavoured.logits(codes([w]), [w], told=())[0] for w in (window, other))
+        assert not ran
+        own = flavoured.logits(codes([window]), [window])[0]
+    hook.remove()
+    assert torch.equal(null, same)
+    assert (null - own).abs().max() > 1e-3
+
+
 def test_latents_are_rows_of_the_codebook_nearest_to_the_pooled_bar(tmp_path: Path, windows: list[Window]) -> None:
     folder = tiny_figaro.write(tmp_path / "m", "latent")
     model = loaded(folder)

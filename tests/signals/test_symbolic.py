@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from earwitness.data import decode_pool
 from earwitness.data.audio import from_plain, segments, to_plain
 from earwitness.errors import InputError
 from earwitness.models import load_model
+from earwitness.models.figaro import HALVES
 from earwitness.signals import symbolic
 from earwitness.signals.store import seconds_of
 from earwitness.signals.token import STREAMS
-from earwitness.stats.units import unit_table
+from earwitness.stats.units import matching, unit_table
 from earwitness.symbolic.figaro_tokens import GROUPS
 from earwitness.symbolic.windows import FigaroScheme, SymbolicSpec
 from earwitness.types import Track
@@ -159,13 +161,65 @@ def test_a_null_or_contrast_is_refused_by_name(signals) -> None:
             ew.score(signals, name)
 
 
+def test_the_papers_streams_are_those_of_the_logits_themselves(signals, folder, tracks) -> None:
+    """Null and contrast by group, and every token of a window against the next one and, as coded, against itself."""
+    asked = ["paper", "loss/null", "loss/contrast/q2", "zlib/contrast_inputs"]
+    stored = ew.collect(str(folder), tracks, asked, progress=False)
+    scores = ew.score(stored, asked).pivot_table(index="segment_id", columns="attack", values="score")
+    assert scores.columns.nunique() == 18 + 3
+    assert scores.notna().all(axis=None)
+    assert set(matching(scores.columns.to_list(), "paper")) == set(scores) - {*asked[1:]}
+    model = load_model(str(folder), device="cpu")
+    row, signal = next(iter(stored.items("token")))
+    (cut,) = [s for s in segments(_path(row), SPEC) if s.segment_id == row["segment_id"]]
+    window, tokens = cut.context, torch.from_numpy(cut.context.tokens[None, None])
+    with torch.inference_mode():
+        own, null = (model.logits(model.encode(tokens), [window], told=told)[0][0, 0] for told in (HALVES, ()))
+    flat = {"null": torch.log_softmax(null, -1), "contrast": torch.log_softmax(own - null, -1)}
+    for shift, stream in ((1, "contrast_whole"), (0, "contrast_inputs")):
+        targets = torch.from_numpy(window.tokens[shift : shift + 256]).long()
+        logp = flat["contrast"].gather(-1, targets[:, None])[:, 0].numpy()
+        every = symbolic.whole(signal, stream)
+        assert every.tokens(0).tolist() == targets.tolist()
+        np.testing.assert_allclose(every.series("logp", "contrast"), logp, atol=1e-4)
+        size = len(zlib.compress(str(targets.tolist()).encode()))
+        if stream == "contrast_whole":
+            assert scores.loc[cut.segment_id, "loss/contrast_whole"] == pytest.approx(logp.mean(), rel=1e-4)
+            lowest = np.sort(logp)[: int(0.3 * 256)].mean()
+            assert scores.loc[cut.segment_id, "min_k-0.3/contrast_whole"] == pytest.approx(lowest, rel=1e-4)
+        else:
+            assert scores.loc[cut.segment_id, "zlib/contrast_inputs"] == pytest.approx(logp.mean() / size, rel=1e-4)
+    targets = torch.from_numpy(window.tokens[1:]).long()
+    for name, table in flat.items():
+        logp = table.gather(-1, targets[:, None])[:, 0].numpy()
+        for q in range(len(GROUPS)):
+            np.testing.assert_allclose(signal.series("logp", name, q), logp[window.groups == q], atol=1e-4)
+
+
+def test_the_null_stream_moves_nothing_that_was_stored(signals, folder, tracks) -> None:
+    before = {row["segment_id"]: signal.to_arrays() for row, signal in signals.items("token")}
+    ew.collect(str(folder), tracks, ["loss/contrast"], progress=False)
+    for row, signal in ew.collect(str(folder), tracks, progress=False).items("token"):
+        arrays = signal.to_arrays()
+        assert arrays.keys() == before[row["segment_id"]].keys()
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(values, before[row["segment_id"]][name])
+
+
+def test_a_model_that_is_told_nothing_has_no_null_stream(tracks, tmp_path) -> None:
+    baseline = str(tiny_figaro.write(tmp_path / "baseline", "none"))
+    for asked in ("paper", "loss/null", "loss/contrast"):
+        with pytest.raises(InputError, match="told nothing of a piece, so it has no null stream and no contrast"):
+            ew.collect(baseline, tracks, [asked], progress=False)
+
+
 @pytest.mark.parametrize("name", ["neighbourhood", "token_neighbourhood", "recall"])
 def test_passes_for_sound_are_refused_for_scores(folder, tracks, name) -> None:
     with pytest.raises(InputError, match="reads notes, and the pass"):
         ew.collect(str(folder), tracks, [name], progress=False)
 
 
-@pytest.mark.parametrize("name", ["transposition", "tempo", "loss/description"])
+@pytest.mark.parametrize("name", ["transposition", "tempo", "loss/description", "loss/contrast_whole"])
 def test_passes_for_scores_are_refused_for_sound(tracks, name) -> None:
     with pytest.raises(InputError, match="hears sound, and the pass"):
         ew.collect("pocket/musicgen-a", tracks, [name], progress=False)

@@ -24,6 +24,7 @@ from earwitness.attacks import blind, camia, diffusion, token, token_costly  # n
 from earwitness.attacks.registry import REGISTRY, Attack, attack, bind, catalogue
 from earwitness.attacks.token import token_frequencies
 from earwitness.errors import InputError, nearest
+from earwitness.signals import symbolic
 from earwitness.signals.evaluations import DEFAULT_CODEBOOKS, AttackSpec, Needs, audit_attacks, cost, resolve
 from earwitness.types import WINDOW
 
@@ -86,6 +87,7 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
         codebooks=len(sample.codes) if "token" in heads and sample else DEFAULT_CODEBOOKS,
         passes={p for signal, _ in heads.values() for p in signal.passes},
         context=context,
+        kind=_kind(heads),
     )
     for s in specs:
         missing = [name for name in s.attack.context if name not in context]
@@ -101,6 +103,13 @@ def score(signals: Any, attacks: str | AttackSpec | Iterable[str | AttackSpec] =
     if not frames:
         raise InputError("there is nothing to score: no signals are stored; run collect first")
     return pd.concat(frames, ignore_index=True)
+
+
+def _kind(heads: dict[str, tuple[Any, Iterator[Any]]]) -> str:
+    """Return the kind of model that signals are of, as far as it can be told from them."""
+    if "diffusion" in heads:
+        return "diffusion"
+    return "symbolic" if "token" in heads and symbolic.DECODER_ALONE in heads["token"][0].passes else "token"
 
 
 def _table(items: Iterable[Any], specs: list[AttackSpec], context: dict[str, Any]) -> pd.DataFrame:

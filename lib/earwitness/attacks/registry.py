@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
+from earwitness.signals import symbolic
 from earwitness.signals.evaluations import ATTACKS, AttackSpec, Needs, cost
 
 Function = Callable[..., float]
@@ -102,7 +103,10 @@ def bind(spec: AttackSpec, context: Mapping[str, Any]) -> Function:
     """Return the attack as a function of one segment's signals, with everything else fixed."""
     wanted = {name: context[name] for name in spec.attack.context}
     book = {"codebook": spec.codebook} if spec.attack.per_codebook else {}
-    return partial(REGISTRY[spec.attack.name].function, stream=spec.stream, **book, **spec.options, **wanted)
+    run = partial(REGISTRY[spec.attack.name].function, stream=spec.stream, **book, **spec.options, **wanted)
+    if spec.stream in symbolic.WHOLE:  # the contrast of another view of the same window
+        return lambda signals: run(symbolic.whole(signals, spec.stream), stream="contrast")
+    return run
 
 
 def catalogue() -> pd.DataFrame:

@@ -37,6 +37,7 @@ from earwitness.signals import blind
 from earwitness.signals.evaluations import cost, passes_asked, plan_evaluations, specs_asked, without_caption
 from earwitness.signals.extraction import Further, find_stored, score_part
 from earwitness.signals.store import Store, encode, exclusion, key_tracks, seconds_of
+from earwitness.signals.token_costly import EXTRA_PASSES
 from earwitness.signals.token_costly import calls as network_calls
 from earwitness.stats.power import refusals
 from earwitness.stats.verdict import ALPHA
@@ -254,7 +255,7 @@ def _evaluations(attacks: str | Sequence[str], info: ModelInfo, *, captions: boo
     if diffusion:
         return own, plan_evaluations(asked if captions else without_caption(asked)).nfe
     standard = cost(specs_asked("loss", info))  # always run, so that no later attack asks for them again
-    further = {name: n for name, n in cost(specs_asked(attacks, info)).items() if name in asked}
+    further = {name: EXTRA_PASSES[name] for name in asked}
     if not captions and info.scheme is None:
         standard.pop("conditional")
     return own, network_calls({**standard, **further}, info)

@@ -105,8 +105,8 @@ def catalogue(folder: Path | None = None) -> dict[str, pd.DataFrame]:
 
 # --- experiments on published weights ---------------------------------------------------------------------------------
 
-QUESTIONS = dict.fromkeys(("mia_token", "mia_diffusion", "mia_symbolic"), "membership") | {
-    "artist_audit": "dataset inference"
+QUESTIONS = dict.fromkeys(("mia_token", "mia_diffusion", "mia_symbolic", "paper_membership"), "membership") | {
+    **dict.fromkeys(("artist_audit", "paper_inference"), "dataset inference")
 }
 SCORE_WINDOW = 256 / TOKENS_PER_SECOND  # FIGARO's window of tokens, in the seconds of sound that cost as much
 OWN = "catalogue"  # the corpus that nobody publishes: whoever has one writes its manifest
@@ -134,15 +134,15 @@ def experiments() -> pd.DataFrame:
 
 
 def _row(page: Page) -> dict[str, Any]:
-    model, manifest = str(page.parameters["model"]), Path(str(page.parameters["manifest"]))
+    model, manifest, attacks = page.scores[0].model, Path(page.scores[0].manifest), page.scores[0].attacks
     card = card_of(model)
     if card is None:
         raise InputError(f"{page.id}: {model!r} has no model card; add it to models/cards.yml")
     if card.channels:
         info, _ = identity(model, allow_download=False)
-        window, calls = info.segment_seconds, evaluations(page.scores[0].attacks, info)[1]
-    else:  # a model of scores: one pass, for it has no null condition
-        window, calls = float("nan"), 1
+        window, calls = info.segment_seconds, evaluations(attacks, info)[1]
+    else:  # a model of scores: one pass; the paper's contrast takes two more
+        window, calls = float("nan"), 1 + 2 * (attacks == "paper")
     seconds = WINDOWS * (window if card.channels else SCORE_WINDOW)
     cpu, gpu = (hours(model, calls, seconds, speed) for speed in (CPU_GFLOPS, GPU_GFLOPS))
     return {

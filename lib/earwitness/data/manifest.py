@@ -98,6 +98,9 @@ class CorpusCard(BaseModel):
     membership: str = Field(description="how it is known which tracks a model was trained on")
     control: str = Field("", description="which models saw neither side, and for which comparison")
     audio: str = Field("", description="formats, sample rates and lengths of the recordings")
+    captions: Literal["", "exact", "approximate"] = Field(
+        "", description="whether captions are those that a paper's own processing makes; empty: not processed"
+    )
     known_biases: list[str] = []
     counts: dict[str, int] = {}
     splits: dict[str, str] = Field({}, description="split -> what it holds")

@@ -238,6 +238,19 @@ class AudiocraftModel(CaptionReader):
             codes: Tensor = self.codec.encode(audio.to(self.info.device))[0]
         return codes.long()
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turn codes ``[B, K, T]`` into audio ``[B, C, samples]``."""
+        import torch
+
+        with torch.inference_mode():
+            audio: Tensor = self.codec.decode(codes.to(self.info.device), None)
+        return audio.float().cpu()
+
+    @property
+    def delays(self) -> list[int]:
+        """How many steps late each codebook is written."""
+        return list(getattr(self.lm.pattern_provider, "delays", [0] * self.lm.num_codebooks))
+
     def logits(self, codes: Tensor, captions: list[str] | None) -> tuple[Tensor, Tensor]:
         """Return logits ``[B, K, T, V]`` aligned with ``codes`` ``[B, K, T]``, and the validity mask ``[B, K, T]``.
 

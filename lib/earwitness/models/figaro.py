@@ -1,8 +1,8 @@
 """FIGARO's checkpoints behind the token protocol: expert, learned, both, the reduced descriptions, the baseline.
 
 A window of a piece takes the place of the caption: bars, positions, description and latents are computed from the piece
-that is scored. No condition was ever dropped in training, so there is no null condition and no contrast: the one stream
-is the model's own, whatever it was told.
+that is scored. No condition was ever dropped in training. The null condition of arXiv 2512.09654, a decoder without its
+cross-attention, is therefore asked for by name only.
 
 Files are Lightning checkpoints or safetensors, tensors only, every name and shape accounted for. A checkpoint is a
 torch zip archive. It is mapped with ``weights_only``, and of its content only ``state_dict`` and ``hyper_parameters``
@@ -312,13 +312,17 @@ class FigaroModel(WindowedModel):
         captions : sequence of Window
             What each item's network reads beside the codes.
         told : sequence of str
-            For flavour both: which halves of the condition are given; the other is zero vectors.
+            For flavour both: which halves of the condition are given; the other is zero vectors. Nothing at all is the
+            null condition of arXiv 2512.09654: the decoder without its cross-attention. No training ever dropped the
+            condition, so the network was never used like that before.
 
         Raises
         ------
         ModelError
-            No windows: there is no null condition.
+            No windows; or the null condition of a model that is told nothing anyway.
         """
+        if not told and self.network.sizes.flavour == "none":
+            raise ModelError(f"{self.info.name}: is told nothing of a piece, so its null condition is its only one")
         inputs, mask = self.inputs(codes, captions)
         windows = captions or ()
         beside = {
@@ -328,7 +332,7 @@ class FigaroModel(WindowedModel):
         if "description" not in told or self.network.sizes.flavour not in {"description", "both"}:
             beside["description"] = beside["description_bars"] = None  # type: ignore[assignment]
         latents = [self._latents(w) for w in windows] if self.encoder is not None and "latent" in told else None
-        return self.network(inputs, **beside, latents=latents)[:, None], mask
+        return self.network(inputs, **beside, latents=latents, null=not told)[:, None], mask
 
     def _latents(self, window: Window) -> Tensor:
         """Return the latents ``[bars, D]`` of every bar of a window's piece."""

@@ -175,6 +175,8 @@ class FigaroNetwork(nn.Module):
         description: Tensor | None = None,
         description_bars: Tensor | None = None,
         latents: Sequence[Tensor] | None = None,
+        *,
+        null: bool = False,
     ) -> Tensor:
         """Return the logits ``[B, T, 1357]`` of the token after each input.
 
@@ -186,9 +188,12 @@ class FigaroNetwork(nn.Module):
             ``[B, T]`` ids, padded to the window with 0. For flavour both, None stands for no description: zero vectors.
         latents : sequence of Tensor, optional
             One ``[bars, D]`` per item, unpadded. For flavour both, None stands for zero vectors.
+        null : bool
+            Leave out the encoder and every cross-attention sub-layer (attention, dense, residual and norm): the decoder
+            alone, as arXiv 2512.09654 uses it for a null condition. Embeddings of bars and positions stay.
         """
         x = self.in_layer(tokens) + self.bar_embedding(bars) + self.pos_embedding(positions)
-        states = self._states(x, description, description_bars, latents)
+        states = None if null else self._states(x, description, description_bars, latents)
         found: Tensor = self.out_layer(self.transformer["decoder"]["bert"](x, states, causal=True))
         return found
 

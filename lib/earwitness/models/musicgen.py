@@ -132,6 +132,22 @@ class MusicgenModel(CaptionReader):
         lengths = [len(text["mask"]) for text in said]
         return score_by_length(lengths if self.attends_padding else [0] * len(codes), score)
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turn codes ``[B, K, T]`` of a mono model into audio ``[B, 1, samples]``.
+
+        Raises
+        ------
+        ModelError
+            A stereo model: its codes interleave two channels.
+        """
+        import torch
+
+        if self.info.channels != 1:
+            raise ModelError(f"{self.info.name}: only codes of a mono model are turned into sound")
+        with torch.inference_mode():
+            audio: Tensor = self.network.audio_encoder.decode(codes[None].to(self.device), [None]).audio_values
+        return audio.float().cpu()
+
     def read(self, caption: str | None) -> Condition:
         """Return the text encoder's states ``[L, D]`` of one caption and their mask; None: of no text, all of it 0."""
         ids = self.tokenizer([caption or ""], truncation=True, return_tensors="pt").to(self.device)

@@ -6,7 +6,7 @@ May import ``models``, ``data``, ``symbolic``, ``pocket`` (whose instruments pla
 In order: ``evaluations`` (attack -> passes -> network calls), ``token`` and ``token_costly`` (token models),
 ``diffusion``, ``diffusion_costly``, ``chains`` and ``perturbations`` (diffusion models), ``symbolic`` and ``blind`` (no
 model at all), ``store`` (Parquet parts under a key), ``stream`` and ``extraction`` (tracks to stored signals);
-``excerpts`` and ``playback`` let single recordings be heard.
+``excerpts`` and ``playback`` let single recordings be heard; ``generation`` continues them.
 
 Names that matter: ``collect`` (on the public face), ``Signals``, ``TokenSignals``, ``DenoisingSignals``,
 ``BlindSignals``.

@@ -13,7 +13,7 @@ attacks the feature stands where the stream would.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from itertools import groupby
@@ -23,7 +23,7 @@ from typing import Any
 from earwitness.errors import InputError, nearest
 from earwitness.signals import blind, symbolic, token, token_costly
 from earwitness.signals.perturbations import NAMES
-from earwitness.types import BLIND_PREFIX, DEFAULT_FEATURES, ModelInfo
+from earwitness.types import BLIND_PREFIX, DEFAULT_FEATURES, PAPER_FEATURES, ModelInfo
 
 CLEAN, UNNOISED = "clean", -1
 GRID = tuple(range(0, 1000, 100))  # multiple loss, gradient masking, CLiD
@@ -264,8 +264,8 @@ class AttackSpec:
             return frozenset({"blind_notes" if self.stream in symbolic.FEATURES else "blind"})
         if self.attack.family == "diffusion":
             return frozenset(p if "/" in p else f"{p}/{self.stream}" for p in self.attack.passes)
-        own = ("conditional", "null") if self.stream == "contrast" else (self.stream,)
-        return frozenset((*own, *self.attack.passes))
+        own = {"contrast": ("conditional", "null")} | dict.fromkeys(symbolic.WHOLE, (symbolic.DECODER_ALONE,))
+        return frozenset((*own.get(self.stream, (self.stream,)), *self.attack.passes))
 
 
 def _on_tokens(name: str, *variants: Mapping[str, Any], **more: Any) -> Needs:
@@ -355,6 +355,7 @@ def resolve(
     codebooks: int = DEFAULT_CODEBOOKS,
     passes: Iterable[str] = STANDARD_PASSES,
     context: Iterable[str] = (),
+    kind: str = "token",
 ) -> list[AttackSpec]:
     """Turn names into runnable attacks.
 
@@ -362,12 +363,14 @@ def resolve(
     ----------
     spec : str, AttackSpec or iterable of them
         ``"all"``; a name (``"min_k"``), a label (``"min_k-0.2"``), an id (``"min_k-0.2/null/q1"``) or a glob
-        (``"min_k*/contrast"``). ``"all"``, names and labels mean the pooled scores; a glob reaches single codebooks
-        only if it spells out ``/q`` (``"loss/*/q*"``).
+        (``"min_k*/contrast"``); ``"paper"``: ``types.PAPER_FEATURES`` of the model's kind. ``"all"``, names and labels
+        mean the pooled scores; a glob reaches single codebooks only if it spells out ``/q`` (``"loss/*/q*"``).
     codebooks : int
         How many codebooks the model has.
     passes, context : iterable of str
         What is at hand: ``"all"`` and globs take only the attacks that these suffice for.
+    kind : str
+        The model's (``ModelInfo.kind``); only ``"paper"`` depends on it.
 
     Returns
     -------
@@ -381,6 +384,8 @@ def resolve(
     """
     if isinstance(spec, (str, AttackSpec)):
         spec = [spec]
+    paper = [name for names in PAPER_FEATURES[kind].values() for name in names]
+    spec = [part for wanted in spec for part in (paper if wanted == "paper" else [wanted])]
     known = [s for needs in ATTACKS.values() for s in needs.specs(codebooks)]
     have, given = {*passes}, {*context}
 
@@ -394,17 +399,24 @@ def resolve(
         elif wanted == "all":
             matches = [s for s in known if s.codebook is None and at_hand(s)]
         else:
-            matches = [s for s in known if _matches(s, wanted)]
+            matches = [s for s in (*known, *_on_whole_windows()) if _matches(s, wanted)]
             if "/" not in wanted or any(c in wanted for c in "*?["):  # names and globs: what is at hand
                 matches = [s for s in matches if at_hand(s)] or matches
             if not matches:
                 ids = {i for s in known for i in (s.id, s.label, s.attack.name)}
                 raise InputError(
                     f"no attack is called {wanted!r}{nearest(wanted, ids)}; "
-                    f"expected 'all', a glob, or one of {', '.join(ATTACKS)}"
+                    f"expected 'all', 'paper', a glob, or one of {', '.join(ATTACKS)}"
                 )
         found |= {s.id: s for s in matches}
     return list(found.values())
+
+
+def _on_whole_windows() -> list[AttackSpec]:
+    """Return the paper's attacks on the streams of a score in which every token counts."""
+    labels = {name.partition("/")[0] for names in PAPER_FEATURES["symbolic"].values() for name in names}
+    pooled = [s for needs in ATTACKS.values() for s in needs.specs(0) if s.stream == "contrast" and s.label in labels]
+    return [replace(s, stream=stream) for stream in symbolic.WHOLE for s in pooled]
 
 
 def _matches(spec: AttackSpec, wanted: str) -> bool:
@@ -438,14 +450,15 @@ def specs_asked(attacks: str | Sequence[str], info: ModelInfo) -> list[AttackSpe
     if attacks == "audit":
         attacks = audit_attacks(info.kind)
     if info.scheme is not None:
-        return resolve(attacks, codebooks=len(info.scheme.groups), passes={"blind_notes", "conditional"})
+        at_hand = {"blind_notes", "conditional"}
+        return resolve(attacks, codebooks=len(info.scheme.groups), passes=at_hand, kind=info.kind)
     if info.family == "token":
         return resolve(attacks)
     specs = []
     for wanted in [attacks] if isinstance(attacks, str) else attacks:
         pattern = any(c in wanted for c in "*?[")
         offered = standard if wanted == "all" else partial(possible, tail=not pattern)
-        specs += resolve(wanted, passes={"blind", *offered(info.conditions)})
+        specs += resolve(wanted, passes={"blind", *offered(info.conditions)}, kind=info.kind)
     return specs
 
 
@@ -453,7 +466,9 @@ def passes_asked(attacks: str | Sequence[str], info: ModelInfo) -> tuple[str, ..
     """Return the passes to run: for a token model those beyond the two standard ones, for diffusion all of them."""
     needed = cost(specs_asked(attacks, info))
     if info.family == "token":
-        asked = tuple(name for name in needed if name in token_costly.EXTRA_PASSES)
+        if info.scheme is not None and "null" in needed:  # of which the null stream and the contrast are made
+            needed[symbolic.DECODER_ALONE] = ALL_PASSES[symbolic.DECODER_ALONE]
+        asked = tuple(name for name in token_costly.EXTRA_PASSES if name in needed)
         token_costly.check(asked, info)
         return asked
     asked, can = tuple(name for name in needed if name in PASSES), possible(info.conditions)

@@ -317,7 +317,11 @@ class Signals:
             if family == "diffusion":  # passes that were run apart
                 diffusion.level(arrays, row["caption"])
             signal = SIGNALS[family].from_arrays(arrays)
-            yield row, without_contrast(signal) if family == "token" and not row["caption"] else signal
+            if family == "token" and self.info.scheme is not None:
+                signal = symbolic.with_contrast(signal)
+            elif family == "token" and not row["caption"]:
+                signal = without_contrast(signal)
+            yield row, signal
 
     def origin(self, since: float) -> str:
         """Say which signals were stored before ``since`` (a time in seconds), and when, by the clock of their files."""

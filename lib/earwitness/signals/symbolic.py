@@ -2,7 +2,8 @@
 
 A symbolic model has one row of tokens. Its signals get one row per group of the scheme (for FIGARO position,
 instrument, pitch, velocity, duration), each masked to its own tokens, so that every attack runs on a group as it does
-on a codebook; pooled, groups weigh alike, as they do in number. Bars, metres, tempi, chords and padding are in no row.
+on a codebook; pooled, groups weigh alike, as they do in number. Bars, metres, tempi, chords and padding are in no row,
+but in the streams ``WHOLE`` of arXiv 2512.09654, which read every token of a window.
 The book page *Methods: symbolic models* explains it.
 """
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from earwitness.data import decode_pool
 from earwitness.errors import InputError
-from earwitness.signals.token import FIELDS, TokenSignals, TokenStream, reduce_batch
+from earwitness.signals.token import FIELDS, STREAMS, TokenSignals, TokenStream, reduce_batch
 from earwitness.symbolic.figaro_vocabulary import DRUM
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
 NEIGHBOUR_PASSES = {"transposition": 2, "dynamics": 2, "tempo": 2}  # network evaluations: up and down
 HALF_PASSES = {"description": 1, "latent": 1}  # for models told both: one half alone, zero vectors for the other
-PASSES = {**NEIGHBOUR_PASSES, **HALF_PASSES}
+# The null condition of arXiv 2512.09654, with the contrast to the model's own: by name only, for no training ever
+# dropped what a model is told of a piece. The logits are needed side by side, so the conditional call is made again.
+DECODER_ALONE = "decoder_alone"
+PASSES = {**NEIGHBOUR_PASSES, **HALF_PASSES, DECODER_ALONE: 2}
+# Contrast streams over every token of a window -> what each prediction is compared with: the token after it; or, as the
+# paper's code has it, the token that the network was just given.
+WHOLE = {"contrast_whole": "labels", "contrast_inputs": "inputs"}
 SHARED = ("reference", "gradient")  # passes of models that hear sound which make sense here too
 PIECES = 16  # pieces whose neighbours are kept: its windows follow each other
 
@@ -140,6 +147,48 @@ def half(model: Any, codes: Tensor, windows: Sequence[Window], name: str) -> lis
             f"{model.info.name}: the stream {name!r} is of models told description and latents, this one is told {told}"
         )
     return [s.streams["conditional"] for s in score(model, codes, windows, told=(name,))]
+
+
+def decoder_alone(model: Any, codes: Tensor, windows: Sequence[Window]) -> dict[str, NDArray[Any]]:
+    """Return what the null and contrast streams of windows are made from, every token counting.
+
+    Returns
+    -------
+    dict
+        ``tokens`` ``[B, W + 1]``; ``labels`` and ``inputs``, float32 ``[B, streams, fields, W]`` in the order of
+        ``STREAMS`` and ``FIELDS``: the predictions against the tokens after them, and against their own inputs.
+    """
+    import torch
+
+    own, null = model.logits(codes, windows)[0], model.logits(codes, windows, told=())[0]
+    tokens = np.stack([window.tokens for window in windows])
+    found: dict[str, NDArray[Any]] = {"tokens": tokens}
+    for name, targets in {"labels": tokens[:, None, 1:], "inputs": tokens[:, None, :-1]}.items():
+        against = torch.from_numpy(targets).to(codes)
+        reduced = reduce_batch(own, null, against, torch.ones_like(against, dtype=torch.bool))
+        found[name] = np.stack([[[getattr(s.streams[n], f)[0] for f in FIELDS] for n in STREAMS] for s in reduced])
+    return found
+
+
+def with_contrast(signals: TokenSignals) -> TokenSignals:
+    """Return the signals of a window with a null and a contrast stream, where the pass that they need was run."""
+    held = signals.extras.get(f"{DECODER_ALONE}/labels")
+    if held is None:
+        return signals
+    rows = [TokenStream(*(np.where(signals.mask, values, np.float32(nan)) for values in part)) for part in held]
+    return replace(signals, streams={**signals.streams, **dict(zip(STREAMS[1:], rows[1:], strict=True))})
+
+
+def whole(signals: TokenSignals, stream: str) -> TokenSignals:
+    """Return a window as one row ``[1, W]`` in which every token counts, compared as a stream of ``WHOLE`` says."""
+    if stream not in signals.cache:
+        tokens, against = signals.extras[f"{DECODER_ALONE}/tokens"], WHOLE[stream]
+        codes = (tokens[1:] if against == "labels" else tokens[:-1])[None]
+        held = signals.extras[f"{DECODER_ALONE}/{against}"]
+        streams = {name: TokenStream(*part[:, None]) for name, part in zip(STREAMS, held, strict=True)}
+        signals.cache[stream] = TokenSignals(codes, np.ones(codes.shape, bool), streams)
+    found: TokenSignals = signals.cache[stream]
+    return found
 
 
 def blind(window: Window, path: Path) -> dict[str, float]:

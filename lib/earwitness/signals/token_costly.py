@@ -124,10 +124,14 @@ def check(passes: Sequence[str], info: ModelInfo, reference: ModelInfo | None = 
                 f"there is no pass {name!r}{nearest(name, EXTRA_PASSES)}; expected {', '.join(EXTRA_PASSES)}"
             )
         if (name in symbolic.PASSES) > (info.scheme is not None):
-            raise InputError(f"{info.name} hears sound, and the pass {name!r} changes notes; leave its attacks out")
+            raise InputError(f"{info.name} hears sound, and the pass {name!r} is for notes; leave its attacks out")
         if info.scheme is not None and name not in (*symbolic.PASSES, *symbolic.SHARED):
             able = ", ".join((*symbolic.PASSES, *symbolic.SHARED))
             raise InputError(f"{info.name} reads notes, and the pass {name!r} is for sound; expected one of {able}")
+    if symbolic.DECODER_ALONE in passes and not info.conditions:
+        raise InputError(
+            f"{info.name} is told nothing of a piece, so it has no null stream and no contrast; leave their attacks out"
+        )
     if "reference" in passes and reference is not None:
         _check_reference(reference, info)
 
@@ -145,7 +149,7 @@ def _check_reference(other: ModelInfo, info: ModelInfo) -> None:
         )
 
 
-def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, NDArray[np.float64]]:
+def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, NDArray[Any]]:
     """Run one pass; every array has the batch in front."""
     import torch
 
@@ -154,6 +158,8 @@ def _run(name: str, batch: Batch, signals: Sequence[TokenSignals]) -> dict[str, 
     with torch.inference_mode():
         if name == "reference":
             return _reference(batch)
+        if name == symbolic.DECODER_ALONE:
+            return symbolic.decoder_alone(batch.model, batch.codes, batch.captions)
         if name in symbolic.NEIGHBOUR_PASSES:
             return symbolic.neighbours(batch.model, batch.captions, name)
         if name == "neighbours":

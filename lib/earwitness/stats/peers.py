@@ -1,20 +1,22 @@
-"""Published dataset-inference recipes, as published, for comparison only: CDI, IAR and LLM-DI.
+"""Published recipes, as published, for comparison only: CDI, IAR, LLM-DI, and the two procedures of arXiv 2512.09654.
 
 Each takes two samples of unit scores and returns its own p-value. They differ from the primary test on purpose: their
 level is measured (:mod:`earwitness.stats.null_audits`) and shown beside them, never assumed. Defects are kept
 where the published code has them, and named in :data:`CAVEATS`. All are batched over leading dimensions (independent
 audits or draws), so that thousands of audits cost seconds.
 
-Sources: CDI, arXiv 2411.12858 and its code; IAR, arXiv 2502.02514 and its code; LLM-DI, arXiv 2406.06443 and its code.
-Book page: *False accusations*.
+Sources: CDI, arXiv 2411.12858 and its code; IAR, arXiv 2502.02514 and its code; LLM-DI, arXiv 2406.06443 and its code;
+the paper's, the code of its first two authors for autoregressive models.
+Book pages: *False accusations* and *The paper's membership table*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
 from earwitness.errors import InputError
@@ -115,7 +117,22 @@ def _t_test(suspect: FloatArray, held_out: FloatArray, *, equal_var: bool = Fals
     return np.asarray(ttest_ind(suspect, held_out, axis=-1, equal_var=equal_var, **how).pvalue)
 
 
+def inference_as_coded(suspect: FloatArray, held_out: FloatArray, *, seed: int = 0) -> FloatArray:
+    """One draw of the paper's dataset inference: :func:`iar` on the features that are finite or missing everywhere.
+
+    ``suspect`` [..., n, p] and ``held_out`` [..., k, p]; a feature is dropped from an audit where any of its values is
+    infinite, a missing value counts as 0. Returns two-sided p-values [...]; 1 where no feature is left, or where all
+    sums are equal.
+    """
+    infinite = np.isinf(suspect).any(axis=-2, keepdims=True) | np.isinf(held_out).any(axis=-2, keepdims=True)
+    kept = [np.where(infinite, 0.0, np.asarray(side, dtype=np.float64)) for side in (suspect, held_out)]
+    return np.nan_to_num(iar(*kept), nan=1.0)  # a feature of zeros adds nothing to the sum
+
+
 PEERS: dict[str, Callable[..., FloatArray]] = {"CDI": cdi, "IAR": iar, "LLM-DI": llm_di}
+PAPER_SIZES = (*range(2, 11), *range(20, 101, 10), *range(200, 1001, 100), 2000, 3000)  # units a side
+PAPER_LEVEL, PAPER_FIRST = 0.01, 3000  # the mean p that counts, and of how many units a side draws are made
+PAPER_DRAWS, PAPER_MOST, PAPER_FPR = 250, 5000, 0.01  # of the membership table
 
 
 def mean_p(
@@ -139,6 +156,107 @@ def mean_p(
     draws = rng.permuted(np.tile(np.arange(smaller), (n_draws, 1)), axis=1)[:, :size]
     parts = [draws[i : i + batch] for i in range(0, n_draws, batch)]
     return float(np.concatenate([recipe(suspect[part], held_out[part], seed=seed) for part in parts]).mean())
+
+
+def smallest_size(
+    recipe: Callable[..., FloatArray],
+    suspect: FloatArray,
+    held_out: FloatArray,
+    *,
+    sizes: Iterable[int] = PAPER_SIZES,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, int | None]:
+    """Dataset inference as the paper reports it: the fewest units a side whose p, averaged over draws, is at most .01.
+
+    Parameters
+    ----------
+    suspect, held_out : numpy.ndarray, shapes [n, p], [k, p]
+        The first 3,000 units a side are used, in the order given; draws take the *same* places on both sides.
+    sizes : iterable of int
+        Units a side; those beyond the data are left out.
+
+    Returns
+    -------
+    pandas.DataFrame and int or None
+        ``size, mean_p`` for every size that the data allow, and the smallest size with ``mean_p`` <= .01. A larger
+        size may lie above .01 again: the paper's headline does not look.
+    """
+    s, h = suspect[:PAPER_FIRST], held_out[:PAPER_FIRST]
+    rows = [
+        {"size": size, "mean_p": mean_p(recipe, s, h, size=size, n_draws=n_draws, seed=seed)}
+        for size in sizes
+        if size <= min(len(s), len(h))
+    ]
+    table = pd.DataFrame(rows, columns=["size", "mean_p"])
+    found = table.loc[table["mean_p"] <= PAPER_LEVEL, "size"]
+    return table, None if found.empty else int(found.iloc[0])
+
+
+def membership_as_coded(
+    member: FloatArray,
+    nonmember: FloatArray,
+    names: Sequence[str],
+    rows: Mapping[str, Sequence[str]],
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The paper's membership table as its code makes it: 250 draws, one threshold for all, the best variant kept.
+
+    Parameters
+    ----------
+    member, nonmember : numpy.ndarray, shapes [n, p], [k, p]
+        One column per feature of ``names``; higher = more member-like.
+    rows : mapping of str to sequence of str
+        Row of the table -> its variants, for example :data:`earwitness.types.PAPER_FEATURES`.
+    seed : int
+        Fixes the draws.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``row, variant, n, tpr, tpr_sd, auc, auc_sd, accuracy, accuracy_sd``. Each draw takes ``n`` = min(members,
+        non-members, 5,000) places, the same on both sides, so that smaller sets make all draws alike: the standard
+        deviations are then 0, and never a standard error. Missing and infinite scores count as 0. In the code lower
+        means member, and scores are divided by their maximum over both sides, which turns their order round where all
+        are negative: where all of ours are positive. The true-positive rate is read at the last step with at most 1 %
+        false positives, accuracy is the best balanced one, and of each row's variants the one with the best mean rate
+        *on these same data* is shown.
+    """
+    rng = np.random.default_rng(seed)
+    fewest = min(len(member), len(nonmember))
+    n = min(fewest, PAPER_MOST)
+    draws = [rng.permutation(fewest)[:n] for _ in range(PAPER_DRAWS if n < fewest else 1)]
+    column = {name: i for i, name in enumerate(names)}
+    found: list[dict[str, Any]] = []
+    for row, variants in rows.items():
+        measured = []
+        for name in variants:
+            sides = [np.nan_to_num(x[:, column[name]], nan=0.0, posinf=0.0, neginf=0.0) for x in (member, nonmember)]
+            measured.append([_roc_as_coded(sides[0][draw], sides[1][draw]) for draw in draws])
+        rates = np.array(measured)  # [variants, draws, 3]
+        best = int(rates[..., 0].mean(axis=1).argmax())
+        mean, spread = rates[best].mean(axis=0), rates[best].std(axis=0)
+        values = {k: v for i, q in enumerate(_RATES) for k, v in ((q, float(mean[i])), (f"{q}_sd", float(spread[i])))}
+        found.append({"row": row, "variant": variants[best], "n": n, **values})
+    return pd.DataFrame(found)
+
+
+_RATES = ("tpr", "auc", "accuracy")
+
+
+def _roc_as_coded(member: FloatArray, nonmember: FloatArray) -> tuple[float, float, float]:
+    """True-positive rate at 1 % false positives, AUC and best balanced accuracy of scores divided by their maximum.
+
+    The maximum is that of the code's scores, minus ours.
+    """
+    both = np.concatenate((member, nonmember))
+    top = -both.min()
+    label = np.repeat((1, 0), (len(member), len(nonmember)))
+    from sklearn.metrics import auc, roc_curve  # only this needs them, and they take a second to import
+
+    fpr, tpr, _ = roc_curve(label, both / top if top else both)
+    return float(tpr[np.flatnonzero(fpr <= PAPER_FPR)[-1]]), float(auc(fpr, tpr)), float((1 - fpr + tpr).max() / 2)
 
 
 def _two_samples(suspect: FloatArray, held_out: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from earwitness.errors import InputError, nearest
-from earwitness.types import BLIND_PREFIX, POSITIVE_ROLES, REFERENCE_ROLES, WINDOW, BoolArray, FloatArray, IntArray
+from earwitness.types import (
+    BLIND_PREFIX,
+    PAPER_FEATURES,
+    POSITIVE_ROLES,
+    REFERENCE_ROLES,
+    WINDOW,
+    BoolArray,
+    FloatArray,
+    IntArray,
+)
 
 SIDE_LABELS = ((True, "suspect"), (False, "held-out"))  # is it the positive side, and what messages call it
 COLUMNS = ("track_id", "segment_id", "artist", "work", "role", "attack", "score")
@@ -309,7 +318,7 @@ def _lots(tracks: npt.NDArray[np.object_], segments: npt.NDArray[np.object_], se
 
 
 def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
-    """Resolve names or globs against the attack ids of a table, keeping the table's order.
+    """Resolve names, globs or ``"paper"`` against the attack ids of a table, keeping the table's order.
 
     Raises
     ------
@@ -318,12 +327,33 @@ def matching(attacks: Sequence[str], spec: str | Sequence[str]) -> list[str]:
     """
     wanted = [spec] if isinstance(spec, str) else list(spec)
     found: set[str] = set()
+    if "paper" in wanted:
+        wanted = [name for name in wanted if name != "paper"] + paper_features(attacks)
     for pattern in wanted:
         hits = [name for name in attacks if name == pattern] or [name for name in attacks if fnmatchcase(name, pattern)]
         if not hits:
             raise InputError(f"no attack {pattern!r} in the score table{nearest(pattern, attacks)}")
         found.update(hits)
     return [name for name in attacks if name in found]
+
+
+def paper_features(attacks: Sequence[str]) -> list[str]:
+    """Return the paper's features (``types.PAPER_FEATURES``) of the kind of model that a table holds them for.
+
+    Raises
+    ------
+    InputError
+        The table lacks some, for every kind; the nearest kind is named.
+    """
+    lists = {kind: [name for names in rows.values() for name in names] for kind, rows in PAPER_FEATURES.items()}
+    lacking = {kind: [name for name in names if name not in attacks] for kind, names in lists.items()}
+    kind = min(lacking, key=lambda kind: len(lacking[kind]) / len(lists[kind]))
+    if lacking[kind]:
+        raise InputError(
+            f"the score table lacks {len(lacking[kind])} of the paper's {len(lists[kind])} features for {kind} models, "
+            f"{lacking[kind][0]} first; collect and score with attacks='paper'"
+        )
+    return lists[kind]
 
 
 def _codes(scores: pd.DataFrame, column: str) -> tuple[IntArray, npt.NDArray[np.object_]]:

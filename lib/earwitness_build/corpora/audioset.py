@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from earwitness.errors import ManifestError
-from earwitness_build.corpora.official import Official
+from earwitness_build.corpora.official import Official, clip_names
 from earwitness_build.corpora.registry import builder
 
 FILES = {
@@ -38,17 +38,23 @@ def audioset(official: Official) -> pd.DataFrame:
                         "the official file again"
                     )
                 rows[line] = cells
+        if rows and official.any_version and not rows[top := next(iter(rows))][1][:1].isdigit():
+            official.notes.append(f"{name}, line {top}: taken for a heading without #, and left out")
+            del rows[top]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS, dtype=str)
         official.count(name, len(table))
         official.unique(name, table["video"], "video")
+        edges = [official.numbers(name, table[edge], edge) for edge in ("start", "end")]
         start = table["start"].str.partition(".")[0]
-        names = zip("Y" + table["video"], table["video"], table["video"] + "_" + start, strict=True)
+        first = zip("Y" + table["video"], table["video"], table["video"] + "_" + start, strict=True)
+        spans = [clip_names(*clip) for clip in zip(table["video"], *edges, strict=True)]
+        names = [(*own, *more) for own, more in zip(first, spans, strict=True)]
         found.append(
             pd.DataFrame(
                 {
                     "track_id": table["video"],
                     "split": split,
-                    "audio": list(names),
+                    "audio": names,
                     "source": "https://www.youtube.com/watch?v=" + table["video"] + "&t=" + start + "s",
                 }
             )

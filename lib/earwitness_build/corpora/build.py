@@ -178,7 +178,7 @@ def build(
         drawn = matching.matched(rows, member, nonmember, seed, corpus.alike)
         rows["split"] = rows["split"].where(drawn | ~(member | nonmember), rows["split"] + REST)
         if not drawn.any():
-            notes.append("no member has a counterpart of similar length, caption and artist: everything is in -rest")
+            notes.append(_unmatched([int(member.sum()), int(nonmember.sum())], corpus))
     counts = pd.DataFrame({"published": published, "found": found}).fillna(0).astype(int)
     counts["gone"] = counts["published"] - counts["found"]
     counts["drawn"] = rows["split"].value_counts().reindex(counts.index, fill_value=0)
@@ -260,6 +260,20 @@ def _measured(rows: pd.DataFrame, root: Path, corpus: Builder) -> pd.DataFrame:
     return rows.assign(sha256=hashes, duration_s=lengths, notes=notes)
 
 
+def _unmatched(counts: Sequence[int], corpus: Builder) -> str:
+    """Say why matching drew nothing: a side (members, non-members) without recordings, or no cell that both have."""
+    for here, side, splits in zip(counts, ("member", "non-member"), corpus.sides, strict=False):
+        if not here:
+            return (
+                f"no {side} is left ({' and '.join(splits)}: gone, or copies), so nothing could be matched and the "
+                "other side is in -rest; build with --no-match to keep its splits"
+            )
+    return (
+        f"none of {counts[0]} members and {counts[1]} non-members agree in {', '.join(corpus.alike)}: everything is in "
+        "-rest; build with --no-match to compare them as they are"
+    )
+
+
 def _notes(rows: pd.DataFrame, gone: pd.DataFrame) -> list[str]:
     """Say what a reader of the manifest should know about it."""
     notes = []
@@ -298,6 +312,7 @@ def _card(
             "splits": {split: text for split, text in splits.items() if split in held},
             "counts": numbers | rows["split"].value_counts().to_dict(),
             "files": dict(official.files),
+            "captions": official.captions,
             "known_biases": [*card.known_biases, *notes],
             "targets": {model: roles for model, roles in kept.items() if roles},
             "sources": {model: text for model, text in card.sources.items() if kept.get(model)},

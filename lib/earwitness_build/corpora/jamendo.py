@@ -15,7 +15,10 @@ PARTS = {part: f"split-0/autotagging-{part}.tsv" for part in ("train", "validati
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "PATH", "DURATION", "TAGS")
 
 
-@builder("mtg-jamendo")
+SPLIT = "split-0"
+
+
+@builder("mtg-jamendo", expected={SPLIT: 55_525})  # tracks in the three lists together, as the corpus's readme counts
 def jamendo(official: Official) -> pd.DataFrame:
     """Return one row per track of the official split; tags stand for a caption."""
     found = []
@@ -27,6 +30,7 @@ def jamendo(official: Official) -> pd.DataFrame:
         seconds = official.numbers(name, rows["DURATION"], "DURATION")
         found.append(rows.assign(split=part, seconds=seconds))
     rows = pd.concat(found, ignore_index=True)
+    official.count(SPLIT, len(rows))
     facts = {cells[0]: cells for _, cells in official.rows(FACTS, "\t", quoting=csv.QUOTE_NONE)}
     ledger = official.text(LICENCES)
     licences = dict(re.findall(r"^(\d+/\d+\.mp3)\n.*\n.*(https?://creativecommons\.org/\S+)", ledger, flags=re.M))

@@ -41,6 +41,8 @@ class Official:
         Where they are.
     notes : list of str
         What was unusual and accepted.
+    captions : str
+        ``"exact"`` or ``"approximate"``, where captions are processed as a paper's.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Official:
         self.files: dict[str, str] = {}
         self.paths: set[Path] = set()
         self.notes: list[str] = []
+        self.captions = ""
 
     def find(self, name: str) -> Path:
         """Return the one official file called ``name``, which may lie at any depth."""
@@ -196,6 +199,24 @@ class Official:
         if not self.any_version:
             raise ManifestError(f"{text}: another version or a part? --any-version takes it, and the card says so")
         self.notes.append(text)
+
+
+def clip_names(video: str, start: float, end: float) -> tuple[str, ...]:
+    """Return how common downloaders name a clip of a video: ``ID_30_40``, ``ID_30.000_40.000``, ``ID_30000_40000``.
+
+    ``start`` and ``end`` in seconds; each name also with a Y in front.
+    """
+    edges = (start, end)
+    spans = ["_".join(form(edge) for edge in edges) for form in (_whole, "{:.3f}".format, _milliseconds)]
+    return tuple(f"{letter}{video}_{span}" for span in spans for letter in ("", "Y"))
+
+
+def _whole(seconds: float) -> str:
+    return f"{seconds:g}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(1000 * seconds))
 
 
 def relative(name: str, paths: pd.Series) -> None:
