@@ -36,7 +36,8 @@ class Hub:
         """Put a commit into the cache and make it the one that the name means here, as another process might."""
         place = self.snapshot(name, self.commit(folder))
         for path in folder.rglob("*"):
-            if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in patterns):
                 blob = place.parent.parent / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, blob)

@@ -225,24 +225,6 @@ def test_the_revision_follows_every_file_that_can_change_a_score(copy: Path, fol
     assert describe(str(copy)).segment_seconds == pytest.approx(64 / 50)
 
 
-def test_a_hub_name_fetches_safetensors_and_else_audiocrafts_files(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
-) -> None:
-    calls: list[tuple[str, bool, bool]] = []
-
-    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        calls.append((name, "*.safetensors" in allow_patterns, local_files_only))
-        assert not {"*.bin", "*.py", "*"} & set(allow_patterns)
-        return str(folder if name == "lab/complete" else tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert locate("lab/complete", allow_download=True) == folder
-    assert locate("lab/other") == tmp_path
-    assert calls == [("lab/complete", True, False), ("lab/other", True, True), ("lab/other", False, True)]
-    info = describe("lab/complete")
-    assert (info.name, info.revision) == ("lab/complete", revision(folder))
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -271,8 +253,8 @@ def _edit(path: Path, change) -> None:
     path.write_text(json.dumps(content))
 
 
-def _pickled(copy: Path) -> None:
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+def _renamed(name: str) -> Callable[[Path], Any]:
+    return lambda copy: (copy / "model.safetensors").rename(copy / name)
 
 
 def _lacking(copy: Path) -> None:
@@ -302,12 +284,17 @@ BROKEN = {
     "a list": (lambda c: (c / "config.json").write_text("[]"), "expected an object"),
     "no window": (lambda c: (c / "generation_config.json").unlink(), "expected generation_config.json, found none"),
     "no codec": (lambda c: _edit(c / "config.json", lambda j: j.pop("audio_encoder")), "lacks 'sampling_rate'"),
-    "pickle": (_pickled, "expected \\*.safetensors, found pytorch_model.bin; pickled"),
+    "another program's weights": (
+        _renamed("flax_model.msgpack"),
+        "found flax_model.msgpack; fetch it again: hf download",
+    ),
+    "weights by no name": (_renamed("weights.safetensors"), "expected weights .* found weights.safetensors"),
+    "no pickle of torch": (_renamed("pytorch_model.bin"), "pytorch_model.bin: a pickle that asks for|damaged"),
     "missing tensor": (_lacking, "the weights lack 1 tensors, first decoder.lm_heads.0.weight"),
     "damaged": (_damaged, "damaged"),
     "no tokenizer": (
         lambda c: [(c / name).unlink() for name in ("tokenizer.json", "spiece.model")],
-        "expected a tokenizer .tokenizer.json or spiece.model., found none",
+        "expected a tokenizer .tokenizer.json or spiece.model or .*, found none",
     ),
     "a damaged tokenizer": (
         lambda c: [(c / name).write_text("{") for name in ("tokenizer.json", "spiece.model")],

@@ -8,7 +8,7 @@ Names that matter: ``load_model`` (on the public face), ``describe``, ``locate``
 ``describe`` reads a model's identity from its files without building a network; ``load_model`` loads it. One file per
 family; ``FAMILIES`` maps the ``model_type`` of a ``config.json``, or the ``lm_model`` of an audiocraft checkpoint, to
 it. A family offers ``describe(folder, config, pocket=)`` and ``load(folder, info)``; if its folders only name some of
-their parts also ``parts(config)``, and ``LIBRARIES`` if more than torch and transformers can change its scores.
+their parts also ``parts(folder, config)``, and ``LIBRARIES`` if more than torch and transformers can change its scores.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import loading
-from earwitness.models.files import CHECKPOINT, contents, locate, locate_part, pocket_names, read_json, revision
-from earwitness.models.schema import check_folder
+from earwitness.models.files import CHECKPOINT, locate, locate_part, pocket_names, read_json, revision, weights
+from earwitness.models.schema import check_folder, refuse_adapters
 from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     pipeline = loading.family(name, folder)
     if pipeline:
         return pipeline
-    if (folder / CHECKPOINT).is_file() and not any(folder.glob("*.safetensors")):
+    if (folder / CHECKPOINT).is_file() and not weights(folder, required=False):
         from earwitness.models.audiocraft_files import read_config
 
         config = read_config(folder)
@@ -118,7 +118,7 @@ def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_do
     """
     dtype = number_type(dtype)
     folder = locate(name, allow_download=allow_download)
-    contents(folder)
+    refuse_adapters(folder)
     with loading.explained(folder.name):
         module, config = _family(name, folder)
         check_folder(folder, module.__name__.rpartition(".")[2])
@@ -145,7 +145,9 @@ def describe(name: str, *, dtype: str = "float32", device: str = "cpu", allow_do
 
 def _source(folder: Path, module: Any, config: dict[str, Any]) -> tuple[Path, ...]:
     """Return the folder of a model, and those of the parts that it only names."""
-    return folder, *(locate_part(folder, part) for part in (module.parts(config) if hasattr(module, "parts") else ()))
+    return folder, *(
+        locate_part(folder, part) for part in (module.parts(folder, config) if hasattr(module, "parts") else ())
+    )
 
 
 def load_model(

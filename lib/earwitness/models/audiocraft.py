@@ -24,6 +24,7 @@ from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
 from earwitness.models.loading import (
     badge,
     check_sizes,
+    compare,
     first_line,
     load_pretrained,
     quiet,
@@ -42,7 +43,7 @@ TEXT = "description"  # audiocraft's name for the caption
 MASK = " mask"  # ends the name of a condition's mask
 
 
-def parts(config: dict[str, Any]) -> list[str]:
+def parts(folder: Path, config: dict[str, Any]) -> list[str]:
     """Return the names of the parts that a checkpoint only names: its text encoder, and perhaps its codec."""
     encoders = [c["t5"]["name"] for c in config["conditioners"].values() if c["model"] == "t5"]
     return [*encoders, *([config["codec"]] if isinstance(config["codec"], str) else [])]
@@ -154,21 +155,7 @@ def _check_sizes(folder: Path, file: str, build: Any, config: dict[str, Any], st
     except Exception as error:
         # Whatever the library makes of values that make no sense: a type, an assertion, an overflow.
         raise ModelError(f"{folder.name}/{file}: xp.cfg describes no network ({first_line(error)})") from None
-    for name, tensor in skeleton.items():
-        found = tuple(state[name].shape) if name in state else None
-        if found is not None and found != tuple(tensor.shape):
-            raise ModelError(
-                f"{folder.name}/{file}: tensor {name} has shape {found}, the configuration expects "
-                f"{tuple(tensor.shape)}; weights and configuration do not belong together"
-            )
-    _compare_names(folder, file, set(skeleton), set(state))
-
-
-def _compare_names(folder: Path, file: str, wanted: set[str], held: set[str]) -> None:
-    """Refuse weights that lack a tensor or hold one that the network has no place for."""
-    for what, names in (("lack", sorted(wanted - held)), ("hold unknown", sorted(held - wanted))):
-        if names:
-            raise ModelError(f"{folder.name}/{file}: the weights {what} {len(names)} tensors, first {names[0]}")
+    compare(skeleton, state, f"{folder.name}/{file}", unknown=True)
 
 
 def _check_condition(folder: Path, name: str, condition: dict[str, Any], text: dict[str, Tensor]) -> None:
@@ -214,7 +201,7 @@ def _codec(folder: Path, config: dict[str, Any] | str) -> Any:
 
 def _fill(folder: Path, file: str, network: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy the tensors into a network for scoring: evaluation mode, no gradients."""
-    _compare_names(folder, file, set(network.state_dict()), set(state))
+    compare(network, state, f"{folder.name}/{file}", unknown=True)
     network.load_state_dict(state)
     network.eval().requires_grad_(requires_grad=False)
 

@@ -9,7 +9,6 @@ would ask anything else (``${oc.env:HOME}``) is refused, as is whatever else loo
 
 from __future__ import annotations
 
-import pickle
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ import yaml
 from earwitness.errors import ModelError
 from earwitness.models import schema
 from earwitness.models.files import CHECKPOINT, CODEC, HUB_NAME
-from earwitness.models.loading import first_line
+from earwitness.models.loading import dense, first_line, unpickled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,31 +55,17 @@ def read(folder: Path, file: str) -> dict[str, Any]:
     ModelError
         Missing or damaged files, and pickles that hold more than tensors and text.
     """
-    import torch
-
-    path = folder / file
-    if not path.is_file():
+    if not (folder / file).is_file():
         raise ModelError(
             f"{folder.name}: expected {file}, found none; audiocraft's format needs {CHECKPOINT} and {CODEC}"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = re.search(r"GLOBAL (\S+)", str(error))
-        what = reason[1] if reason else "something else"
-        raise ModelError(
-            f"{folder.name}/{file}: a pickle that asks for {what}; only tensors and text are read, so nothing was "
-            "executed: export the checkpoint again with audiocraft.utils.export"
-        ) from None
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(
-            f"{folder.name}/{file}: damaged ({str(error).splitlines()[0][:120]}); fetch it again"
-        ) from None
+    content = unpickled(folder / file, "export the checkpoint again with audiocraft.utils.export")
     if not isinstance(content, dict) or not content.keys() & {"best_state", "pretrained"}:
         raise ModelError(
             f"{folder.name}/{file}: expected audiocraft's export (best_state, xp.cfg), found something else"
         )
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 def tensors(folder: Path, file: str, content: dict[str, Any]) -> dict[str, Tensor]:
@@ -91,16 +76,7 @@ def tensors(folder: Path, file: str, content: dict[str, Any]) -> dict[str, Tenso
     ModelError
         Entries that are no dense tensors, or that claim more data than there is.
     """
-    import torch
-
-    state = content.get("best_state")
-    if not isinstance(state, dict) or not all(
-        isinstance(t, torch.Tensor) and t.layout is torch.strided for t in state.values()
-    ):
-        raise ModelError(f"{folder.name}/{file}: expected best_state to hold dense tensors alone; export it again")
-    claimed, there = sum(t.numel() * t.element_size() for t in state.values()), (folder / file).stat().st_size
-    if claimed > there:
-        raise ModelError(f"{folder.name}/{file}: its tensors claim {claimed} bytes, the file holds {there}")
+    state = dense(content.get("best_state"), folder / file, "best_state to hold dense tensors alone")
     # Attention saved by torch's own module; audiocraft's own holds the same tensors.
     return {str(name).replace(".mha.", "."): tensor for name, tensor in state.items()}
 

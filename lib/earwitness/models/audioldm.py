@@ -69,7 +69,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM:
         "text_encoder": ClapModel if whole else ClapTextModelWithProjection,
     }
     loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
+    loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer", loading.LONGEST_TEXT)
     if "audio" in info.conditions:
         loaded["extractor"] = loading.load_extractor(folder, "feature_extractor" if whole else "clap")
         loaded["clap"] = loaded["text_encoder"] if whole else loading.load_part(folder, "clap", ClapModel, info.dtype)

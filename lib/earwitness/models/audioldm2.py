@@ -62,7 +62,7 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM2:
     }
     loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
     for name in ("tokenizer", "tokenizer_2"):
-        loaded[name] = loading.load_part_tokenizer(folder, name)
+        loaded[name] = loading.load_tokenizer(folder / name, loading.LONGEST_TEXT)
     loaded["extractor"] = loading.load_extractor(folder, "feature_extractor")
     spec = latent_diffusion.front_end(read_json(folder / "vocoder" / "config.json"))
     return AudioLDM2(loaded, schedule, spec, info)

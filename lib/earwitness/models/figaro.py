@@ -13,7 +13,6 @@ the hyper-parameters. See the book pages *Methods: models* and *Methods: symboli
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models.files import read_json
-from earwitness.models.loading import badge
+from earwitness.models.files import VQ_VAE, read_json
+from earwitness.models.loading import badge, dense, tensors, unpickled
 from earwitness.models.midi_base import WindowedModel, stacked
 from earwitness.symbolic.figaro_vocabulary import DESCRIPTION, TOKENS
 from earwitness.symbolic.windows import FigaroScheme
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from earwitness.models.figaro_network import Sizes
     from earwitness.types import ModelInfo
 
-CONFIG, WEIGHTS, VQ_VAE = "config.json", "model.safetensors", "vq-vae.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # --- files ------------------------------------------------------------------------------------------------------------
 
 # Held and never used by a network that scores: tables of absolute positions, the head, the pooler, the baseline's
@@ -87,31 +86,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ModelError
         Damaged files, and pickles that ask for more than tensors and plain values.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        if path.suffix == ".safetensors":
-            config = read_json(path.parent / CONFIG) if path.name == WEIGHTS else {}
-            return load_file(path), config
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        what = asked[1] if asked else "something else"
-        reason = f"a pickle that asks for {what}; only tensors and plain values are read: {CONVERT}"
-        raise ModelError(f"{where}: {reason}") from None
-    except (RuntimeError, ValueError, EOFError, OSError, SafetensorError) as error:
-        raise ModelError(f"{where}: damaged ({str(error).splitlines()[0][:120]}); fetch it again") from None
+    if path.suffix == ".safetensors":
+        return tensors(path), read_json(path.parent / CONFIG) if path.name == WEIGHTS else {}
+    content = unpickled(path, CONVERT)
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(t, torch.Tensor) and t.layout is torch.strided for name, t in state.items()
-    ):
-        raise ModelError(f"{where}: expected a Lightning checkpoint (state_dict of dense tensors), found none")
-    claimed = {t.data_ptr(): t.numel() * t.element_size() for t in state.values()}  # a VQ-VAE names tensors twice
-    if sum(claimed.values()) > path.stat().st_size:
-        raise ModelError(f"{where}: its tensors claim more bytes than the file holds; fetch it again")
+    state = dense(state, path, "a Lightning checkpoint (state_dict of dense tensors)")
     hyper = content.get("hyper_parameters")
     return state, dict(hyper) if isinstance(hyper, dict) else {}
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,12 @@ CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft
 TANGO_CONFIG = "main_config.json"  # the layout of Tango's authors, and the pickled tensors that go with it
 TANGO_WEIGHTS = ("pytorch_model_main.bin", "pytorch_model_vae.bin", "pytorch_model_stft.bin")
 PIPELINE = "model_index.json"  # diffusers' layout
+NATIVE = "model_config.json"  # stable-audio-tools' layout
+VQ_VAE = "vq-vae.safetensors"  # beside FIGARO's network, in our own stored form
+STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")  # what the libraries call a network's weights
+KINDS, VARIANTS = (".safetensors", ".bin"), ("", ".fp32", ".fp16", ".bf16")  # the first that is whole is taken
 TENSORS = {".safetensors", ".bin", ".th", ".ckpt"}
+UNREAD = {".msgpack", ".h5", ".onnx", ".gguf", ".pt", ".pth"}  # weights that no loader here reads
 TEXTS = {".json", ".model", ".txt"}  # configurations and tokenizers
 CLOSED_SERVICES = {"suno", "udio", "elevenlabs", "lyria", "mureka", "aiva", "boomy", "soundraw"}
 OPEN_DESPITE_THEIR_OWNER = {"suno/bark", "suno/bark-small"}
@@ -31,6 +37,8 @@ INSTEAD = (
 )
 MOST_FILES, MOST_CONFIG, MOST_TEXT = 10_000, 10_000_000, 100_000_000  # of a folder; bytes of its texts
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*")
+HELD = re.compile(r"[\w][\w.-]*")  # a file of the same folder
+MOST_NAMED = 5
 COMMIT = re.compile("[0-9a-f]{40}")  # of the hub: the name of a snapshot's folder
 
 
@@ -88,12 +96,13 @@ def _closed(name: str) -> bool:
 def locate_part(folder: Path, name: str) -> Path:
     """Return the folder of a part that a checkpoint only names, such as its text encoder ``t5-base``.
 
-    It is looked for in a subfolder called like the last part of its name, then in the local cache. Nobody typed its
-    name, so it is never fetched.
+    It is looked for in a folder called like the last part of its name, in the model's own or beside it, then in the
+    local cache. Nobody typed its name, so it is never fetched.
     """
     inside = folder / name.rpartition("/")[2]
-    if inside.is_dir():
-        return inside
+    for place in (inside, folder.resolve().with_name(inside.name)):
+        if place.is_dir():
+            return place
     try:
         return _from_hub(name, allow_download=False)
     except ModelError:
@@ -108,7 +117,11 @@ def _hint(name: str) -> str:
 
 
 def _from_hub(name: str, *, allow_download: bool) -> Path:
-    """Return the snapshot folder of a hub model, from the cache or by download."""
+    """Return the snapshot folder of a hub model, from the cache or by download.
+
+    Texts first: they say which layout it is. Then the weights of that layout, the first kind that is there, and no
+    other: not half precision beside the whole, not the file of another program beside a pipeline.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.file_download import repo_folder_name
 
@@ -119,15 +132,99 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
     try:
         known = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "main")
         commit = known.read_text().strip() if known.is_file() else ""
-        folder = fetch(["*.safetensors", *(f"*{suffix}" for suffix in sorted(TEXTS))], commit)
-        if (folder / TANGO_CONFIG).is_file() and not (folder / PIPELINE).is_file():
-            return fetch([*TANGO_WEIGHTS], folder.name)
-        return folder if any(folder.rglob("*.safetensors")) else fetch([CHECKPOINT, CODEC], folder.name)
+        folder = fetch([f"*{suffix}" for suffix in sorted(TEXTS)], commit)
+        for patterns in _wanted(folder):
+            fetch(patterns, folder.name)
+        return folder
     except (OSError, ValueError) as error:  # of the library's own, all are kinds of these
         raise ModelError(
             f"{name!r}: not in the local cache and not downloaded ({type(error).__name__}){_hint(name)}; "
             "put its files in a folder and name the folder, or check the name and the connection"
         ) from None
+
+
+def _wanted(folder: Path) -> Iterator[list[str]]:
+    """Yield what to fetch next, by the texts and the weights that are there by then."""
+    if (folder / PIPELINE).is_file():
+        for part in sorted(read_json(folder / PIPELINE)):
+            if (folder / part / "config.json").is_file():
+                yield from _of_one(folder / part, f"{part}/")
+    elif (folder / TANGO_CONFIG).is_file():
+        yield [*TANGO_WEIGHTS]
+    elif (folder / "config.json").is_file() or (folder / NATIVE).is_file():
+        yield from _of_one(folder, "")
+    if not any(path.suffix in TENSORS for path in folder.rglob("*")):
+        yield [CHECKPOINT, CODEC]
+
+
+def _of_one(folder: Path, prefix: str) -> Iterator[list[str]]:
+    """Yield the names of one network's weights, kind after kind, until one is there."""
+    for kind in KINDS:
+        for variant in VARIANTS:
+            if weights(folder, required=False):
+                return
+            indexed = [name for stem in STEMS for name in _shards(folder / f"{stem}{kind}.index{variant}.json")]
+            own = [VQ_VAE] if kind != ".bin" and not prefix else []
+            yield [f"{prefix}{name}" for name in (*(f"{stem}{variant}{kind}" for stem in STEMS), *indexed, *own)]
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index names; none where there is no index.
+
+    Raises
+    ------
+    ModelError
+        An index that leads out of its folder.
+    """
+    named = read_json(index).get("weight_map") if index.is_file() else None
+    names = sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []
+    for name in names:
+        if not HELD.fullmatch(name):
+            raise ModelError(
+                f"{index.parent.name}/{index.name}: names {name[:200]!r}, which the folder does not hold; fetch it again"
+            )
+    return names
+
+
+def weights(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
+    """Return the files that hold one network's weights.
+
+    Safetensors before torch's own format, full precision before half, a whole file before shards; an index whose shards
+    are not there is left over, where other weights are.
+
+    Raises
+    ------
+    ModelError
+        None that is whole, if one is ``required``, or an index that leads out of the folder.
+    """
+    lost = ""
+    for index in sorted(folder.glob("*.index*.json")):
+        _shards(index)
+    for kind in KINDS:
+        for variant in VARIANTS:
+            for stem in STEMS:
+                if (whole := folder / f"{stem}{variant}{kind}").is_file():
+                    return (whole,)
+            for stem in STEMS:
+                index = folder / f"{stem}{kind}.index{variant}.json"
+                names = _shards(index)
+                missing = [name for name in names if not (folder / name).is_file()]
+                if names and not missing:
+                    return tuple(folder / name for name in names)
+                lost = lost or (
+                    f"{index.name}: names {missing[0]!r}, which the folder does not hold" if missing else ""
+                )
+    if not required:
+        return ()
+    if lost:
+        raise ModelError(f"{folder.name}/{lost}; fetch it again")
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in TENSORS | UNREAD)
+    found = ", ".join(others[:MOST_NAMED]) or "no weights at all"
+    raise ModelError(
+        f"{folder.name}: expected weights as {' or '.join(f'*{kind}' for kind in KINDS)} by the names that transformers "
+        f"and diffusers give them ({', '.join(STEMS)}), found {found}; fetch it again: "
+        'hf download OWNER/NAME --include "*.safetensors" "*.json" "*.txt" "*.model" --local-dir FOLDER'
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -182,14 +279,28 @@ def contents(folder: Path) -> list[Path]:
     return found
 
 
+def loaded(folder: Path) -> set[Path]:
+    """Return the files of weights that are read, of all that a model's folder holds."""
+    held = [path for path in contents(folder) if path.suffix in TENSORS]
+    places = {path.parent for path in held}
+    if (folder / PIPELINE).is_file() and len(places) > 1:  # a file of another program may lie beside the parts
+        places -= {folder}
+    found: set[Path] = set()
+    for place in places:
+        here, chosen = {path for path in held if path.parent == place}, weights(place, required=False)
+        twice = {path for path in here if path.suffix != ".safetensors" or path.name.startswith(STEMS)}
+        # Files whose names are not the libraries' are a format of its own: what is no second copy counts.
+        found |= {*chosen, *(here - twice)} if chosen else here
+    return found
+
+
 def revision(folder: Path, *parts: Path) -> str:
     """Return the SHA-256 that identifies a model: weights, configuration, tokenizer, and parts kept elsewhere.
 
-    Where a folder holds a model twice, in transformers' and in audiocraft's format, what is loaded counts: safetensors.
+    Of weights that are there twice, in two formats or two precisions, those count that are loaded.
     """
-    found = {p for p in contents(folder) if p.suffix in TENSORS | TEXTS and p.name != "training.json"}
-    if any(p.suffix == ".safetensors" and p.parent == folder for p in found):
-        found = {p for p in found if p.suffix in {".safetensors", *TEXTS}}
+    texts = {path for path in contents(folder) if path.suffix in TEXTS and path.name != "training.json"}
+    found = texts | loaded(folder)
     try:
         stats = sorted((p.relative_to(folder).as_posix(), p.stat()) for p in found)
         state = tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats)

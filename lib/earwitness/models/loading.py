@@ -1,63 +1,181 @@
-"""Loading weights from safetensors: folders in transformers' format, and pipeline folders in diffusers' layout.
+"""Loading weights, whatever the family: one reader of tensors, one check of names and sizes, one tokenizer.
 
-Names and sizes are compared before anything is allocated, on the meta device, so that a configuration that does not
-belong cannot make us allocate what it claims. Old and new names of weight-normalised tensors and any number of shards
-are all read. Of a pipeline each part is loaded from its own sub-folder; diffusers' pipelines themselves are never used:
-some are deprecated, none can score. The book page *Methods: models* lists what is refused.
+A folder's weights are safetensors or files of torch's own, of which only tensors are taken (``files.weights`` says which
+of several). Names and sizes are compared before anything is allocated, on the meta device, so that a configuration that
+does not belong cannot make us allocate what it claims. Old and new names of tensors and any number of shards are read.
+Of a pipeline each part is loaded from its own sub-folder; diffusers' pipelines themselves are never used: some are
+deprecated, none can score. The book page *Methods: models* lists what is refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import pickle
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import EarwitnessError, ModelError
-from earwitness.models.files import PIPELINE, TANGO_CONFIG, read_json
+from earwitness.models.files import PIPELINE, TANGO_CONFIG, read_json, weights
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 TINY_PARAMETERS = 20_000_000  # below this a checkpoint is a toy, and pages say so
-VOCABULARIES = ("tokenizer.json", "spiece.model")
+VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "tokenizer.model")
 SPARE_ELEMENTS = 50_000_000  # tables that are computed and never stored, such as positions
 
 
-# --- folders in transformers' format ----------------------------------------------------------------------------------
+# --- tensors ----------------------------------------------------------------------------------------------------------
 
 
-def headers(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return tensor name -> shape from the weights' headers; nothing is loaded.
+def unpickled(path: Path, mend: str = "fetch safetensors instead, or save it again from its tensors alone") -> Any:
+    """Map what torch saved: tensors and plain values, nothing else.
 
     Raises
     ------
     ModelError
-        No safetensors, or damaged ones.
+        Damaged files, and pickles that ask for more; nothing in them is executed. ``mend`` says what helps.
+    """
+    import torch
+
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):  # files of before 2020 have no archive to map
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{where}: expected this file, found none; is the download complete?") from None
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = asked[1] if asked else "something else"
+        raise ModelError(
+            f"{where}: a pickle that asks for {what}; only tensors and plain values are read, so nothing was executed: "
+            f"{mend}"
+        ) from None
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise ModelError(f"{where}: damaged ({str(error).splitlines()[0][:120]}); fetch it again") from None
+
+
+def dense(state: Any, path: Path, what: str = "named tensors only") -> dict[str, Tensor]:
+    """Return a file's tensors by name, each backed by data that the file really holds; ``what`` names what was expected.
+
+    Raises
+    ------
+    ModelError
+        Entries that are no dense tensors, or that claim more data than there is.
+    """
+    import torch
+
+    where = f"{path.parent.name}/{path.name}"
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(t, torch.Tensor) and t.layout is torch.strided for name, t in state.items()
+    ):
+        raise ModelError(f"{where}: expected {what}, found something else; fetch it again")
+    each = {t.data_ptr(): t.numel() * t.element_size() for t in state.values()}  # one tensor may have two names
+    claimed, there = sum(each.values()), path.stat().st_size
+    if claimed > there:
+        raise ModelError(f"{where}: its tensors claim {claimed} bytes, the file holds {there}; fetch it again")
+    return state
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Map the tensors of one file, of either kind.
+
+    Raises
+    ------
+    ModelError
+        As ``unpickled`` and ``dense``.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix != ".safetensors":
+        return dense(unpickled(path), path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: damaged ({error}); fetch it again") from None
+
+
+def state(folder: Path) -> dict[str, Tensor]:
+    """Map one network's tensors, whatever the number and the kind of its files."""
+    return {name: tensor for path in weights(folder) for name, tensor in tensors(path).items()}
+
+
+def headers(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return tensor name -> shape of one network's weights; of safetensors nothing but headers is read.
+
+    Raises
+    ------
+    ModelError
+        No weights, or damaged ones.
     """
     from safetensors import SafetensorError, safe_open
 
-    parts = sorted(folder.glob("*.safetensors"))
-    if not parts:
-        other = ", ".join(p.name for p in sorted(folder.glob("*.bin"))) or "no weights at all"
-        raise ModelError(f"{folder.name}: expected *.safetensors, found {other}; pickled weights are never loaded")
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        named = read_json(index).get("weight_map")
-        for name in sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []:
-            if name not in {part.name for part in parts}:
-                raise ModelError(
-                    f"{folder.name}/{index.name}: names {name!r}, which the folder does not hold; fetch it again"
-                )
     found: dict[str, tuple[int, ...]] = {}
-    for part in parts:
+    for part in weights(folder):
+        if part.suffix != ".safetensors":
+            found |= {name: tuple(tensor.shape) for name, tensor in tensors(part).items()}
+            continue
         try:
-            with safe_open(part, framework="numpy") as tensors:
-                found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            with safe_open(part, framework="numpy") as held:
+                found |= {name: tuple(held.get_slice(name).get_shape()) for name in held.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
             raise ModelError(f"{folder.name}/{part.name}: damaged ({error}); fetch the file again") from None
     return found
+
+
+def compare(network: Any, held: Mapping[str, Any], where: str, *, lacking: bool = True, unknown: bool = False) -> None:
+    """Compare a network on the meta device with the shapes (or the tensors) of its weights, by name.
+
+    Raises
+    ------
+    ModelError
+        A tensor of another shape; one that is missing, if ``lacking`` ones matter, or that has no place in the network,
+        if ``unknown`` ones do.
+    """
+    wanted = network if isinstance(network, dict) else network.state_dict()
+    for name, value in wanted.items():
+        found = tuple(getattr(held[name], "shape", held[name])) if name in held else None
+        if found is not None and found != tuple(value.shape):
+            raise ModelError(
+                f"{where}: tensor {name} has shape {found}, the configuration expects {tuple(value.shape)}; "
+                "weights and configuration do not belong together"
+            )
+    for what, names in (
+        ("lack", sorted(wanted.keys() - held.keys()) if lacking else []),
+        ("hold unknown", sorted(held.keys() - wanted.keys()) if unknown else []),
+    ):
+        if names:
+            raise ModelError(f"{where}: the weights {what} {len(names)} tensors, first {names[0]}; fetch them again")
+
+
+def fill(network: Any, held: Mapping[str, Tensor], where: str, dtype: str) -> Any:
+    """Give a network, whose parameters are on the meta device, its weights, for scoring: no gradients.
+
+    Raises
+    ------
+    ModelError
+        As ``compare``: every tensor must be there and fit.
+    """
+    import torch
+
+    compare(network, held, where)
+    number = getattr(torch, dtype)
+    network.load_state_dict({name: held[name].to(number) for name in network.state_dict()}, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+# --- folders in transformers' format ----------------------------------------------------------------------------------
 
 
 def badge(values: int, *, pocket: bool) -> str:
@@ -101,12 +219,7 @@ def check_sizes(folder: Path, network_class: Any) -> None:
     except Exception as error:
         # Whatever a library makes of a configuration that makes no sense: a type, a value, an overflow.
         raise ModelError(f"{folder.name}: configuration describes no network ({first_line(error)})") from None
-    for name, tensor in skeleton.state_dict().items():
-        if name in held and held[name] != tuple(tensor.shape):
-            raise ModelError(
-                f"{folder.name}: tensor {name} has shape {held[name]}, the configuration expects "
-                f"{tuple(tensor.shape)}; weights and configuration do not belong together"
-            )
+    compare(skeleton, held, folder.name, lacking=False)  # the library knows older names, too
     asked = sum(t.numel() for t in (*skeleton.parameters(), *skeleton.buffers()))
     stored = sum(map(math.prod, held.values()))
     if asked > 2 * stored + SPARE_ELEMENTS:
@@ -160,11 +273,12 @@ def first_line(error: BaseException) -> str:
 
 
 def quiet() -> None:
-    """Keep transformers from reporting on stderr; what matters to the user is an error of ours."""
-    from transformers.utils import logging
+    """Keep the libraries from reporting on stderr; what matters to the user is an error of ours."""
+    import transformers
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    for library in filter(None, (transformers, sys.modules.get("diffusers"))):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any:
@@ -178,10 +292,12 @@ def load_pretrained(folder: Path, network_class: Any, dtype: torch.dtype) -> Any
     check_sizes(folder, network_class)
     quiet()
     try:
+        config = network_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         network, report = network_class.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
+            None, config=config, state_dict=state(folder), dtype=dtype, output_loading_info=True
+        )
+    except EarwitnessError:
+        raise
     except Exception as error:  # whatever a library makes of a configuration that makes no sense
         raise ModelError(f"{folder.name}: the weights cannot be loaded ({first_line(error)})") from None
     if report["missing_keys"]:
@@ -198,8 +314,8 @@ def require_tokenizer(folder: Path) -> None:
         )
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's text tokenizer; code that the folder might bring is never run."""
+def load_tokenizer(folder: Path, longest: float = math.inf) -> Any:
+    """Load a folder's text tokenizer; code that it might bring is never run. It takes ``longest`` tokens at most."""
     from transformers import AutoTokenizer
 
     require_tokenizer(folder)
@@ -211,6 +327,7 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder.name}: its tokenizer cannot be loaded ({first_line(error)}); fetch it again"
         ) from None
     check_limit(tokenizer, folder.name)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
 
 
@@ -255,14 +372,18 @@ def family(name: str, folder: Path) -> tuple[Any, dict[str, Any]] | None:
     return import_module(f"earwitness.models.{PIPELINES[pipeline]}"), config
 
 
-def require(folder: Path, names: tuple[str, ...], mend: str = "") -> None:
-    """Refuse a pipeline folder that lacks a part, naming every missing one and, if there is one, the ``mend``."""
+def require(folder: Path, names: tuple[str, ...]) -> None:
+    """Refuse a pipeline folder that lacks a part, naming every missing one, or whose parts lack their files."""
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise ModelError(
-            f"{folder.name}: the pipeline folder lacks {', '.join(missing)}; "
-            f"it needs the parts {', '.join(names)}{mend}"
+            f"{folder.name}: the pipeline folder lacks {', '.join(missing)}; it needs the parts {', '.join(names)}"
         )
+    for name in names:
+        if name.startswith("tokenizer"):
+            require_tokenizer(folder / name)
+        elif name not in {"scheduler", "feature_extractor", "clap"}:
+            weights(folder / name)
 
 
 def label(folder: Path, network: str, *, pocket: bool) -> str:
@@ -291,20 +412,29 @@ def load_part(folder: Path, name: str, kind: Any, dtype: str) -> Any:
     """
     import torch
 
-    quiet_diffusers()
-    path, number = folder / name, getattr(torch, dtype)
+    path = folder / name
     if hasattr(kind, "config_class"):
-        return load_pretrained(path, kind, number)
-    check_fit(skeleton(kind, read_json(path / "config.json"), path), headers(path), f"{folder.name}/{name}")
-    loaded, report = kind.from_pretrained(
-        path, torch_dtype=number, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
-    if report["missing_keys"]:
-        names = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{folder.name}/{name}: the weights lack {len(names)} tensors, first {names[0]}; fetch them again"
-        )
-    return loaded.eval().requires_grad_(requires_grad=False)
+        return load_pretrained(path, kind, getattr(torch, dtype))
+    quiet()
+    return filled(kind, read_json(path / "config.json"), state(path), path, dtype)
+
+
+def filled(kind: Any, config: dict[str, Any], held: dict[str, Tensor], path: Path, dtype: str) -> Any:
+    """Build one of diffusers' networks from its configuration and its tensors, by their older names too.
+
+    Raises
+    ------
+    ModelError
+        As ``skeleton`` and ``fill``.
+    """
+    from accelerate import init_empty_weights
+
+    where, bare = f"{path.parent.name}/{path.name}", skeleton(kind, config, path)
+    bare._fix_state_dict_keys_on_load(held)
+    compare(bare, held, where)
+    with init_empty_weights():  # what is computed and never stored is computed now
+        network = kind.from_config(config)
+    return fill(network, held, where, dtype)
 
 
 def skeleton(kind: Any, config: dict[str, Any], path: Path) -> Any:
@@ -325,32 +455,6 @@ def skeleton(kind: Any, config: dict[str, Any], path: Path) -> Any:
         ) from None
 
 
-def check_fit(network: Any, held: dict[str, tuple[int, ...]], where: str) -> None:
-    """Compare a network on the meta device with tensor name -> shape of its weights; every tensor must be there."""
-    for name, value in network.state_dict().items():
-        if name in held and held[name] != tuple(value.shape):
-            raise ModelError(
-                f"{where}: tensor {name} has shape {held[name]}, the configuration expects {tuple(value.shape)}; "
-                "weights and configuration do not belong together"
-            )
-        if name not in held:
-            raise ModelError(f"{where}: the weights lack {name}; fetch them again")
-
-
-def load_part_tokenizer(folder: Path, name: str) -> Any:
-    """Load a pipeline folder's tokenizer; one that states no longest text gets T5's, 512."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / name, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        # A missing or damaged file surfaces as almost any exception.
-        raise ModelError(f"{folder.name}/{name}: no tokenizer ({first_line(error)}); fetch the folder again") from None
-    check_limit(tokenizer, f"{folder.name}/{name}")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, LONGEST_TEXT)
-    return tokenizer
-
-
 def load_extractor(folder: Path, name: str) -> Any:
     """Load what turns audio into the input of a pipeline folder's CLAP."""
     from transformers import ClapFeatureExtractor
@@ -363,13 +467,3 @@ def load_extractor(folder: Path, name: str) -> Any:
         raise ModelError(
             f"{folder.name}/{name}: no feature extractor of CLAP ({first_line(error)}); fetch the folder again"
         ) from None
-
-
-def quiet_diffusers() -> None:
-    """Keep the libraries from reporting on the loading of parts."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()

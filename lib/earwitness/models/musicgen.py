@@ -17,7 +17,7 @@ from earwitness.errors import ModelError
 from earwitness.models.base import CaptionReader, Condition, stack
 from earwitness.models.delay_pattern import aligned, check_channels, delayed, score_by_length
 from earwitness.models.files import read_json
-from earwitness.models.loading import badge, headers, load_pretrained, load_tokenizer, quiet
+from earwitness.models.loading import badge, headers, load_pretrained, load_tokenizer, quiet, require_tokenizer
 from earwitness.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
 
     The training window is the generation configuration's ``max_length`` in frames (1,500 for the published models).
     """
+    require_tokenizer(folder)
     codec, decoder = config.get("audio_encoder", {}), config.get("decoder", {})
     generation = folder / "generation_config.json"
     try:

@@ -22,7 +22,19 @@ MOST_COUNTED = 10_000  # layers, labels, extra tokens: what a library makes one 
 MOST_LISTED = 4_096  # entries of a list
 MOST_NESTED = 40
 COUNTED = re.compile(r"\w*(layers?|labels|classes|codebooks|quantizers|experts)|depths|layers_per_block|extra_ids|n_q")
-ADAPTER, OWN = "adapter_config.json", "xp.cfg"  # audiocraft's own: its counts are compared with its weights
+OWN = "xp.cfg"  # audiocraft's own: its counts are compared with its weights
+PEFT = (
+    "from peft import PeftModel as P; from transformers import AutoModelForTextToWaveform as A; "
+    "P.from_pretrained(A.from_pretrained('BASE'), 'FOLDER').merge_and_unload().save_pretrained('MERGED')"
+)
+LORA = (
+    "from diffusers import DiffusionPipeline as D; p = D.from_pretrained('BASE'); p.load_lora_weights('FOLDER'); "
+    "p.fuse_lora(); p.unload_lora_weights(); p.save_pretrained('MERGED')"
+)
+ADAPTERS = {
+    "adapter_config.json": PEFT, "adapter_model.safetensors": PEFT, "adapter_model.bin": PEFT,
+    "pytorch_lora_weights.safetensors": LORA, "pytorch_lora_weights.bin": LORA,
+}  # fmt: skip
 NO_NETWORK = "configuration describes no network"
 WORDS = {"preprocessor_config.json": "no feature extractor of CLAP", OWN: "not a MusicGen's, AudioGen's or MAGNeT's"}
 
@@ -153,21 +165,35 @@ def check(value: Any, schema: Any, where: str) -> None:
         ) from None
 
 
+def refuse_adapters(folder: Path) -> None:
+    """Refuse a folder that holds an adapter (LoRA), which stands for a model that is elsewhere.
+
+    Raises
+    ------
+    ModelError
+        An adapter; the message holds the command that merges it.
+    """
+    for path in contents(folder):
+        if path.name in ADAPTERS:
+            raise ModelError(
+                f"{folder.name}/{path.relative_to(folder).as_posix()}: an adapter, whose model is elsewhere; merge it "
+                f'first: python -c "{ADAPTERS[path.name]}"'
+            )
+
+
 def check_folder(folder: Path, family: str) -> None:
     """Compare the configurations in a model's folder with the schemas of its family, ``"part"`` for a part kept alone.
 
     Raises
     ------
     ModelError
-        As ``check`` and ``files.contents``; also adapters, which stand for a model that is elsewhere.
+        As ``check``, ``refuse_adapters`` and ``files.contents``.
     """
+    refuse_adapters(folder)
     for path in contents(folder):
-        where = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        if path.name == ADAPTER:
-            raise ModelError(f"{where}: an adapter, whose model is elsewhere; merge the two and save the whole")
         if path.name.endswith("config.json"):
-            schema = FAMILIES.get(family, FILES).get(path.relative_to(folder).as_posix(), _Part)
-            check(read_json(path), schema, where)
+            name = path.relative_to(folder).as_posix()
+            check(read_json(path), FAMILIES.get(family, FILES).get(name, _Part), f"{folder.name}/{name}")
 
 
 def bound(value: Any, where: str, name: str = "", depth: int = 0) -> None:

@@ -65,7 +65,7 @@ def load(folder: Path, info: ModelInfo) -> StableAudio:
     }
     found = schedule(folder)
     loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
+    loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer", loading.LONGEST_TEXT)
     return StableAudio(loaded, found, info)
 
 

@@ -1,10 +1,11 @@
 """Tango and Tango 2: AudioLDM's latents, a UNet that attends to FLAN-T5.
 
 Two layouts are read: parts in diffusers' layout (``model_index.json`` names a ``TangoPipeline``), and the authors' own,
-where one ``pytorch_model_main.bin`` holds UNet and text encoder. The latter is pickled and loaded with
-``weights_only`` alone. What Tango's code fetches from elsewhere must lie in the same folder: ``scheduler/``
-(of Stable Diffusion 2.1), ``text_encoder/config.json`` and ``tokenizer/`` (of FLAN-T5), ``unet/config.json``
-(``configs/diffusion_model_config.json`` of Tango's repository). Read the prediction type: it is v in the releases.
+where one ``pytorch_model_main.bin`` holds UNet and text encoder. What Tango's code fetches from elsewhere is here: the
+numbers of the scheduler, whose repository (Stable Diffusion 2.1) is gone from the hub, and the UNet's configuration.
+Only the text encoder's configuration and tokenizer come from the folder or the hub's cache, by the name that
+``main_config.json`` gives. A part's own folder (``scheduler/``, ``unet/``, ``text_encoder/`` and ``tokenizer/``) rules,
+where there is one. Read the prediction type: it is v in the releases.
 The null condition is the empty prompt, which the default training never nulled: a contrast against it measures how well
 the caption fits, not a guidance gap.
 """
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import latent_diffusion, loading
-from earwitness.models.files import PIPELINE, TANGO_WEIGHTS, read_json
+from earwitness.models.audiocraft_files import TEXT_ENCODER
+from earwitness.models.files import PIPELINE, TANGO_CONFIG, TANGO_WEIGHTS, locate_part, read_json
 from earwitness.models.latent_diffusion import MelSpec, mel_matrix
 from earwitness.models.loading import badge
 
@@ -29,10 +31,22 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("diffusers",)
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-NATIVE = ("unet", "text_encoder", "tokenizer", "scheduler")  # folders beside the single files
-ELSEWHERE = (
-    ", which Tango's code fetches from elsewhere: put them into the folder as the book page Methods: models says"
-)
+STABLE_DIFFUSION = "stabilityai/stable-diffusion-2-1"
+SCHEDULERS = {  # as that repository published them, and its mirrors do
+    STABLE_DIFFUSION: {
+        "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000, "prediction_type": "v_prediction",
+    },
+}  # fmt: skip
+UNET = {  # configs/diffusion_model_config.json of Tango's repository, tango2's too
+    "block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": [5, 10, 20, 20], "in_channels": 8,
+    "out_channels": 8, "cross_attention_dim": 1024, "sample_size": [32, 2], "layers_per_block": 2,
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3], "norm_num_groups": 32, "norm_eps": 1e-5,
+    "act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "downsample_padding": 1, "mid_block_scale_factor": 1,
+    "use_linear_projection": True, "upcast_attention": True,
+}  # fmt: skip
+WIDTHS = {"configs/diffusion_model_config.json": 1024, "configs/diffusion_model_xl_config.json": 2048}
 MAIN, VAE, STFT = TANGO_WEIGHTS
 SPEC = MelSpec.of(16_000, 64, 160)
 SECONDS = 10.24  # fixed in Tango's code, whatever the configuration says
@@ -42,7 +56,8 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     """Return the fields of ``ModelInfo`` that the folder determines."""
     native = _is_native(folder)
     if native:
-        loading.require(folder, NATIVE, ELSEWHERE)
+        _scheduler(folder, config)
+        _unet(folder, config)
     else:
         loading.require(folder, NEEDED)
     return {
@@ -61,29 +76,47 @@ def _is_native(folder: Path) -> bool:
     return (folder / MAIN).is_file() or not (folder / PIPELINE).is_file()
 
 
+def parts(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Return the name of the text encoder, where its configuration or its tokenizer is not in the folder."""
+    if not _is_native(folder) or all((folder / name).is_dir() for name in ("text_encoder", "tokenizer")):
+        return []
+    name = str(config.get("text_encoder_name"))
+    if not TEXT_ENCODER.fullmatch(name):
+        raise ModelError(f"{folder.name}/{TANGO_CONFIG}: the text encoder {name[:80]!r} is no T5 of the hub")
+    return [name]
+
+
+def _scheduler(folder: Path, config: dict[str, Any]) -> latent_diffusion.Schedule:
+    """Return the training schedule that the folder holds or names."""
+    if (folder / "scheduler").is_dir():
+        return latent_diffusion.schedule(folder)
+    name = str(config.get("scheduler_name"))
+    if name not in SCHEDULERS:
+        raise ModelError(
+            f"{folder.name}/{TANGO_CONFIG}: names the scheduler of {name[:80]!r}, which is not known here; put its "
+            f"scheduler_config.json into {folder.name}/scheduler/"
+        )
+    return latent_diffusion.read_schedule(SCHEDULERS[name], name)
+
+
+def _unet(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the UNet that the folder holds or names."""
+    if (folder / "unet").is_dir():
+        return read_json(folder / "unet" / "config.json")
+    if config.get("unet_model_name"):
+        raise ModelError(f"{folder.name}: built on {config['unet_model_name']!r}; only Tango's own UNet is read")
+    name = str(config.get("unet_model_config_path"))
+    if name not in WIDTHS:
+        raise ModelError(
+            f"{folder.name}/{TANGO_CONFIG}: names the configuration {name[:80]!r} for its UNet, which is not known "
+            f"here; put that file there as {folder.name}/unet/config.json"
+        )
+    return UNET | {"cross_attention_dim": WIDTHS[name]}
+
+
 def _size(folder: Path) -> int:
     """Return the number of values in the native layout's UNet."""
-    return sum(tensor.numel() for tensor in _under(_unpickled(folder, MAIN), "unet.").values())
-
-
-def _unpickled(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read tensors from a ``.bin`` file, and nothing but tensors; they stay on disk until used."""
-    import pickle
-
-    import torch
-
-    try:
-        found = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise ModelError(f"{folder.name}/{name}: expected this file, found none; is the download complete?") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:120]
-        raise ModelError(
-            f"{folder.name}/{name}: not plain tensors ({reason}); nothing else is ever unpickled"
-        ) from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ModelError(f"{folder.name}/{name}: expected named tensors only")
-    return found
+    return sum(tensor.numel() for tensor in _under(loading.tensors(folder / MAIN), "unet.").values())
 
 
 def load(folder: Path, info: ModelInfo) -> Tango:
@@ -91,38 +124,42 @@ def load(folder: Path, info: ModelInfo) -> Tango:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import SpeechT5HifiGan, T5EncoderModel
 
-    schedule = latent_diffusion.schedule(folder)
     if _is_native(folder):
-        loaded = _native(folder, info.dtype)
+        config = read_json(folder / TANGO_CONFIG)
+        outside = [locate_part(folder, name) for name in parts(folder, config)]
+        beside = outside[0] if outside else None
+        schedule, loaded = _scheduler(folder, config), _native(folder, config, beside, info.dtype)
+        tokenizer = beside or folder / "tokenizer"
     else:
+        schedule, tokenizer = latent_diffusion.schedule(folder), folder / "tokenizer"
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": T5EncoderModel}
         kinds |= {"vocoder": SpeechT5HifiGan} if (folder / "vocoder").is_dir() else {}
         loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
-    loaded["tokenizer"] = loading.load_part_tokenizer(folder, "tokenizer")
+    loaded["tokenizer"] = loading.load_tokenizer(tokenizer, loading.LONGEST_TEXT)
     return Tango(loaded, schedule, SPEC, info)
 
 
-def _native(folder: Path, dtype: str) -> dict[str, Any]:
-    """Build the parts of the authors' own layout."""
+def _native(folder: Path, config: dict[str, Any], beside: Path | None, dtype: str) -> dict[str, Any]:
+    """Build the parts of the authors' own layout; ``beside`` holds the text encoder's configuration."""
     import torch
     from diffusers import UNet2DConditionModel
     from transformers import T5Config, T5EncoderModel
 
-    loading.quiet_diffusers()
-    main = read_json(folder / "main_config.json")
-    if main.get("unet_model_name"):
-        raise ModelError(f"{folder.name}: built on {main['unet_model_name']!r}; only Tango's own UNet is read")
+    loading.quiet()
     _check_front_end(folder)
-    unet = loading.skeleton(UNet2DConditionModel, read_json(folder / "unet" / "config.json"), folder / "unet")
+    weights = loading.tensors(folder / MAIN)
     with torch.device("meta"):
-        text = T5EncoderModel(T5Config.from_dict(read_json(folder / "text_encoder" / "config.json")))
-    weights = _unpickled(folder, MAIN)
-    _fill(unet, _under(weights, "unet."), f"{folder.name}/{MAIN}: unet")
+        shape = read_json((beside or folder / "text_encoder") / "config.json")
+        text = T5EncoderModel(T5Config.from_dict(shape))
     states = _under(weights, "text_encoder.")
     states.setdefault("encoder.embed_tokens.weight", states.get("shared.weight", torch.empty(0)))
-    _fill(text, states, f"{folder.name}/{MAIN}: text_encoder")
-    found = {"unet": unet, "text_encoder": text, "vae": _autoencoder(folder)}
-    return {k: v.to(getattr(torch, dtype)).eval().requires_grad_(requires_grad=False) for k, v in found.items()}
+    return {
+        "unet": loading.filled(
+            UNet2DConditionModel, _unet(folder, config), _under(weights, "unet."), folder / MAIN, dtype
+        ),
+        "text_encoder": loading.fill(text, states, f"{folder.name}/{MAIN}: text_encoder", dtype),
+        "vae": _autoencoder(folder, dtype),
+    }
 
 
 def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -130,13 +167,7 @@ def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _fill(network: Any, weights: dict[str, Tensor], where: str) -> None:
-    """Give a network on the meta device its weights; every one must be there and fit."""
-    loading.check_fit(network, {name: tuple(value.shape) for name, value in weights.items()}, where)
-    network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
-
-
-def _autoencoder(folder: Path) -> Any:
+def _autoencoder(folder: Path, dtype: str) -> Any:
     """Turn AudioLDM's native autoencoder into diffusers'; its vocoder is left behind, so nothing can be decoded."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -157,10 +188,8 @@ def _autoencoder(folder: Path) -> Any:
         }
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder.name}/vae_config.json: lacks {error}; fetch the file again") from None
-    vae = loading.skeleton(AutoencoderKL, arguments, folder / "vae_config.json")
-    weights = {name: value for name, value in _unpickled(folder, VAE).items() if not name.startswith("vocoder.")}
-    _fill(vae, convert_ldm_vae_checkpoint(weights, arguments), f"{folder.name}/{VAE}")
-    return vae
+    weights = {name: t for name, t in loading.tensors(folder / VAE).items() if not name.startswith("vocoder.")}
+    return loading.filled(AutoencoderKL, arguments, convert_ldm_vae_checkpoint(weights, arguments), folder / VAE, dtype)
 
 
 def _check_front_end(folder: Path) -> None:
@@ -173,7 +202,7 @@ def _check_front_end(folder: Path) -> None:
     for name, value in wanted.items():
         if not math.isclose(config.get(name, math.nan), value):
             raise ModelError(f"{folder.name}/stft_config.json: {name} is {config.get(name)}, Tango's is {value:g}")
-    basis = _unpickled(folder, STFT).get("mel_basis") if (folder / STFT).is_file() else None
+    basis = loading.tensors(folder / STFT).get("mel_basis") if (folder / STFT).is_file() else None
     if basis is not None and not (
         basis.shape == mel_matrix(SPEC).T.shape and bool((basis - mel_matrix(SPEC).T).abs().max() < 1e-6)
     ):

@@ -360,10 +360,10 @@ def _train_part(make: Callable[..., Any], audio: Any, folder: Path) -> None:
     """Train autoencoder or vocoder in a process of its own."""
     import torch
 
-    from earwitness.models.loading import quiet_diffusers
+    from earwitness.models.loading import quiet
 
     torch.set_num_threads(1)
-    quiet_diffusers()
+    quiet()
     make(FRONT, audio).save_pretrained(folder)
 
 
@@ -385,10 +385,10 @@ def train_twin(twin: LatentTwin, front: Path, root: Path, folder: Path) -> None:
     from diffusers import AutoencoderKL
     from transformers import SpeechT5HifiGan
 
-    from earwitness.models.loading import quiet_diffusers
+    from earwitness.models.loading import quiet
 
     torch.set_num_threads(1)
-    quiet_diffusers()
+    quiet()
     start = time.perf_counter()
     vae = AutoencoderKL.from_pretrained(front / "vae", torch_dtype=torch.float32).eval()
     entries = [e for e in corpus.plan() if e.split == twin.split]
