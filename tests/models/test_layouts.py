@@ -262,9 +262,7 @@ def test_tango_loads_as_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copy(bare / "text_encoder" / "config.json", texts)
     for name in ("scheduler", "text_encoder", "tokenizer", "unet"):
         shutil.rmtree(bare / name)
-    with pytest.raises(
-        ModelError, match="for it is tango that names it; fetch it by `hf download google/flan-t5-large"
-    ):
+    with pytest.raises(ModelError, match="it is tango that names it; fetch it by `hf download google/flan-t5-large"):
         describe(str(bare))
     complete: Any = ew.load_model(str(whole))
     audio = torch.randn(1, 1, complete.samples, generator=torch.Generator().manual_seed(0))

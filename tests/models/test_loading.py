@@ -286,7 +286,7 @@ BROKEN = {
     "no codec": (lambda c: _edit(c / "config.json", lambda j: j.pop("audio_encoder")), "lacks 'sampling_rate'"),
     "another program's weights": (
         _renamed("flax_model.msgpack"),
-        "found flax_model.msgpack; fetch it again: hf download",
+        "found flax_model.msgpack; fetch it again: hf",
     ),
     "weights by no name": (_renamed("weights.safetensors"), "expected weights .* found weights.safetensors"),
     "no pickle of torch": (_renamed("pytorch_model.bin"), "pytorch_model.bin: a pickle that asks for|damaged"),

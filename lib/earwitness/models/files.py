@@ -135,12 +135,12 @@ def _from_hub(name: str, *, allow_download: bool) -> Path:
         folder = fetch([f"*{suffix}" for suffix in sorted(TEXTS)], commit)
         for patterns in _wanted(folder):
             fetch(patterns, folder.name)
-        return folder
     except (OSError, ValueError) as error:  # of the library's own, all are kinds of these
         raise ModelError(
             f"{name!r}: not in the local cache and not downloaded ({type(error).__name__}){_hint(name)}; "
             "put its files in a folder and name the folder, or check the name and the connection"
         ) from None
+    return folder
 
 
 def _wanted(folder: Path) -> Iterator[list[str]]:
@@ -181,7 +181,7 @@ def _shards(index: Path) -> list[str]:
     for name in names:
         if not HELD.fullmatch(name):
             raise ModelError(
-                f"{index.parent.name}/{index.name}: names {name[:200]!r}, which the folder does not hold; fetch it again"
+                f"{index.parent.name}/{index.name}: names {name[:99]!r}, which the folder does not hold; fetch it again"
             )
     return names
 
@@ -221,8 +221,8 @@ def weights(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
     others = sorted(path.name for path in folder.iterdir() if path.suffix in TENSORS | UNREAD)
     found = ", ".join(others[:MOST_NAMED]) or "no weights at all"
     raise ModelError(
-        f"{folder.name}: expected weights as {' or '.join(f'*{kind}' for kind in KINDS)} by the names that transformers "
-        f"and diffusers give them ({', '.join(STEMS)}), found {found}; fetch it again: "
+        f"{folder.name}: expected weights as {' or '.join(f'*{kind}' for kind in KINDS)} by the names that "
+        f"transformers and diffusers give them ({', '.join(STEMS)}), found {found}; fetch it again: "
         'hf download OWNER/NAME --include "*.safetensors" "*.json" "*.txt" "*.model" --local-dir FOLDER'
     )
 

@@ -1,10 +1,10 @@
 """Loading weights, whatever the family: one reader of tensors, one check of names and sizes, one tokenizer.
 
-A folder's weights are safetensors or files of torch's own, of which only tensors are taken (``files.weights`` says which
-of several). Names and sizes are compared before anything is allocated, on the meta device, so that a configuration that
-does not belong cannot make us allocate what it claims. Old and new names of tensors and any number of shards are read.
-Of a pipeline each part is loaded from its own sub-folder; diffusers' pipelines themselves are never used: some are
-deprecated, none can score. The book page *Methods: models* lists what is refused.
+A folder's weights are safetensors or files of torch's own, of which only tensors are taken; ``files.weights`` says
+which of several. Names and sizes are compared before anything is allocated, on the meta device, so that a configuration
+that does not belong cannot make us allocate what it claims. Old and new names of tensors and any number of shards are
+read. Of a pipeline each part is loaded from its own sub-folder; diffusers' pipelines themselves are never used: some
+are deprecated, none can score. The book page *Methods: models* lists what is refused.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def unpickled(path: Path, mend: str = "fetch safetensors instead, or save it aga
 
 
 def dense(state: Any, path: Path, what: str = "named tensors only") -> dict[str, Tensor]:
-    """Return a file's tensors by name, each backed by data that the file really holds; ``what`` names what was expected.
+    """Return a file's tensors by name, each backed by data that it really holds; ``what`` names what was expected.
 
     Raises
     ------

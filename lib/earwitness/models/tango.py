@@ -149,8 +149,8 @@ def _native(folder: Path, config: dict[str, Any], beside: Path | None, dtype: st
     _check_front_end(folder)
     weights = loading.tensors(folder / MAIN)
     with torch.device("meta"):
-        shape = read_json((beside or folder / "text_encoder") / "config.json")
-        text = T5EncoderModel(T5Config.from_dict(shape))
+        encoder = read_json((beside or folder / "text_encoder") / "config.json")
+        text = T5EncoderModel(T5Config.from_dict(encoder))
     states = _under(weights, "text_encoder.")
     states.setdefault("encoder.embed_tokens.weight", states.get("shared.weight", torch.empty(0)))
     return {
