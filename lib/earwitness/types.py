@@ -69,6 +69,7 @@ BADGES = {
     "tiny": ("tiny checkpoint", "A toy checkpoint in a real format: it shows that the code runs, nothing more."),
     "real": ("real model", "A published model and real recordings."),
 }
+SHORTEST_FILLED = 1.0  # seconds of sound in a window that training would fill with zeros
 PADDED_SECONDS, FILLED_SECONDS = 0.24, 10.24  # AudioLDM's family and Tango heard clips of ten seconds, zero-padded
 
 
@@ -107,9 +108,9 @@ class Segment:
     """A cut of a track.
 
     ``segment_id`` hashes the decoded audio, the cut and the version of ``data.audio``. ``start_s`` is in seconds from
-    the start of the recording. ``audio`` is ``[C, samples]``. ``blind`` holds its blind signals, where they are known
-    already. Of a MIDI file ``audio`` holds tokens ``[1, W + 1]``, and ``context`` what else the model reads
-    (``Window``).
+    the start of the recording, ``total_s`` the length of all of it. ``audio`` is ``[C, samples]``. ``blind`` holds its
+    blind signals, where they are known already. Of a MIDI file ``audio`` holds tokens ``[1, W + 1]``, and ``context``
+    what else the model reads (``Window``).
     """
 
     segment_id: str
@@ -117,6 +118,7 @@ class Segment:
     audio: np.ndarray
     blind: Any = None
     context: Any = None
+    total_s: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +230,9 @@ class ModelInfo:
         Network calls that one stream of a window takes; not part of the identity.
     source : tuple of Path
         Folders that ``revision`` was read from, that of the model first; not part of the identity.
+    shortest_seconds : float
+        How short a clip may be, where training filled windows with zeros and norms leave those out; 0: a whole window.
+        Signals are keyed by it through ``AudioSpec``.
     """
 
     name: str
@@ -245,6 +250,7 @@ class ModelInfo:
     scheme: Scheme | None = None
     calls: int = 1
     source: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    shortest_seconds: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -254,10 +260,12 @@ class ModelInfo:
     @property
     def pad_seconds(self) -> float:
         """How much shorter than the window a clip may be, because training filled the rest with zeros too."""
+        if self.shortest_seconds:
+            return self.segment_seconds - self.shortest_seconds
         filled = self.family == "diffusion" and isclose(self.segment_seconds, FILLED_SECONDS)
         return PADDED_SECONDS if filled else 0.0
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls", "source"}
+        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls", "source", "shortest_seconds"}
         return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}

@@ -158,11 +158,13 @@ def test_text_conditions_are_those_of_the_library(folders: dict[str, Path], mode
         assert torch.equal(ours["audioldm2"]["mask"], mask)
         pipe = StableAudioPipeline.from_pretrained(folders["stable_audio"])
         words = pipe.encode_prompt([CAPTION], "cpu", False)
-        start, end = pipe.encode_duration(0.0, 0.256, "cpu", False, 1)
-        torch.testing.assert_close(ours["stable_audio"]["attended"], torch.cat([words, start, end], 1))
-        torch.testing.assert_close(ours["stable_audio"]["globals"], torch.cat([start, end], 2))
-        assert not null["attended"].any(), "the null condition attends to zeros"
-        torch.testing.assert_close(null["globals"], ours["stable_audio"]["globals"])
+        start, end = pipe.encode_duration(0.0, 1.0, "cpu", False, 1)  # whole seconds
+        attended, everywhere = models["stable_audio"].told_apart(ours["stable_audio"])
+        torch.testing.assert_close(attended, torch.cat([words, start, end], 1))
+        torch.testing.assert_close(everywhere, torch.cat([start, end], 2))
+        nothing, still = models["stable_audio"].told_apart(null)
+        assert not nothing.any(), "the null condition attends to zeros"
+        torch.testing.assert_close(still, everywhere)
 
 
 def test_the_audio_condition_is_claps_own_embedding(folders: dict[str, Path], models: dict[str, Any]) -> None:

@@ -308,13 +308,13 @@ def offsets(digest: bytes, total: int, spec: AudioSpec) -> list[int]:
     return found
 
 
-def audible(pieces: Iterable[tuple[int, np.ndarray]], digest: bytes, spec: AudioSpec) -> Iterator[Segment]:
-    """Yield (start, ``[C, samples]``) pieces as segments but for silent ones; an error if none is left."""
+def audible(pieces: Iterable[tuple[int, np.ndarray]], digest: bytes, spec: AudioSpec, total: int) -> Iterator[Segment]:
+    """Yield (start, ``[C, samples]``) pieces of ``total`` samples but for silent ones; an error if none is left."""
     kept = 0
     for start, piece in pieces:
         if level_dbfs(piece) >= SILENCE_DBFS:
             name = hashlib.sha256(digest + f"{VERSION}:{start}:{spec.segment_samples}".encode()).hexdigest()[:24]
-            yield Segment(name, start / spec.sample_rate, piece)
+            yield Segment(name, start / spec.sample_rate, piece, total_s=total / spec.sample_rate)
             kept += 1
     if not kept:
         raise AudioError(f"every segment is below {SILENCE_DBFS:.0f} dBFS; leave the recording out")
@@ -331,12 +331,13 @@ def cut(audio: np.ndarray, spec: AudioSpec) -> list[Segment]:
     AudioError
         Shorter than one segment, or no segment above the energy floor.
     """
-    digest, short = hashlib.sha256(audio.tobytes()).digest(), spec.segment_samples - audio.shape[1]
+    digest, total = hashlib.sha256(audio.tobytes()).digest(), audio.shape[1]
+    short = spec.segment_samples - total
     if 0 < short <= round(spec.pad_seconds * spec.sample_rate):  # its mean is 0 by now, so zeros add no step
         audio = np.pad(audio, ((0, 0), (0, short)))
     starts = offsets(digest, audio.shape[1], spec)
     pieces = ((start, audio[:, start : start + spec.segment_samples]) for start in starts)
-    return list(audible(pieces, digest, spec))
+    return list(audible(pieces, digest, spec, total))
 
 
 def prepare(path: Path, spec: AudioSpec) -> list[Segment]:
@@ -467,7 +468,7 @@ def cut_gathered(path: Path, spec: AudioSpec, found: np.ndarray | LongRecording)
     try:
         if isinstance(found, LongRecording):
             starts = offsets(found.digest, found.samples, spec)
-            yield from audible(_cuts(path, spec, found, starts), found.digest, spec)
+            yield from audible(_cuts(path, spec, found, starts), found.digest, spec, found.samples)
         else:
             yield from cut(found, spec)
     except AudioError as error:

@@ -546,6 +546,7 @@ def answer_of(segment: Segment) -> Answer:
     """Return a segment as values and arrays."""
     values = {"segment_id": segment.segment_id, "start_s": segment.start_s}
     if segment.context is None:
+        values |= {"total_s": segment.total_s}
         return values, {"audio": segment.audio}
     more, arrays = _plain_window(segment.context)
     notes = segment.context.score.notes
@@ -560,7 +561,7 @@ def segment_of(answer: Answer, path: Path, spec: Spec) -> Segment:
     values, arrays = answer
     name, start = str(values["segment_id"]), float(values["start_s"])
     if not isinstance(spec, SymbolicSpec):
-        return Segment(name, start, arrays["audio"])
+        return Segment(name, start, arrays["audio"], total_s=float(values["total_s"]))
     columns = {field: arrays[f"note:{field}"] for field in values["fields"]}
     notes = np.zeros(len(next(iter(columns.values()))), [(field, column.dtype) for field, column in columns.items()])
     for field, column in columns.items():

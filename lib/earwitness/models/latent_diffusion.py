@@ -11,7 +11,9 @@ area normalisation, natural logarithm of at least 1e-5.
 
 ``Schedule``: every diffusion attack is written for the noise eps of z_t = alpha_t z + sigma_t eps with
 alpha_t^2 + sigma_t^2 = 1. Networks predict eps, v = alpha_t eps - sigma_t z, or z itself, at 1,000 timesteps or in
-continuous time; this is the only place that turns one into the other. See the book page *Methods: diffusion attacks*.
+continuous time, or they are flows: of (1 - s) z + s eps they predict eps - z. That is the same point on another scale,
+z_t / (alpha_t + sigma_t) at s = sigma_t / (alpha_t + sigma_t). This is the only place that turns one into the other.
+See the book page *Methods: diffusion attacks*.
 """
 
 from __future__ import annotations
@@ -111,7 +113,8 @@ DISCRETE = (
     "EulerAncestralDiscreteScheduler", "DEISMultistepScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
 )  # fmt: skip
 CONTINUOUS = ("CosineDPMSolverMultistepScheduler",)
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FLOWS = ("FlowMatchEulerDiscreteScheduler",)
+PREDICTIONS, FLOW = ("epsilon", "v_prediction", "sample"), "flow"
 MOST_STEPS = 100_000
 CONTINUOUS_STEPS = 1000  # continuous time in [0, 1) is addressed in thousandths
 
@@ -125,9 +128,9 @@ class Schedule:
     alphas_cumprod : Tensor
         ``[T]`` float32, alpha_t^2.
     prediction : str
-        ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
+        ``"epsilon"``, ``"v_prediction"``, ``"sample"`` or ``"flow"``.
     continuous : bool
-        Whether the network is told t / T instead of t.
+        Whether the network is told t / T instead of t. A flow is told its own time s.
     """
 
     alphas_cumprod: Tensor
@@ -139,8 +142,15 @@ class Schedule:
         squared = self.alphas_cumprod.to(like.device)[t.to(like.device)].view(-1, *[1] * (like.ndim - 1))
         return squared.sqrt(), (1 - squared).sqrt()
 
+    def shown(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return ``z_t`` ``[B, ...]`` as the network was trained on it: a flow's lies on a straight line."""
+        return z_t / sum(self.levels(t, z_t)) if self.prediction == FLOW else z_t
+
     def time(self, t: Tensor) -> Tensor:
         """Return what the network is told for timesteps ``t`` ``[B]``."""
+        if self.prediction == FLOW:
+            alpha, sigma = self.levels(t, t)
+            return sigma / (alpha + sigma)
         return t / len(self.alphas_cumprod) if self.continuous else t
 
     def noise(self, output: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
@@ -149,6 +159,8 @@ class Schedule:
         if self.prediction == "epsilon":
             return output
         alpha, sigma = self.levels(t, z_t)
+        if self.prediction == FLOW:
+            return (z_t + alpha * output) / (alpha + sigma)
         if self.prediction == "v_prediction":
             return sigma * z_t + alpha * output
         return (z_t - alpha * output) / sigma
@@ -165,8 +177,10 @@ def read_schedule(config: dict[str, Any], where: str) -> Schedule:
     import torch
 
     name, prediction = str(config.get("_class_name")), str(config.get("prediction_type", "epsilon"))
+    if name in FLOWS:
+        return flow()
     if name not in DISCRETE + CONTINUOUS:
-        known = DISCRETE + CONTINUOUS
+        known = DISCRETE + CONTINUOUS + FLOWS
         raise ModelError(f"{where}: unknown scheduler {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     allowed = PREDICTIONS if name in DISCRETE else PREDICTIONS[1:2]
     if prediction not in allowed:
@@ -177,6 +191,14 @@ def read_schedule(config: dict[str, Any], where: str) -> Schedule:
         t = torch.arange(CONTINUOUS_STEPS, dtype=torch.float64) / CONTINUOUS_STEPS
         return Schedule(torch.cos(t * math.pi / 2).square().float(), prediction, continuous=True)
     return Schedule(_betas(where, config), prediction)
+
+
+def flow() -> Schedule:
+    """Return the schedule of a flow: timestep t of 1,000 is its time s = t / 1000, whatever it samples by."""
+    import torch
+
+    s = torch.arange(CONTINUOUS_STEPS, dtype=torch.float64) / CONTINUOUS_STEPS
+    return Schedule(((1 - s).square() / ((1 - s).square() + s.square())).float(), FLOW)
 
 
 def _betas(where: str, config: dict[str, Any]) -> Tensor:
@@ -327,7 +349,8 @@ class LatentModel(CaptionReader):
         ModelError
             Latents that do not fit the network or the window.
         """
-        output = self.ask(self._fitting(z_t).to(self.network.dtype), self.schedule.time(t), condition)
+        shown = self.schedule.shown(self._fitting(z_t), t)
+        output = self.ask(shown.to(self.network.dtype), self.schedule.time(t), condition)
         return self.schedule.noise(output, z_t, t)
 
     def _fitting(self, latents: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """Stable Audio Open in diffusers' format: a diffusion transformer over the latents of a stereo autoencoder.
 
 Its objective is v in continuous time, alpha = cos(pi t / 2), sigma = sin(pi t / 2). It is told the caption's T5 states,
-where in its source the clip starts and how long the source is, in seconds. Clips are scored as if they were the whole
-source: start 0, length one window. The null condition is zeros in place of the attended states, as in its own guidance.
+where in its recording the clip starts and how long the whole recording is, in whole seconds: as in training, the start
+is rounded down and the length up. Shorter recordings are filled with zeros, as in training too: the network attends to
+the whole window, and norms are over the latent frames that hold sound. The null condition is zeros in place of the
+attended states, as in its own guidance.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from earwitness.errors import ModelError
 from earwitness.models import loading
 from earwitness.models.files import read_json
 from earwitness.models.latent_diffusion import LatentModel, schedule
+from earwitness.types import SHORTEST_FILLED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +50,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "sample_rate": rate,
         "channels": channels,
         "segment_seconds": frames * hop / rate,
+        "shortest_seconds": min(SHORTEST_FILLED, frames * hop / rate / 4),
         "badge": loading.label(folder, "transformer", pocket=pocket),
         "conditions": ("text", "null"),
     }
@@ -99,26 +104,44 @@ class StableAudio(LatentModel):
         ids, mask = text["input_ids"].to(encoder.device), text["attention_mask"].to(encoder.device)
         states = encoder(ids, attention_mask=mask)[0]
         words = projection(text_hidden_states=states).text_hidden_states * mask[..., None]
-        span = projection(
-            start_seconds=torch.zeros(1, device=encoder.device),
-            end_seconds=torch.full((1,), self.info.segment_seconds, device=encoder.device),
-        )
+        said = torch.tensor(float(caption is not None), device=encoder.device)
+        seconds = self.placed({}, [(0.0, self.info.segment_seconds)])["seconds"][0]  # unless the clip's own are given
+        return {"words": words[0], "said": said, "seconds": seconds}
+
+    def placed(self, condition: Condition, places: Sequence[tuple[float, float]]) -> Condition:
+        """Return a condition ``[B, ...]`` with each clip's start in its recording and that one's length, in seconds."""
+        import torch
+
+        whole = [[math.floor(start), math.ceil(total)] for start, total in places]
+        return condition | {"seconds": torch.tensor(whole, dtype=torch.float32, device=self.info.device)}
+
+    def frames_heard(self, places: Sequence[tuple[float, float]]) -> list[int]:
+        """Return how many latent frames of each window hold sound; the others were filled."""
+        hop = self.samples / self.spread()[0]
+        return [min(self.spread()[0], math.ceil((t - s) * self.info.sample_rate / hop - 1e-6)) for s, t in places]
+
+    def told_apart(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return what the transformer attends to and what it is told at every layer, from a condition ``[B, ...]``."""
+        import torch
+
+        seconds, projection = condition["seconds"], self.parts["projection_model"]
+        span = projection(start_seconds=seconds[:, 0], end_seconds=seconds[:, 1])
         start, end = span.seconds_start_hidden_states, span.seconds_end_hidden_states
-        attended = torch.cat([words, start, end], dim=1)
-        attended = torch.zeros_like(attended) if caption is None else attended
-        return {"attended": attended[0], "globals": torch.cat([start, end], dim=2)[0]}
+        attended = torch.cat([condition["words"], start, end], dim=1) * condition["said"][:, None, None]
+        return attended, torch.cat([start, end], dim=2)
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the transformer's output."""
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
-        width, length = self.network.config.attention_head_dim // 2, z_t.shape[2] + condition["globals"].shape[1]
+        attended, everywhere = self.told_apart(condition)
+        width, length = self.network.config.attention_head_dim // 2, z_t.shape[2] + everywhere.shape[1]
         rotary = get_1d_rotary_pos_embed(width, length, use_real=True, repeat_interleave_real=False)
         output: Tensor = self.network(
             z_t,
             time.to(z_t.device),
-            encoder_hidden_states=condition["attended"].to(z_t.dtype),
-            global_hidden_states=condition["globals"].to(z_t.dtype),
+            encoder_hidden_states=attended.to(z_t.dtype),
+            global_hidden_states=everywhere.to(z_t.dtype),
             rotary_embedding=tuple(x.to(z_t.device) for x in rotary),
             return_dict=False,
         )[0]

@@ -35,6 +35,18 @@ def norm(values: Tensor, p: float = 2.0) -> Tensor:
     return found
 
 
+def scaled(values: Tensor, heard: Tensor | None, p: float = 2.0) -> Tensor:
+    """Return ``[B, ...]`` with what holds no sound at 0, on a scale on which p-norms are those of a whole window.
+
+    A norm over n of N entries grows with n; times (N / n)^(1 / p) it says how large the entries are. ``heard`` is
+    ``[B, 1, T]``, of ones and zeros; None: everything is heard.
+    """
+    if heard is None:
+        return values
+    share = heard.flatten(1).mean(dim=1).view(-1, *[1] * (values.ndim - 1))
+    return values * heard * share ** (-1 / p)
+
+
 def noised(z: Tensor, eps: Tensor, t: int, alphas_cumprod: Tensor) -> Tensor:
     """Return z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps."""
     level = alphas_cumprod[t]
@@ -72,9 +84,9 @@ def secmi(
     return here, back
 
 
-def normalised(eps: Tensor, mean_absolute: float) -> Tensor:
-    """Rescale each item so that its mean absolute value is ``mean_absolute`` (PIAN)."""
-    sizes = flat(eps).abs().mean(dim=1).view(-1, *[1] * (eps.ndim - 1))
+def normalised(eps: Tensor, mean_absolute: float, heard: Tensor | None = None) -> Tensor:
+    """Rescale each item so that its mean absolute value, where it is ``heard``, is ``mean_absolute`` (PIAN)."""
+    sizes = flat(scaled(eps, heard, 1)).abs().mean(dim=1).view(-1, *[1] * (eps.ndim - 1))
     return eps * (mean_absolute / sizes)
 
 
@@ -87,7 +99,13 @@ def pia(predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int
 
 
 def gradient_mask(
-    predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int, share: float = 0.2
+    predict: Predict,
+    alphas_cumprod: Tensor,
+    z: Tensor,
+    eps: Tensor,
+    t: int,
+    share: float = 0.2,
+    heard: Tensor | None = None,
 ) -> Tensor:
     """Mask where the loss reacts most and see how well the network fills the gap (CDI, arXiv 2411.12858).
 
@@ -99,15 +117,17 @@ def gradient_mask(
 
     with torch.enable_grad():
         z_t = noised(z, eps, t, alphas_cumprod).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(norm(predict(z_t, t) - eps).sum(), z_t)
-    size = flat(gradient).abs()
+        (gradient,) = torch.autograd.grad(norm(scaled(predict(z_t, t) - eps, heard)).sum(), z_t)
+    size = flat(gradient if heard is None else gradient * heard).abs()
     top = size.topk(max(1, round(share * size.shape[1])), dim=1).indices
     mask = torch.zeros_like(size).scatter_(1, top, 1.0).view_as(z)
     masked = torch.where(mask > 0, eps.expand_as(z), z)
-    return norm((eps - z - predict(masked, t)) * mask)
+    return norm(scaled((eps - z - predict(masked, t)) * mask, heard))
 
 
-def optimise_noise(predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int = 100) -> Tensor:
+def optimise_noise(
+    predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Tensor, t: int = 100, heard: Tensor | None = None
+) -> Tensor:
     """Move one item's noisy latent ``[1, ...]`` until its noise is predicted best (CDI, arXiv 2411.12858).
 
     The published code optimises all items of a batch jointly, so that scores depend on batch mates, and adds noise once
@@ -127,7 +147,7 @@ def optimise_noise(predict: Predict, alphas_cumprod: Tensor, z: Tensor, eps: Ten
         moved = torch.as_tensor(delta, dtype=z_t.dtype, device=z_t.device).view_as(z_t)
         with torch.enable_grad():
             moved.requires_grad_()
-            value = norm(predict(z_t + moved, t) - eps).sum()
+            value = norm(scaled(predict(z_t + moved, t) - eps, heard)).sum()
             (gradient,) = torch.autograd.grad(value, moved)
         return float(value.detach()), gradient.flatten().double().cpu().numpy()
 

@@ -78,6 +78,7 @@ class Run:
         self.rows = BATCH_ROWS.get(self.z.device.type, 64)
         self.norms: dict[Evaluation, Tensor] = {}
         self.unnoised: dict[Evaluation, Tensor] = {}
+        self.heard: Tensor | None = None  # [B, 1, T], where some latent frames hold no sound
 
     def at(self, t: int) -> int:
         """Turn thousandths of the schedule into one of its timesteps."""
@@ -121,7 +122,11 @@ class Run:
                 if e.repeat == UNNOISED:
                     self.unnoised[e] = eps
                 else:
-                    self.norms[e] = chains.norm(eps - self.noise(e.t, e.repeat))
+                    self.norms[e] = self.norm(eps - self.noise(e.t, e.repeat))
+
+    def norm(self, values: Tensor, p: float = 2.0) -> Tensor:
+        """Return the p-norm of each item ``[B]``, over what holds sound."""
+        return chains.norm(chains.scaled(values, self.heard, p), p)
 
     def latent(self, e: Evaluation) -> Tensor:
         """Return what an evaluation shows the network, ``[B, ...]``."""
@@ -140,6 +145,10 @@ class Run:
             network.enable_gradient_checkpointing()
         return self.finish(probe, condition)
 
+    def heard_of(self, item: int) -> Tensor | None:
+        """Return the mask of one item alone."""
+        return None if self.heard is None else self.heard[item : item + 1]
+
     def read(self, condition: str, calls: Iterable[tuple[str, int, int]]) -> Tensor:
         """Return the error norms of some evaluations, ``[B, n]``."""
         return torch.stack([self.norms[Evaluation(condition, *call)] for call in calls], dim=1)
@@ -154,32 +163,32 @@ def _read(probe: str) -> Callable[[Run, str], Tensor]:
     return lambda run, condition: run.read(condition, PROBES[probe].calls)
 
 
-def _moments(values: Tensor, p: float) -> Tensor:
+def _moments(run: Run, values: Tensor, p: float) -> Tensor:
     """Return p-norm and sum of fourth powers of each item, ``[B, 2]``."""
-    return torch.stack([chains.norm(values, p), chains.flat(values).pow(4).sum(1)], dim=1)
+    return torch.stack([run.norm(values, p), chains.flat(chains.scaled(values, run.heard, 4)).pow(4).sum(1)], dim=1)
 
 
 def _origin(run: Run, condition: str) -> Tensor:
-    return torch.stack([_moments(run.start(condition, t), 2) for t in ORIGIN], dim=1)
+    return torch.stack([_moments(run, run.start(condition, t), 2) for t in ORIGIN], dim=1)
 
 
 def _pia(run: Run, condition: str) -> Tensor:
     start = run.start(condition)
-    variants = [start, *(chains.normalised(start, c) for c in (chains.HALF_NORMAL, chains.CDI_CONSTANT))]
+    variants = [start, *(chains.normalised(start, c, run.heard) for c in (chains.HALF_NORMAL, chains.CDI_CONSTANT))]
     predict, t = run.predict(condition), run.at(PIA_TIME)
-    return torch.stack([_moments(chains.pia(predict, run.levels, run.z, eps, t), 5) for eps in variants], dim=1)
+    return torch.stack([_moments(run, chains.pia(predict, run.levels, run.z, eps, t), 5) for eps in variants], dim=1)
 
 
 def _secmi(run: Run, condition: str) -> Tensor:
     predict, start = run.predict(condition), run.start(condition)
     there, back = chains.secmi(predict, run.levels, run.z, start, run.at(100), run.at(10))
-    return chains.norm(there - back)[:, None]
+    return run.norm(there - back)[:, None]
 
 
 def _gradient_mask(run: Run, condition: str) -> Tensor:
     def one(t: int) -> Tensor:
         predict = run.predict(condition)
-        return chains.gradient_mask(predict, run.levels, run.z, run.noise(t, 0), run.at(t), MASK_SHARE)
+        return chains.gradient_mask(predict, run.levels, run.z, run.noise(t, 0), run.at(t), MASK_SHARE, run.heard)
 
     return torch.stack([one(t) for t in GRID], dim=1)
 
@@ -187,7 +196,7 @@ def _gradient_mask(run: Run, condition: str) -> Tensor:
 def _noise_optimisation(run: Run, condition: str) -> Tensor:
     eps, t = run.noise(LOSS_TIME, 0), run.at(LOSS_TIME)
     items = [
-        chains.optimise_noise(run.predict(condition, b), run.levels, run.z[b : b + 1], eps, t)
+        chains.optimise_noise(run.predict(condition, b), run.levels, run.z[b : b + 1], eps, t, run.heard_of(b))
         for b in range(len(run.z))
     ]
     return torch.cat(items)

@@ -3,7 +3,8 @@
 Conventions: z is the clean latent ``[B, C, ...]``, z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps, and the network's
 prediction is always of eps. Timesteps are thousandths of the schedule. Noise depends on (seed, timestep, repeat) alone:
 every item of every role meets the same, whatever its place in a batch. Norms are over all entries of the latent;
-segments are padded only as in training, alike for every role, so nothing is masked.
+segments are padded only as in training, alike for every role. Where a model says how many latent frames hold sound,
+norms are over those, on the scale of a whole window (``chains.scaled``), so that a clip's length does not count.
 
 ``denoising.Run`` runs the network. The book page *Methods: diffusion attacks* explains the passes.
 """
@@ -180,6 +181,7 @@ def extract(
     passes: Iterable[str] | None = None,
     *,
     seed: int = 0,
+    places: Sequence[tuple[float, float]] | None = None,
 ) -> list[DenoisingSignals]:
     """Run the passes that some attacks need over a batch of segments.
 
@@ -195,6 +197,9 @@ def extract(
         See ``earwitness.signals.evaluations``; by default those of a standard run.
     seed : int
         Draws the common noise.
+    places : sequence of (float, float), optional
+        Where in its recording each segment starts and how long the recording is, in seconds, for models that are told
+        (they offer ``placed``) or that say which frames hold sound (``frames_heard``).
 
     Returns
     -------
@@ -221,15 +226,30 @@ def extract(
     from earwitness.signals.denoising import Run
 
     told = {c: _condition(model, c, captions, audio) for c in wanted.conditions}
+    heard = None
+    if places is not None and hasattr(model, "placed"):
+        told = {c: model.placed(condition, places) for c, condition in told.items()}
+    if places is not None and hasattr(model, "frames_heard"):
+        heard = within(model.frames_heard(places), latents[CLEAN])
     found: list[dict[str, NDArray[np.float64]]] = [{} for _ in latents[CLEAN]]
     for stands, rows in _alike(list(told), captions, len(found)):
         passes = {name: f"{probe}/{stands[c]}" for name in wanted.passes for probe, c in [split(name)]}
         here = plan_evaluations(passes.values())
         predictors = {c: _predictor(model, {n: value[rows] for n, value in told[c].items()}) for c in here.conditions}
         run = Run(predictors, model.alphas_cumprod, {n: z[rows] for n, z in latents.items()}, noise, model)
+        run.heard = None if heard is None else heard[rows]
         for b, values in zip(rows, run.extract(here), strict=True):
             found[b] = {name: values[ran] for name, ran in passes.items()}
     return [DenoisingSignals(values) for values in found]
+
+
+def within(frames: Sequence[int], latents: Tensor) -> Tensor | None:
+    """Return a mask ``[B, 1, T]`` of the latent frames that hold sound; None where all do."""
+    import torch
+
+    last = torch.tensor(frames, device=latents.device)[:, None, None]
+    mask = torch.arange(latents.shape[-1], device=latents.device) < last
+    return None if bool(mask.all()) else mask.to(latents.dtype)
 
 
 def _alike(asked: Sequence[str], captions: list[str] | None, count: int) -> list[tuple[dict[str, str], list[int]]]:

@@ -27,6 +27,11 @@ LARGEST_BUDGET = 1.0  # of the noisy latent's own norm
 RESOLUTIONS, FLOOR = (256, 512, 1024), 1e-3
 
 
+def _whole(run: Run, distance: Tensor) -> Tensor:
+    """Return distances ``[B]`` over whole windows as over what holds sound: filled with zeros, the rest adds none."""
+    return distance if run.heard is None else distance / run.heard.flatten(1).mean(dim=1)
+
+
 def _model(run: Run, what: str) -> DenoisingModel:
     if run.model is None:
         raise InputError(f"{what} needs a loaded model, not a bare network")
@@ -65,7 +70,7 @@ def rediffuse(run: Run, condition: str) -> Tensor:
         for t, u in pairwise(times):
             here = chains.step(here, predict(here, t), t, u, run.levels)
         total += here
-    return sound_distance(model.decode(total / VARIATIONS), model.decode(run.z))[:, None]
+    return _whole(run, sound_distance(model.decode(total / VARIATIONS), model.decode(run.z)))[:, None]
 
 
 def adversarial(run: Run, condition: str) -> Tensor:
@@ -86,7 +91,9 @@ def adversarial(run: Run, condition: str) -> Tensor:
     shape = (-1, *[1] * (z_t.ndim - 1))
     for _ in range(SEARCHES):
         radius = ((low + high) / 2 * size).view(shape)
-        moved = _ascend(lambda noisy: sound_distance(sound(noisy), still), z_t, run.noise(ATTACK_TIME, 1), radius)
+        moved = _ascend(
+            lambda noisy: _whole(run, sound_distance(sound(noisy), still)), z_t, run.noise(ATTACK_TIME, 1), radius
+        )
         high, low = torch.where(moved, (low + high) / 2, high), torch.where(moved, low, (low + high) / 2)
     return high[:, None]
 
@@ -126,7 +133,8 @@ def gradient_norms(run: Run, condition: str) -> Tensor:
             for t in GRID:
                 with torch.enable_grad():
                     eps = run.noise(t, 0)
-                    loss = (predict(chains.noised(z, eps, run.at(t), run.levels), run.at(t)) - eps).square().mean()
+                    error = predict(chains.noised(z, eps, run.at(t), run.levels), run.at(t)) - eps
+                    loss = chains.scaled(error, run.heard_of(item)).square().mean()
                     parts = torch.autograd.grad(loss / len(GRID), parameters, allow_unused=True)
                 total = [a if b is None else a + b for a, b in zip(total, parts, strict=True)]
             found.append(torch.stack([g.float().norm() for g in total]))
