@@ -1,7 +1,8 @@
 """AudioLDM and MusicLDM in diffusers' format: a UNet told one CLAP embedding.
 
 AudioLDM's published folders hold CLAP's text half only. Put the full ClapModel (with its feature extractor) into the
-folder's ``clap/`` to condition on the audio's own embedding as well. MusicLDM's folders hold all of it.
+folder's ``clap/`` to condition on the audio's own embedding as well. MusicLDM's folders hold all of it. The published
+cards say which AudioLDM was trained on audio conditions: m-full alone; s, s-v2 and l are never given one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from earwitness.types import ModelInfo
 
 LIBRARIES = ("diffusers",)
+WITHOUT_AUDIO = ([128, 256, 384, 640], [256, 512, 768, 1280])  # widths of the UNets of s and l, by their cards
 NEEDED = ("unet", "vae", "vocoder", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -36,7 +38,8 @@ def _frames(config: dict[str, Any], unet: dict[str, Any]) -> Any:
 def _listens(folder: Path, config: dict[str, Any]) -> bool:
     """Say whether the folder holds an audio half: MusicLDM's must, in AudioLDM's it is an addition."""
     part = "feature_extractor" if config["_class_name"] == "MusicLDMPipeline" else "clap"
-    if part == "clap" and not (folder / part).is_dir():
+    widths = read_json(folder / "unet" / "config.json").get("block_out_channels")
+    if part == "clap" and (widths in WITHOUT_AUDIO or not (folder / part).is_dir()):
         return False
     loading.require(folder, (part,))
     read_json(folder / part / loading.EARS)

@@ -49,6 +49,10 @@ class DenoisingModel(Protocol):
     ``alphas_cumprod`` ``[T]`` holds alpha_t^2 = 1 - sigma_t^2 for the timesteps 0 ... T - 1. A continuous-time model is
     read at t / T. ``info.conditions`` names the conditions it can be given: ``"text"``, ``"null"`` and, where the
     model was trained on it, ``"audio"`` (the recording's own embedding).
+
+    A model may also offer ``placed(condition, places) -> Condition``, which tells it where each clip starts in its
+    recording and how long that is (seconds), and ``frames_heard(places)``, how many latent frames of each window hold
+    sound where training filled shorter recordings with zeros (``info.shortest_seconds``).
     """
 
     info: ModelInfo

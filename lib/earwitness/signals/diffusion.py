@@ -156,8 +156,11 @@ def common_noise(seed: int, t: int, repeat: int, shape: tuple[int, ...]) -> Tens
 
 
 def version(info: ModelInfo) -> int:
-    """Return what a model's stored signals are keyed by: they changed where CLAP hears the recording at its level."""
-    return VERSION + ("audio" in info.conditions)
+    """Return what a model's stored signals are keyed by.
+
+    They changed where CLAP hears the recording at its level, and where the network is told the recording's own length.
+    """
+    return VERSION + ("audio" in info.conditions) + 2 * bool(info.shortest_seconds)
 
 
 def reduced(caption: str, how: str) -> str:
