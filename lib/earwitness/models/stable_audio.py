@@ -104,7 +104,7 @@ class StableAudio(LatentModel):
         ids, mask = text["input_ids"].to(encoder.device), text["attention_mask"].to(encoder.device)
         states = encoder(ids, attention_mask=mask)[0]
         words = projection(text_hidden_states=states).text_hidden_states * mask[..., None]
-        said = torch.tensor(float(caption is not None), device=encoder.device)
+        said = torch.tensor([float(caption is not None)], device=encoder.device)
         seconds = self.placed({}, [(0.0, self.info.segment_seconds)])["seconds"][0]  # unless the clip's own are given
         return {"words": words[0], "said": said, "seconds": seconds}
 
@@ -127,7 +127,7 @@ class StableAudio(LatentModel):
         seconds, projection = condition["seconds"], self.parts["projection_model"]
         span = projection(start_seconds=seconds[:, 0], end_seconds=seconds[:, 1])
         start, end = span.seconds_start_hidden_states, span.seconds_end_hidden_states
-        attended = torch.cat([condition["words"], start, end], dim=1) * condition["said"][:, None, None]
+        attended = torch.cat([condition["words"], start, end], dim=1) * condition["said"][:, None]
         return attended, torch.cat([start, end], dim=2)
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
