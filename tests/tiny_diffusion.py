@@ -287,7 +287,7 @@ def tango_native(folder: Path) -> Path:
 def stable_audio(folder: Path) -> Path:
     """Stable Audio: stereo at 8 kHz, a window of 64 latent frames of 32 samples."""
     import torch
-    from diffusers import AutoencoderOobleck, CosineDPMSolverMultistepScheduler, StableAudioDiTModel
+    from diffusers import CosineDPMSolverMultistepScheduler, StableAudioDiTModel
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 
     quiet()
@@ -297,15 +297,105 @@ def stable_audio(folder: Path) -> Path:
         num_key_value_attention_heads=2, out_channels=4, cross_attention_dim=16, time_proj_dim=8,
         global_states_input_dim=32, cross_attention_input_dim=16,
     )  # fmt: skip
-    autoencoder = AutoencoderOobleck(
-        encoder_hidden_size=8, downsampling_ratios=[2, 4, 4], decoder_channels=4, decoder_input_channels=4,
-        audio_channels=2, channel_multiples=[1, 2, 2], sampling_rate=8000,
-    )  # fmt: skip
+    autoencoder = oobleck()
     return save(
         folder, "StableAudioPipeline", transformer=network, vae=autoencoder, text_encoder=t5_encoder(),
         tokenizer=t5(folder / "tokenizer"),
         scheduler=CosineDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0),
         projection_model=StableAudioProjectionModel(32, 16, 0, 512),
+    )  # fmt: skip
+
+
+def fast_tokenizer(length: int = 24) -> Any:
+    """Train a byte-level tokenizer on a few captions, as Gemma's and Qwen's are stored: one ``tokenizer.json``."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(CAPTIONS, vocab_size=300, min_frequency=1, special_tokens=["<pad>", "<|endoftext|>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained._tokenizer, pad_token="<pad>", eos_token="<|endoftext|>", model_max_length=length
+    )
+
+
+def oobleck(rate: int = 8000) -> Any:
+    from diffusers import AutoencoderOobleck
+
+    return AutoencoderOobleck(
+        encoder_hidden_size=8, downsampling_ratios=[2, 4, 4], decoder_channels=4, decoder_input_channels=4,
+        audio_channels=2, channel_multiples=[1, 2, 2], sampling_rate=rate,
+    )  # fmt: skip
+
+
+def flow_scheduler(**options: Any) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, **options)
+
+
+def stable_audio_3(folder: Path, *, distilled: bool = False) -> Path:
+    """Stable Audio 3: stereo at 8 kHz, latent frames of 32 samples."""
+    import torch
+    from diffusers import AutoencoderSAME, StableAudio3DiTModel
+    from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
+    from transformers import T5GemmaConfig, T5GemmaEncoderModel
+
+    quiet()
+    torch.manual_seed(0)
+    part = {
+        "vocab_size": 320, "hidden_size": 16, "intermediate_size": 37, "num_hidden_layers": 1, "head_dim": 8,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "layer_types": ["full_attention"],
+    }  # fmt: skip
+    network = StableAudio3DiTModel(
+        io_channels=4, embed_dim=32, depth=2, num_heads=2, cond_token_dim=16, global_cond_dim=16, local_add_cond_dim=5,
+        timestep_features_dim=16, num_memory_tokens=3,
+    )  # fmt: skip
+    autoencoder = AutoencoderSAME(
+        audio_channels=2, patch_size=8, encoder_channels=8, encoder_c_mults=[2], encoder_strides=[4], latent_dim=4,
+        encoder_transformer_depths=[1], dim_heads=8, sampling_rate=8000,
+    )  # fmt: skip
+    with torch.no_grad():  # what starts at 0 would say nothing
+        for tensor in (*network.parameters(), *autoencoder.parameters()):
+            if not tensor.any():
+                tensor.normal_(std=0.1)
+    return save(
+        folder, "StableAudio3Pipeline", transformer=network, vae=autoencoder,
+        text_encoder=T5GemmaEncoderModel(T5GemmaConfig(encoder=part, decoder=part, is_encoder_decoder=False)),
+        tokenizer=fast_tokenizer(), duration_embedder=StableAudio3DurationEmbedder(16, 8, 0.0, 384.0),
+        scheduler=flow_scheduler(stochastic_sampling=distilled),
+    )  # fmt: skip
+
+
+def ace_step(folder: Path, *, turbo: bool = False) -> Path:
+    """ACE-Step 1.5: stereo at 8 kHz, latent frames of 32 samples."""
+    import torch
+    from diffusers import AceStepTransformer1DModel
+    from diffusers.pipelines.ace_step import AceStepConditionEncoder
+    from transformers import Qwen3Config, Qwen3Model
+
+    quiet()
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "sliding_window": 16,
+    }  # fmt: skip
+    network = AceStepTransformer1DModel(
+        **shape, num_hidden_layers=2, in_channels=12, audio_acoustic_hidden_dim=4, is_turbo=turbo,
+        model_version="turbo" if turbo else "base",
+    )  # fmt: skip
+    conditions = AceStepConditionEncoder(
+        **shape, text_hidden_dim=16, timbre_hidden_dim=4, num_lyric_encoder_hidden_layers=2,
+        num_timbre_encoder_hidden_layers=2,
+    )  # fmt: skip
+    with torch.no_grad():
+        conditions.silence_latent.normal_()
+    text = Qwen3Model(Qwen3Config(
+        vocab_size=320, hidden_size=16, intermediate_size=37, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8,
+    ))  # fmt: skip
+    return save(
+        folder, "AceStepPipeline", transformer=network, vae=oobleck(), text_encoder=text, condition_encoder=conditions,
+        tokenizer=fast_tokenizer(512), scheduler=flow_scheduler(),
     )  # fmt: skip
 
 
@@ -316,6 +406,8 @@ BUILDERS = {
     "tango": tango,
     "tango_native": tango_native,
     "stable_audio": stable_audio,
+    "stable_audio_3": stable_audio_3,
+    "ace_step": ace_step,
 }
 
 

@@ -69,6 +69,10 @@ BADGES = {
     "tiny": ("tiny checkpoint", "A toy checkpoint in a real format: it shows that the code runs, nothing more."),
     "real": ("real model", "A published model and real recordings."),
 }
+MOVED = (
+    "this checkpoint was distilled or tuned adversarially after its training, which moved its objective: score the "
+    "base checkpoint, or read its scores with care"
+)
 SHORTEST_FILLED = 1.0  # seconds of sound in a window that training would fill with zeros
 PADDED_SECONDS, FILLED_SECONDS = 0.24, 10.24  # AudioLDM's family and Tango heard clips of ten seconds, zero-padded
 
@@ -233,6 +237,8 @@ class ModelInfo:
     shortest_seconds : float
         How short a clip may be, where training filled windows with zeros and norms leave those out; 0: a whole window.
         Signals are keyed by it through ``AudioSpec``.
+    remark : str
+        What a reader of its scores must know, for example that its objective was moved; not part of the identity.
     """
 
     name: str
@@ -251,6 +257,7 @@ class ModelInfo:
     calls: int = 1
     source: tuple[Path, ...] = field(default=(), compare=False, repr=False)
     shortest_seconds: float = 0.0
+    remark: str = ""
 
     @property
     def kind(self) -> str:
@@ -267,5 +274,16 @@ class ModelInfo:
 
     def key(self) -> dict[str, Any]:
         """Return the part of the identity that stored signals are keyed by (the device is not in it)."""
-        left = {"device", "badge", "name", "conditions", "mixdown", "scheme", "calls", "source", "shortest_seconds"}
+        left = {
+            "device",
+            "badge",
+            "name",
+            "conditions",
+            "mixdown",
+            "scheme",
+            "calls",
+            "source",
+            "shortest_seconds",
+            "remark",
+        }
         return {k: v for k, v in asdict(replace(self, scheme=None)).items() if k not in left}

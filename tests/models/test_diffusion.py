@@ -13,7 +13,7 @@ import pytest
 
 import earwitness as ew
 from earwitness.errors import ModelError
-from earwitness.models import describe, tango
+from earwitness.models import ace_step, describe, stable_audio_3, tango
 from earwitness.models.base import DenoisingModel
 from tests import tiny_diffusion as tiny
 
@@ -25,7 +25,8 @@ def _short_windows() -> Iterator[None]:
     """Tango's window is fixed at 10.24 s; a test needs no more than a third of a second."""
     assert tango.SECONDS == 10.24
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tango, "SECONDS", 0.32)
+        for module in (tango, stable_audio_3, ace_step):
+            patch.setattr(module, "SECONDS", 0.32)
         yield
 
 
@@ -52,6 +53,8 @@ WINDOWS = {  # seconds, channels, shape of one latent, conditions
     "tango": (0.32, 1, (4, 8, 16), ("text", "null")),
     "tango_native": (0.32, 1, (4, 8, 16), ("text", "null")),
     "stable_audio": (0.256, 2, (4, 64), ("text", "null")),
+    "stable_audio_3": (0.32, 2, (4, 80), ("text", "null")),
+    "ace_step": (0.32, 2, (4, 80), ("text", "null")),
 }
 
 
@@ -105,9 +108,9 @@ def test_an_empty_caption_is_the_null_condition(name: str, models: dict[str, Any
             assert torch.equal(value, empty[key]), key
 
 
-@pytest.mark.parametrize("name", [name for name in WINDOWS if name != "stable_audio"])
+@pytest.mark.parametrize("name", [name for name in WINDOWS if name not in {"stable_audio", "ace_step"}])
 def test_the_null_condition_is_that_of_the_empty_caption(name: str, models: dict[str, Any]) -> None:
-    """For Stable Audio it is zeros, as tested below against the library's own."""
+    """For Stable Audio it is zeros, for ACE-Step it is learned, as tested below against the libraries' own."""
     null, empty = models[name].read(None), models[name].read("")
     assert null.keys() == empty.keys()
     for key, value in null.items():
@@ -126,7 +129,7 @@ def test_describe_builds_no_network(folders: dict[str, Path], monkeypatch: pytes
         assert describe(str(folder)).family == "diffusion"
 
 
-@pytest.mark.parametrize("name", ["audioldm", "musicldm", "audioldm2", "tango", "stable_audio"])
+@pytest.mark.parametrize("name", [name for name in WINDOWS if name != "tango_native"])
 def test_conditions_do_not_depend_on_batch_mates(name: str, models: dict[str, Any]) -> None:
     model = models[name]
     latents, t = model.encode(sound(model, 1)), torch.tensor([300])

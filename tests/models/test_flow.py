@@ -203,3 +203,100 @@ def test_an_audioldm_is_told_the_audio_only_where_its_card_says_so(
     monkeypatch.setattr(audioldm, "WITHOUT_AUDIO", ([8, 16],))
     assert ew.models.describe(str(folder)).conditions == ("text", "null")
     assert [192, 384, 576, 960] not in audioldm.WITHOUT_AUDIO, "m-full was trained on it"
+
+
+# --- flows in the formats that they are published in ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short() -> Any:
+    from earwitness.models import ace_step, stable_audio_3
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (ace_step, stable_audio_3):
+            patch.setattr(module, "SECONDS", 0.32)
+        yield
+
+
+def test_stable_audio_3_is_asked_as_its_pipeline_asks(short: Any, tmp_path: Path) -> None:
+    from diffusers import StableAudio3Pipeline
+
+    folder = tiny.stable_audio_3(tmp_path / "sa3")
+    model: Any = ew.load_model(str(folder))
+    pipe = StableAudio3Pipeline.from_pretrained(folder)
+    z = torch.randn(1, 4, 80)
+    t = torch.tensor([300])
+    told = model.placed(model.condition("text", ["sad rock"], None), [(12.3, 99.5)])
+    with torch.no_grad():
+        states, mask = pipe.encode_prompt("sad rock", "cpu", 1)
+        length = pipe.encode_duration(100, "cpu", 1, 1)
+        attended, seen = pipe.prepare_cross_attention(states, mask, length)
+        theirs = pipe.transformer(z, torch.tensor([0.3]), attended, length, seen, return_dict=False)[0]
+        torch.testing.assert_close(model.ask(z, model.schedule.time(t), told), theirs, atol=1e-5, rtol=1e-4)
+        null = model.read(None)
+        torch.testing.assert_close(null["states"], pipe.encode_prompt([""], "cpu", 1)[0][0])
+        audio = 0.1 * torch.randn(1, 2, model.samples)
+        torch.testing.assert_close(model.encode(audio), pipe.vae.encode(audio).latents)
+        assert model.decode(z).shape == (1, 2, model.samples)
+
+
+def test_ace_step_is_asked_as_its_pipeline_asks(short: Any, tmp_path: Path) -> None:
+    """What the pipeline's transformer is given for a caption, no lyrics and no reference, at its first step."""
+    from diffusers import AceStepPipeline
+
+    folder = tiny.ace_step(tmp_path / "ace")
+    model: Any = ew.load_model(str(folder))
+    pipe = AceStepPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    asked: list[dict[str, Any]] = []
+    real = pipe.transformer.forward
+
+    def spy(**given: Any) -> Any:
+        asked.append(given)
+        return real(**given)
+
+    pipe.transformer.forward = spy
+    z = torch.randn(1, 80, 4)
+    pipe(
+        "sad rock", "", audio_duration=0.32, num_inference_steps=1, guidance_scale=7.0, latents=z, output_type="latent"
+    )
+    given = asked[0]
+    told, null = model.read("sad rock"), model.read(None)
+    torch.testing.assert_close(told["states"], given["encoder_hidden_states"][0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(null["states"], given["encoder_hidden_states"][1], atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        condition = {name: torch.stack([value]) for name, value in told.items()}
+        ours = model.ask(z.transpose(1, 2), given["timestep"][:1], condition)
+        theirs = real(**{n: v[:1] if torch.is_tensor(v) else v for n, v in given.items()})[0]
+    torch.testing.assert_close(ours.transpose(1, 2), theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("build", "option"), [(tiny.stable_audio_3, "distilled"), (tiny.ace_step, "turbo")])
+def test_a_moved_objective_is_said(
+    build: Any, option: str, short: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from earwitness.models.cards import identity
+
+    base = str(build(tmp_path / "base"))
+    assert not ew.load_model(base).info.remark
+    assert identity(base, allow_download=False)[1] == []
+    assert not caplog.records
+    tuned = str(build(tmp_path / "tuned", **{option: True}))
+    assert "objective" in ew.load_model(tuned).info.remark
+    assert "objective" in caplog.text
+    assert "objective" in identity(tuned, allow_download=False)[1][0]
+    assert "remark" not in ew.load_model(base).info.key()
+
+
+@pytest.mark.parametrize("build", [tiny.stable_audio_3, tiny.ace_step])
+def test_flows_are_collected_and_scored(
+    build: Any, short: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARWITNESS_RESULTS", str(tmp_path / "results"))
+    folder = build(tmp_path / "model")
+    tracks = [Track(f"t{i}", recording(tmp_path / f"{i}.wav", 0.7, seed=i), "member", caption=said)
+              for i, said in enumerate(("sad rock", "happy jazz with piano", ""))]  # fmt: skip
+    signals = ew.collect(str(folder), tracks, ["denoising_loss", "pia", "secmi"], workers=0)
+    scores = ew.score(signals, ["denoising_loss", "pia", "secmi"])
+    assert scores["track_id"].nunique() == 3
+    assert np.isfinite(scores["score"]).all()

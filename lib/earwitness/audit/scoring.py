@@ -152,8 +152,9 @@ def entry(
 
     return Result(
         model=shown(model), badge=info.badge, family=info.kind, revision=info.revision, verdict=result.verdict,
-        reasons=list(result.reasons), notes=list(result.notes), p_value=result.p_value, p_holm=found.get("p_holm"),
-        p_direction=result.p_direction, p_opposite=result.p_opposite, blind_p=blind and blind.p_value,
+        reasons=list(result.reasons), notes=[*_remarks(info), *result.notes],
+        p_value=result.p_value, p_holm=found.get("p_holm"), p_direction=result.p_direction,
+        p_opposite=result.p_opposite, blind_p=blind and blind.p_value,
         blind_auc=short(blind and blind.auc), blind_explained=short(blind and blind.explained),
         residual_p=result.residual_p, unseen_sd=short(result.unseen_shift), auc=estimate(result.auc),
         auc_within=estimate(result.auc_within), hedges_g=estimate(result.hedges_g),
@@ -165,6 +166,10 @@ def entry(
     )  # fmt: skip
 
 
+def _remarks(info: ModelInfo) -> list[str]:
+    return [info.remark] if info.remark else []
+
+
 def untested(
     info: ModelInfo, model: str, testable: Testable, counts: tuple[int, int], control: Control | None
 ) -> Result:
@@ -173,7 +178,7 @@ def untested(
     features = frozen_features(info.kind)
     return Result(
         model=shown(model), badge=info.badge, family=info.kind, revision=info.revision, verdict="not testable",
-        reasons=testable.reasons, notes=[],
+        reasons=testable.reasons, notes=_remarks(info),
         p_value=None, p_holm=None, p_direction=None, p_opposite=None, blind_p=testable.blind_p, blind_auc=None,
         blind_explained=None, residual_p=None, unseen_sd=None, auc=nothing, auc_within=nothing, hedges_g=nothing,
         e_value=None, n_suspect=counts[0], n_held_out=counts[1], n_segments=0, segments_per_unit=0,

@@ -36,7 +36,7 @@ from earwitness.models import describe
 from earwitness.stats.dataset_inference import COUNTS_ONCE
 from earwitness.stats.features import feature_hash, frozen_features
 from earwitness.stats.units import largest_difference
-from earwitness.types import BLIND_PREFIX, ModelInfo, Track
+from earwitness.types import BLIND_PREFIX, MOVED, ModelInfo, Track
 from earwitness.util import VERSION, file_hash, results_in, sha256, unreadable, versions
 
 TOLERANCE = 1e-6  # relative: numbers are written to six digits
@@ -407,7 +407,8 @@ def _differences(result: Result, found: Result, source: str = "the stored scores
 
 def _info(result: Result) -> ModelInfo:
     """Return as much of the model as a result tells."""
-    return ModelInfo(result.model, result.family, result.revision, 1, 1, 1.0, "", "", result.badge)
+    remark = MOVED if MOVED in result.notes else ""
+    return ModelInfo(result.model, result.family, result.revision, 1, 1, 1.0, "", "", result.badge, remark=remark)
 
 
 def _entry(result: Result, again: Any) -> Result:

@@ -190,6 +190,8 @@ def load_model(
     with loading.sealed(), loading.explained(folder.name):
         model: TokenModel = _family(info.name, folder)[0].load(folder, info)
     check_unchanged(info)
+    if info.remark:
+        logging.getLogger(__name__).warning("%s", info.remark)
     return model
 
 

@@ -127,11 +127,13 @@ def card_of(model: str) -> ModelCard | None:
 def identity(model: str, *, allow_download: bool, dtype: str = "float32") -> tuple[ModelInfo, list[str]]:
     """Return a model's description, from its card alone where its files are not here and may not be fetched."""
     try:
-        return describe(model, dtype=dtype, allow_download=allow_download), []
+        here = describe(model, dtype=dtype, allow_download=allow_download)
     except ModelError:
         card = card_of(model)
         if card is None or not card.channels:  # how a symbolic model reads is known from its files alone
             raise
+    else:
+        return here, [here.remark] if here.remark else []
     info = ModelInfo(
         model, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, number_type(dtype), "cpu",
         "real", conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,

@@ -285,12 +285,16 @@ class LatentModel(CaptionReader):
                 part.to(info.device)
         self.alphas_cumprod = schedule.alphas_cumprod.to(info.device)
         self.network, self.vae, self.latent_channels = parts[network], parts["vae"], channels
-        takes = self.network.config.in_channels
-        if takes != channels:
+        if self.takes != channels:
             raise ModelError(
-                f"{info.name}: the autoencoder's latents have {channels} channels, the network takes {takes}; "
+                f"{info.name}: the autoencoder's latents have {channels} channels, the network takes {self.takes}; "
                 "the parts do not belong together"
             )
+
+    @property
+    def takes(self) -> int:
+        """Channels that the network takes."""
+        return int(self.network.config.in_channels)
 
     @property
     def samples(self) -> int:

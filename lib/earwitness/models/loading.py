@@ -346,6 +346,8 @@ PIPELINES = {  # the class that model_index.json names
     "AudioLDM2Pipeline": "audioldm2",
     "TangoPipeline": "tango",
     "StableAudioPipeline": "stable_audio",
+    "StableAudio3Pipeline": "stable_audio_3",
+    "AceStepPipeline": "ace_step",
 }
 EARS = "preprocessor_config.json"
 LONGEST_TEXT = 512  # tokens, where a tokenizer states no limit
