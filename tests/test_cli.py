@@ -73,7 +73,7 @@ def test_mistakes_are_one_line_and_have_their_exit_code(
 
 def test_help_lists_the_commands_of_an_audit_first(tmp_path: Path) -> None:
     shown = _run("--help", results=tmp_path).stdout
-    listed = ["check", "plan", "audit", "verify", "score", "page", "new", "manifest"]
+    listed = ["check", "plan", "audit", "verify", "models", "score", "page", "new", "manifest"]
     assert re.findall(r"^│ ([a-z]+) +\w", shown, re.M) == listed
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import loading
-from earwitness.models.files import CHECKPOINT, locate, locate_part, pocket_names, read_json, revision, weights
+from earwitness.models.files import CHECKPOINT, NATIVE, locate, locate_part, pocket_names, read_json, revision, weights
 from earwitness.models.schema import check_folder, refuse_adapters
 from earwitness.types import ModelInfo
 
@@ -71,6 +71,11 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     pipeline = loading.family(name, folder)
     if pipeline:
         return pipeline
+    if (folder / NATIVE).is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{name}: the layout of stable-audio-tools ({NATIVE}), which is not read; diffusers' layout is, where "
+            "there is one: hf download stabilityai/stable-audio-open-1.0 --exclude model.safetensors model.ckpt"
+        )
     if (folder / CHECKPOINT).is_file() and not weights(folder, required=False):
         from earwitness.models.audiocraft_files import read_config
 

@@ -2,7 +2,7 @@
 
 The caption's T5Gemma states and the embedded length stand side by side in what the network attends to; the length is
 told at every layer as well. It is that of the whole recording, in whole seconds, rounded up, as in training; where in
-it a clip lies is not told. The null condition is the empty caption, as in the pipeline's guidance. Shorter recordings are
+it a clip lies is not told. The null condition is the empty caption, as in the pipeline. Shorter recordings are
 filled with zeros, and norms are over the latent frames that hold sound. Score the base checkpoints: the others were
 distilled and tuned adversarially, which moved their objective (their scheduler samples stochastically).
 """
