@@ -322,28 +322,9 @@ def show_models(
     folder: Annotated[str, typer.Argument(help="a folder, a pocket name or a hub name that is here")] = "",
 ) -> None:
     """List the families and layouts that are read, or say what a folder is, what it lacks and what it would cost."""
-    from earwitness.audit.cost import CPU_GFLOPS, GPU_GFLOPS, evaluations, hours
-    from earwitness.models.shelf import LAYOUTS, survey
-    from earwitness.util import span
+    from earwitness.shelf import LAYOUTS, lines, survey
 
-    if not folder:
-        for family, files in LAYOUTS:
-            _say(f"{family}: {files}")
-        return
-    found = survey(folder)
-    info, said = found.info, {"model": found.name, "layout": found.layout, "weights": f"{found.gigabytes:.2f} GB"}
-    said |= {"loads": f"no: {found.lacks}" if found.lacks else "yes, as far as names and sizes tell"}
-    said["licence"] = found.licence
-    if info:
-        window = f"{info.segment_seconds:g} s, {info.channels} channel(s) at {info.sample_rate} Hz"
-        calls = evaluations("audit", info)[1]
-        said |= {"window": window if info.scheme is None else "of notes", "network calls a window": str(calls)}
-        speeds = {"two cores": CPU_GFLOPS, "a GPU": GPU_GFLOPS} if found.card and info.scheme is None else {}
-        each = {on: hours(found.card.name, calls, 240.0 * 40, speed) for on, speed in speeds.items() if found.card}
-        told = [f"about {span(time * 3600)} on {on}" for on, time in each.items() if time is not None]
-        said["40 recordings of four minutes"] = ", ".join(told) or "unknown: no card tells the model's size; see plan"
-        said |= {"note": info.remark} if info.remark else {}
-    for what, text in said.items():
+    for what, text in lines(survey(folder)).items() if folder else LAYOUTS:
         _say(f"{what}: {text}")
 
 

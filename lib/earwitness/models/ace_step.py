@@ -12,10 +12,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earwitness.errors import ModelError
 from earwitness.models import loading
 from earwitness.models.files import read_json
-from earwitness.models.latent_diffusion import LatentModel, flow
+from earwitness.models.latent_diffusion import WaveLatentModel, flow, wave
 from earwitness.types import MOVED
 
 if TYPE_CHECKING:
@@ -35,21 +34,14 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     """Return the fields of ``ModelInfo`` that the folder determines; windows are whole latent frames."""
     loading.require(folder, NEEDED)
     network, vae = (read_json(folder / name / "config.json") for name in ("transformer", "vae"))
-    try:
-        rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
-        channels, seconds = int(vae["audio_channels"]), hop * math.floor(SECONDS * rate / hop) / rate
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    found = wave(folder, lambda: _window(vae), fills=False)
     moved = network.get("is_turbo") or network.get("model_version") == "turbo"
-    return {
-        "family": "diffusion",
-        "sample_rate": rate,
-        "channels": channels,
-        "segment_seconds": seconds,
-        "badge": loading.label(folder, "transformer", pocket=pocket),
-        "conditions": ("text", "null"),
-        "remark": MOVED if moved else "",
-    }
+    return found | {"badge": loading.label(folder, "transformer", pocket=pocket), "remark": MOVED if moved else ""}
+
+
+def _window(vae: dict[str, Any]) -> tuple[int, int, int, int]:
+    rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
+    return rate, vae["audio_channels"], hop, math.floor(SECONDS * rate / hop)
 
 
 def load(folder: Path, info: ModelInfo) -> AceStep:
@@ -69,7 +61,7 @@ def load(folder: Path, info: ModelInfo) -> AceStep:
     return AceStep(loaded, info)
 
 
-class AceStep(LatentModel):
+class AceStep(WaveLatentModel):
     """A loaded ACE-Step 1.5."""
 
     def __init__(self, loaded: dict[str, Any], info: ModelInfo) -> None:
@@ -79,20 +71,6 @@ class AceStep(LatentModel):
     def takes(self) -> int:
         """Channels that the network takes of a latent, beside its context."""
         return int(self.network.config.audio_acoustic_hidden_dim)
-
-    def spread(self) -> tuple[int, ...]:
-        """Return the latent frames of one window."""
-        return (self.samples // math.prod(self.vae.config.downsampling_ratios),)
-
-    def hear(self, audio: Tensor) -> Tensor:
-        """Encode audio ``[B, C, samples]`` into latents ``[B, channels, frames]``: the posterior's mean."""
-        latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latent_dist.mean.float()
-        return latents
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents ``[B, channels, frames]`` into audio ``[B, C, samples]``."""
-        audio: Tensor = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
-        return audio[..., : self.samples]
 
     def _silence(self, frames: int) -> Tensor:
         """Return the learned latent of silence, ``[1, frames, channels]``, again and again if need be."""

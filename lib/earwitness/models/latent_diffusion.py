@@ -19,6 +19,7 @@ See the book page *Methods: diffusion attacks*.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from earwitness.errors import ModelError, nearest
 from earwitness.models.base import CaptionReader, stack
 from earwitness.models.files import read_json
 from earwitness.models.loading import first_line
+from earwitness.types import SHORTEST_FILLED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -382,6 +384,69 @@ class LatentModel(CaptionReader):
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the network's raw output."""
         raise NotImplementedError
+
+
+def wave(folder: Path, read: Callable[[], tuple[Any, ...]], *, fills: bool = True) -> dict[str, Any]:
+    """Return the window of a model that hears waveforms, from its configurations.
+
+    Parameters
+    ----------
+    read : callable
+        Returns sample rate, channels, samples of a latent frame, latent frames of a window.
+    fills : bool
+        Training filled shorter recordings with zeros.
+
+    Raises
+    ------
+    ModelError
+        Configurations that lack one of them, or numbers that make no window.
+    """
+    try:
+        rate, channels, hop, frames = map(int, read())
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    if min(rate, hop, frames, channels) < 1:
+        raise ModelError(
+            f"{folder.name}: expected numbers above 0, found {channels} channels at {rate} Hz in windows of {frames} "
+            f"frames of {hop} samples; fetch the configurations again"
+        )
+    seconds = frames * hop / rate
+    return {
+        "family": "diffusion",
+        "sample_rate": rate,
+        "channels": channels,
+        "segment_seconds": seconds,
+        "shortest_seconds": min(SHORTEST_FILLED, seconds / 4) if fills else 0.0,
+        "conditions": ("text", "null"),
+    }
+
+
+class WaveLatentModel(LatentModel):
+    """Base of the families that hear waveforms: ``[B, C, samples]`` to latents ``[B, channels, frames]`` and back."""
+
+    @property
+    def hop(self) -> int:
+        """Samples of a latent frame."""
+        return math.prod(self.vae.config.downsampling_ratios)
+
+    def spread(self) -> tuple[int, ...]:
+        """Return the latent frames of one window."""
+        return (self.samples // self.hop,)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """Encode audio ``[B, C, samples]``: the posterior's mean."""
+        latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latent_dist.mean.float()
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents ``[B, channels, frames]`` into audio ``[B, C, samples]``."""
+        audio: Tensor = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        return audio[..., : self.samples]
+
+    def frames_heard(self, places: Sequence[tuple[float, float]]) -> list[int]:
+        """Return how many latent frames of each window hold sound; the others were filled."""
+        rate, most = self.info.sample_rate, self.spread()[0]
+        return [min(most, math.ceil((total - start) * rate / self.hop - 1e-6)) for start, total in places]
 
 
 class MelLatentModel(LatentModel):

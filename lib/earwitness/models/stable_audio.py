@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earwitness.errors import ModelError
 from earwitness.models import loading
 from earwitness.models.files import read_json
-from earwitness.models.latent_diffusion import LatentModel, schedule
-from earwitness.types import SHORTEST_FILLED
+from earwitness.models.latent_diffusion import WaveLatentModel, schedule, wave
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,25 +33,12 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     """Return the fields of ``ModelInfo`` that the folder determines."""
     loading.require(folder, NEEDED)
     network, vae = (read_json(folder / name / "config.json") for name in ("transformer", "vae"))
-    try:
-        rate, hop = int(vae["sampling_rate"]), math.prod(vae["downsampling_ratios"])
-        frames, channels = int(network["sample_size"]), int(vae["audio_channels"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
-    if min(rate, hop, frames, channels) < 1:
-        raise ModelError(
-            f"{folder.name}: expected numbers above 0, found {channels} channels at {rate} Hz in windows of {frames} "
-            f"frames of {hop} samples; fetch the configurations again"
-        )
-    return {
-        "family": "diffusion",
-        "sample_rate": rate,
-        "channels": channels,
-        "segment_seconds": frames * hop / rate,
-        "shortest_seconds": min(SHORTEST_FILLED, frames * hop / rate / 4),
-        "badge": loading.label(folder, "transformer", pocket=pocket),
-        "conditions": ("text", "null"),
-    }
+    found = wave(folder, lambda: _window(vae, network))
+    return found | {"badge": loading.label(folder, "transformer", pocket=pocket)}
+
+
+def _window(vae: dict[str, Any], network: dict[str, Any]) -> tuple[Any, ...]:
+    return vae["sampling_rate"], vae["audio_channels"], math.prod(vae["downsampling_ratios"]), network["sample_size"]
 
 
 def load(folder: Path, info: ModelInfo) -> StableAudio:
@@ -74,25 +59,11 @@ def load(folder: Path, info: ModelInfo) -> StableAudio:
     return StableAudio(loaded, found, info)
 
 
-class StableAudio(LatentModel):
+class StableAudio(WaveLatentModel):
     """A loaded Stable Audio Open."""
 
     def __init__(self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo) -> None:
         super().__init__(loaded, "transformer", loaded["vae"].config.decoder_input_channels, schedule, info)
-
-    def spread(self) -> tuple[int, ...]:
-        """Return the latent frames of one window."""
-        return (int(self.network.config.sample_size),)
-
-    def hear(self, audio: Tensor) -> Tensor:
-        """Encode audio ``[B, C, samples]`` into latents ``[B, channels, frames]``: the posterior's mean."""
-        latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latent_dist.mean.float()
-        return latents
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents ``[B, channels, frames]`` into audio ``[B, C, samples]``."""
-        audio: Tensor = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
-        return audio[..., : self.samples]
 
     def read(self, caption: str | None) -> Condition:
         """Return attended and global states of one caption; the null condition attends to zeros."""
@@ -114,11 +85,6 @@ class StableAudio(LatentModel):
 
         whole = [[math.floor(start), math.ceil(total)] for start, total in places]
         return condition | {"seconds": torch.tensor(whole, dtype=torch.float32, device=self.info.device)}
-
-    def frames_heard(self, places: Sequence[tuple[float, float]]) -> list[int]:
-        """Return how many latent frames of each window hold sound; the others were filled."""
-        hop = self.samples / self.spread()[0]
-        return [min(self.spread()[0], math.ceil((t - s) * self.info.sample_rate / hop - 1e-6)) for s, t in places]
 
     def told_apart(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return what the transformer attends to and what it is told at every layer, from a condition ``[B, ...]``."""

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earwitness.errors import ModelError
 from earwitness.models import loading
 from earwitness.models.files import read_json
-from earwitness.models.latent_diffusion import LatentModel, schedule
-from earwitness.types import MOVED, SHORTEST_FILLED
+from earwitness.models.latent_diffusion import WaveLatentModel, schedule, wave
+from earwitness.types import MOVED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,22 +36,14 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
     """Return the fields of ``ModelInfo`` that the folder determines; windows are whole latent frames."""
     loading.require(folder, NEEDED)
     vae = read_json(folder / "vae" / "config.json")
-    try:
-        rate, hop = int(vae["sampling_rate"]), int(vae["patch_size"]) * math.prod(vae["encoder_strides"])
-        channels, seconds = int(vae["audio_channels"]), hop * math.floor(SECONDS * rate / hop) / rate
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise ModelError(f"{folder.name}: a configuration lacks {error}; is the folder complete?") from None
+    found = wave(folder, lambda: _window(vae))
     moved = read_json(folder / "scheduler" / "scheduler_config.json").get("stochastic_sampling")
-    return {
-        "family": "diffusion",
-        "sample_rate": rate,
-        "channels": channels,
-        "segment_seconds": seconds,
-        "shortest_seconds": min(SHORTEST_FILLED, seconds / 4),
-        "badge": loading.label(folder, "transformer", pocket=pocket),
-        "conditions": ("text", "null"),
-        "remark": MOVED if moved else "",
-    }
+    return found | {"badge": loading.label(folder, "transformer", pocket=pocket), "remark": MOVED if moved else ""}
+
+
+def _window(vae: dict[str, Any]) -> tuple[int, int, int, int]:
+    rate, hop = int(vae["sampling_rate"]), int(vae["patch_size"]) * math.prod(vae["encoder_strides"])
+    return rate, vae["audio_channels"], hop, math.floor(SECONDS * rate / hop)
 
 
 def load(folder: Path, info: ModelInfo) -> StableAudio3:
@@ -73,7 +64,7 @@ def load(folder: Path, info: ModelInfo) -> StableAudio3:
     return StableAudio3(loaded, found, info)
 
 
-class StableAudio3(LatentModel):
+class StableAudio3(WaveLatentModel):
     """A loaded Stable Audio 3."""
 
     def __init__(self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo) -> None:
@@ -84,19 +75,15 @@ class StableAudio3(LatentModel):
         """Channels that the network takes."""
         return int(self.network.config.io_channels)
 
-    def spread(self) -> tuple[int, ...]:
-        """Return the latent frames of one window."""
-        return (self.samples // self.vae.downsampling_ratio,)
+    @property
+    def hop(self) -> int:
+        """Samples of a latent frame."""
+        return int(self.vae.downsampling_ratio)
 
     def hear(self, audio: Tensor) -> Tensor:
         """Encode audio ``[B, C, samples]`` into latents ``[B, channels, frames]``."""
         latents: Tensor = self.vae.encode(audio.to(self.vae.dtype)).latents.float()
         return latents
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents ``[B, channels, frames]`` into audio ``[B, C, samples]``."""
-        audio: Tensor = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
-        return audio[..., : self.samples]
 
     def read(self, caption: str | None) -> Condition:
         """Return the text encoder's states of one caption and their mask; the null condition is the empty caption."""
@@ -113,11 +100,6 @@ class StableAudio3(LatentModel):
 
         whole = [[math.ceil(total)] for _, total in places]
         return condition | {"seconds": torch.tensor(whole, dtype=torch.float32, device=self.info.device)}
-
-    def frames_heard(self, places: Sequence[tuple[float, float]]) -> list[int]:
-        """Return how many latent frames of each window hold sound; the others were filled."""
-        hop, most = self.vae.downsampling_ratio, self.spread()[0]
-        return [min(most, math.ceil((t - s) * self.info.sample_rate / hop - 1e-6)) for s, t in places]
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the transformer's output."""

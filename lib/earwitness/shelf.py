@@ -9,23 +9,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from earwitness.audit.cost import CPU_GFLOPS, GPU_GFLOPS, evaluations, hours
 from earwitness.errors import ModelError
-from earwitness.models import FAMILIES, describe
+from earwitness.models import FAMILIES, describe, files
 from earwitness.models.cards import ModelCard, read_cards
-from earwitness.models.files import (
-    CHECKPOINT,
-    NATIVE,
-    PIPELINE,
-    TANGO_CONFIG,
-    contents,
-    loaded,
-    locate,
-    read_json,
-    weights,
-)
 from earwitness.models.loading import PIPELINES
 from earwitness.models.schema import ADAPTERS
 from earwitness.types import ModelInfo
+from earwitness.util import span
 
 LAYOUTS = (  # family, what its folders hold
     ("MusicGen, MusicGen Melody", "config.json, weights and tokenizer as transformers saves them"),
@@ -77,14 +68,14 @@ def survey(name: str) -> Survey:
     ModelError
         As ``locate``: there is no such model here.
     """
-    folder = locate(name)
+    folder = files.locate(name)
     info, lacks, size = None, "", 0.0
     try:
         info = describe(name)
     except ModelError as error:
         lacks = str(error)
     try:
-        size = sum(path.stat().st_size for path in loaded(folder)) / 1e9
+        size = sum(path.stat().st_size for path in files.loaded(folder)) / 1e9
     except ModelError as error:  # an index that leads out, folders that go round
         lacks = lacks or str(error)
     last = (name if not Path(name).expanduser().is_dir() else folder.resolve().name).rpartition("/")[2]
@@ -92,24 +83,41 @@ def survey(name: str) -> Survey:
     return Survey(name, layout_of(folder), lacks, size, licence_of(folder, card), info, card)
 
 
+def lines(found: Survey) -> dict[str, str]:
+    """Return what is known of a folder in words; the cost is that of an audit, from the model's card."""
+    said = {"model": found.name, "layout": found.layout, "weights": f"{found.gigabytes:.2f} GB"}
+    said |= {"loads": f"no: {found.lacks}" if found.lacks else "yes, as far as names and sizes tell"}
+    said |= {"licence": found.licence}
+    if (info := found.info) is None:
+        return said
+    window = f"{info.segment_seconds:g} s, {info.channels} channel(s) at {info.sample_rate} Hz"
+    calls = evaluations("audit", info)[1]
+    said |= {"window": window if info.scheme is None else "of notes", "network calls a window": str(calls)}
+    speeds = {"two cores": CPU_GFLOPS, "a GPU": GPU_GFLOPS} if found.card and info.scheme is None else {}
+    each = {on: hours(found.card.name, calls, 240.0 * 40, speed) for on, speed in speeds.items() if found.card}
+    told = [f"about {span(time * 3600)} on {on}" for on, time in each.items() if time is not None]
+    said |= {"40 recordings of four minutes": ", ".join(told) or "unknown: no card tells the model's size; see plan"}
+    return said | ({"note": info.remark} if info.remark else {})
+
+
 def layout_of(folder: Path) -> str:
     """Return a folder's layout in words, by the files that tell layouts apart."""
-    names = {path.name for path in contents(folder)}
+    names = {path.name for path in files.contents(folder)}
     if names & ADAPTERS.keys():
         return "an adapter (LoRA), which is no model"
-    if (folder / PIPELINE).is_file():
-        kind = str(read_json(folder / PIPELINE).get("_class_name"))
+    if (folder / files.PIPELINE).is_file():
+        kind = str(files.read_json(folder / files.PIPELINE).get("_class_name"))
         return f"a pipeline of diffusers ({kind[:60]}{'' if kind in PIPELINES else ', of no family that is read'})"
-    if (folder / TANGO_CONFIG).is_file():
+    if (folder / files.TANGO_CONFIG).is_file():
         return "Tango's own"
-    if (folder / CHECKPOINT).is_file() and not weights(folder, required=False):
+    if (folder / files.CHECKPOINT).is_file() and not files.weights(folder, required=False):
         return "audiocraft's export"
-    if any(folder.glob("*.ckpt")) and NATIVE not in names:
+    if any(folder.glob("*.ckpt")) and files.NATIVE not in names:
         return "a checkpoint of Lightning's"
     if (folder / "config.json").is_file():
-        kind = str(read_json(folder / "config.json").get("model_type"))
+        kind = str(files.read_json(folder / "config.json").get("model_type"))
         return f"transformers ({kind[:60]}{'' if kind in FAMILIES else ', of no family that is read'})"
-    return "stable-audio-tools' own" if NATIVE in names else "none that is known"
+    return "stable-audio-tools' own" if files.NATIVE in names else "none that is known"
 
 
 def licence_of(folder: Path, card: ModelCard | None) -> str:

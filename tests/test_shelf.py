@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from earwitness import shelf
 from earwitness.errors import ModelError
-from earwitness.models import shelf
 from earwitness.models.loading import PIPELINES
-from earwitness.models.shelf import survey
+from earwitness.shelf import survey
 from tests import tiny_diffusion
 from tests.tiny import musicgen
 
@@ -74,7 +74,7 @@ def bare(name: str, content: Any = "") -> Callable[[Path], Any]:
 
 CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "lora": (bare("adapter_config.json", {}), "an adapter", "merge it first: python -c"),
-    "stable-audio-tools": (bare("model_config.json", {}), "stable-audio-tools' own", "which is not read; .*hf download"),
+    "stable-audio-tools": (bare("model_config.json", {}), "stable-audio-tools' own", "is not read; .*hf download"),
     "another pipeline": (
         bare("model_index.json", {"_class_name": "LongCatAudioDiTPipeline"}), "LongCatAudioDiTPipeline, of no family",
         "'LongCatAudioDiTPipeline' is no family we load",
