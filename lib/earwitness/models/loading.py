@@ -171,7 +171,9 @@ def fill(network: Any, held: Mapping[str, Tensor], where: str, dtype: str) -> An
 
     compare(network, held, where)
     number = getattr(torch, dtype)
-    network.load_state_dict({name: held[name].to(number) for name in network.state_dict()}, assign=True)
+    taken = {name: held[name] for name in network.state_dict()}
+    taken = {name: t.to(number) if t.is_floating_point() else t for name, t in taken.items()}
+    network.load_state_dict(taken, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
