@@ -261,14 +261,18 @@ def test_ace_step_is_asked_as_its_pipeline_asks(short: Any, tmp_path: Path) -> N
         "sad rock", "", audio_duration=0.32, num_inference_steps=1, guidance_scale=7.0, latents=z, output_type="latent"
     )
     given = asked[0]
-    told, null = model.read("sad rock"), model.read(None)
+    told = model.read("sad rock")
     torch.testing.assert_close(told["states"], given["encoder_hidden_states"][0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(null["states"], given["encoder_hidden_states"][1], atol=1e-5, rtol=1e-4)
-    with torch.no_grad():
-        condition = {name: torch.stack([value]) for name, value in told.items()}
-        ours = model.ask(z.transpose(1, 2), given["timestep"][:1], condition)
-        theirs = real(**{n: v[:1] if torch.is_tensor(v) else v for n, v in given.items()})[0]
-    torch.testing.assert_close(ours.transpose(1, 2), theirs, atol=1e-5, rtol=1e-4)
+    from earwitness.models.base import stack
+
+    with torch.no_grad():  # a caption and none in one batch, in either order
+        theirs = real(**given)[0].transpose(1, 2)
+        for said in (["sad rock", None], [None, "sad rock"]):
+            condition = stack([model.read(caption) for caption in said])
+            ours = model.ask(z.transpose(1, 2).repeat(2, 1, 1), given["timestep"], condition)
+            expected = theirs if said[0] else theirs.flip(0)
+            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(theirs[0], theirs[1], atol=1e-4)
 
 
 @pytest.mark.parametrize(("build", "option"), [(tiny.stable_audio_3, "distilled"), (tiny.ace_step, "turbo")])

@@ -78,12 +78,17 @@ class AceStep(WaveLatentModel):
         return silence.repeat(1, -(-frames // silence.shape[1]), 1)[:, :frames]
 
     def read(self, caption: str | None) -> Condition:
-        """Return what one caption tells the network, ``[L, D]``; the null condition is learned, and as long."""
+        """Return what one caption tells the network, ``[L, D]``; the null condition is one learned state.
+
+        The pipeline repeats that state as often as a caption has some, which tells the network the same.
+        """
         import torch
         from diffusers.pipelines.ace_step import AceStepPipeline as Pipeline
 
         tokenizer, encoder, conditions = (self.parts[n] for n in ("tokenizer", "text_encoder", "condition_encoder"))
-        said = Pipeline._format_prompt(Pipeline, caption or "", "", audio_duration=self.info.segment_seconds)
+        if caption is None:
+            return {"states": conditions.null_condition_emb[0], "length": torch.tensor([1], device=encoder.device)}
+        said = Pipeline._format_prompt(Pipeline, caption, "", audio_duration=self.info.segment_seconds)
         text, lyrics = (
             tokenizer([words], truncation=True, max_length=most, return_tensors="pt").to(encoder.device)
             for words, most in zip(said, (MOST_TEXT, MOST_LYRICS), strict=True)
@@ -97,8 +102,6 @@ class AceStep(WaveLatentModel):
             refer_audio_acoustic_hidden_states_packed=self._silence(math.ceil(TIMBRE_SECONDS * frames)),
             refer_audio_order_mask=torch.zeros(1, dtype=torch.long, device=encoder.device),
         )
-        if caption is None:
-            states = conditions.null_condition_emb.expand_as(states)
         return {"states": states[0], "length": torch.tensor([states.shape[1]], device=states.device)}
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
