@@ -427,7 +427,7 @@ class WaveLatentModel(LatentModel):
     @property
     def hop(self) -> int:
         """Samples of a latent frame."""
-        return math.prod(self.vae.config.downsampling_ratios)
+        return int(math.prod(self.vae.config.downsampling_ratios))
 
     def spread(self) -> tuple[int, ...]:
         """Return the latent frames of one window."""

@@ -247,8 +247,10 @@ def score_part(
         audio = torch.from_numpy(np.stack([segment.audio for *_, segment in batch]))
         captions = [track.caption if segment.context is None else segment.context for _, track, segment in batch]
         if model.info.family == "diffusion":
-            where = {"seed": spec.seed, "places": [(segment.start_s, segment.total_s) for *_, segment in batch]}
-            return diffusion.extract(cast(DenoisingModel, model), audio, captions, further.passes, **where)
+            places = [(segment.start_s, segment.total_s) for *_, segment in batch]
+            return diffusion.extract(
+                cast(DenoisingModel, model), audio, captions, further.passes, seed=spec.seed, places=places
+            )
         if held is None:
             scored = (symbolic if model.info.scheme is not None else token).extract(model, audio, captions)
         else:
