@@ -32,7 +32,7 @@ README, MOST_README = "README.md", 20_000  # characters that are looked at
 
 
 @dataclass(frozen=True)
-class Survey:
+class Standing:
     """What a folder is.
 
     Attributes
@@ -60,7 +60,7 @@ class Survey:
     card: ModelCard | None
 
 
-def survey(name: str) -> Survey:
+def survey(name: str) -> Standing:
     """Say what a pocket name, a folder or a hub name in the local cache is; nothing is loaded or fetched.
 
     Raises
@@ -80,10 +80,10 @@ def survey(name: str) -> Survey:
         lacks = lacks or str(error)
     last = (name if not Path(name).expanduser().is_dir() else folder.resolve().name).rpartition("/")[2]
     card = next((c for c in read_cards().models if name == c.name or c.name.rpartition("/")[2] == last), None)
-    return Survey(name, layout_of(folder), lacks, size, licence_of(folder, card), info, card)
+    return Standing(name, layout_of(folder), lacks, size, licence_of(folder, card), info, card)
 
 
-def lines(found: Survey) -> dict[str, str]:
+def lines(found: Standing) -> dict[str, str]:
     """Return what is known of a folder in words; the cost is that of an audit, from the model's card."""
     said = {"model": found.name, "layout": found.layout, "weights": f"{found.gigabytes:.2f} GB"}
     said |= {"loads": f"no: {found.lacks}" if found.lacks else "yes, as far as names and sizes tell"}
