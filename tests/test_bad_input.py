@@ -579,8 +579,8 @@ def test_a_disk_that_cannot_be_written_to_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "[x]\n.csv"))
 
-    monkeypatch.setattr("earwitness.audit.intake.project_root", lambda: tmp_path / "project")
-    monkeypatch.setattr("earwitness.audit.intake.write_csv", full)
+    monkeypatch.setattr("earwitness.data.manifest.project_root", lambda: tmp_path / "project")
+    monkeypatch.setattr("earwitness.data.manifest.write_csv", full)
     code, text = _run(["check", f"--model={MODEL}", *_two_folders(tmp_path), "--write=x"], monkeypatch, capsys)
     assert code == 2
     assert "no space left on device" in text
@@ -589,7 +589,7 @@ def test_a_disk_that_cannot_be_written_to_is_one_line(
 def test_a_record_is_written_whole_and_never_over_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("earwitness.audit.intake.project_root", lambda: tmp_path)
+    monkeypatch.setattr("earwitness.data.manifest.project_root", lambda: tmp_path)
     arguments = ["check", f"--model={MODEL}", *_two_folders(tmp_path), "--write=mine"]
     recording(tmp_path / "s" / "=cmd().wav", SECONDS, seed=3)
     assert _run(arguments, monkeypatch, capsys)[0] == 0

@@ -136,8 +136,9 @@ def test_the_report_is_whole(report):
     assert {row.hidden for row in found.results[0].shifts.rows} == {True, False}
     assert all(row.scores[0] is not None for row in found.recordings)
     assert found.repeat.seed == seed_of(found.repeat.manifest_hash)
-    for text in (found.answer, "It does not cover a real difference between the two sets", found.repeat.manifest_hash):
-        assert text in (report / PAGE).read_text()
+    page = (report / PAGE).read_text()
+    for text in (wording.plainly(found.results[0]), "This does not cover a real difference", found.repeat.manifest_hash):
+        assert text in page
 
 
 def test_a_recording_is_decoded_twice_and_hashed_once(home, request_of, tmp_path, monkeypatch):
@@ -295,7 +296,7 @@ def test_where_every_recording_is_an_artist_of_its_own_artists_are_compared(home
 @pytest.mark.parametrize(
     ("reason", "mend"),
     [
-        ("shift alarm: suspects look less member-like than held-out (p = 0.0010)", "Look for what sets the two sides"),
+        ("shift alarm: suspects look less member-like than held-out (p = 0.0010)", "look for what sets the two sides"),
         ("features that never touch the model separate suspects from held-out (p = 0.0300)", "the same years"),
         ("the difference does not survive removing what blind features explain (residual p = 0.2)", "or use a control"),
     ],
@@ -1204,7 +1205,7 @@ def test_a_report_among_the_recordings_is_refused(request_of, tmp_path, side, mo
     monkeypatch.setattr(run, "prepare", lambda *_, **__: pytest.fail("recordings were opened"))
     request = request_of(**{name: tmp_path / name for name in ("suspects", "held_out", "reference_artists")})
     for out in (tmp_path / side / "rep", tmp_path / side, tmp_path / "link" / "a" / "rep"):
-        with pytest.raises(InputError, match=f"^{out.name}: lies in {side}, .* choose a folder outside"):
+        with pytest.raises(InputError, match=f"^{re.escape(str(out))}: lies in .*{side}, .* choose a folder outside"):
             audit.run(request, out)
     check_place(tmp_path / f"{side}-report", [tmp_path / side])
 
@@ -1423,7 +1424,7 @@ def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of
         check_logs([tmp_path / "file" / "runs.jsonl"])
     check_logs([tmp_path / "new" / "runs.jsonl"])
     assert not (tmp_path / "new").exists(), "a run that is stopped leaves nothing behind"
-    with pytest.raises(InputError, match=f"^{log.name}: this record of runs cannot be written .is a directory"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(log))}: this record of runs cannot be written .is a directory"):
         audit.run(request_of(frozen=tmp_path / "plan.json"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
