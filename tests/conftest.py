@@ -37,11 +37,12 @@ FLAGS = [
 
 def in_the_book() -> list[str]:
     """Return the files that the last build shows: pages of other tiers are in ``book/_toc.yml`` alone."""
+    from earwitness.book.pages import every_chapter
     from earwitness.util import results_dir
 
     built = results_dir() / "pages" / "_toc.yml"
     toc = yaml.safe_load((built if built.is_file() else ROOT / "book" / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [toc["root"], *(chapter["file"] for _, chapter in every_chapter(toc))]
 
 
 @pytest.fixture(scope="session")

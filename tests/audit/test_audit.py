@@ -137,7 +137,11 @@ def test_the_report_is_whole(report):
     assert all(row.scores[0] is not None for row in found.recordings)
     assert found.repeat.seed == seed_of(found.repeat.manifest_hash)
     page = (report / PAGE).read_text()
-    for text in (wording.plainly(found.results[0]), "This does not cover a real difference", found.repeat.manifest_hash):
+    for text in (
+        wording.plainly(found.results[0]),
+        "This does not cover a real difference",
+        found.repeat.manifest_hash,
+    ):
         assert text in page
 
 
@@ -1424,7 +1428,9 @@ def test_a_record_of_runs_that_cannot_be_written_stops_before_scoring(request_of
         check_logs([tmp_path / "file" / "runs.jsonl"])
     check_logs([tmp_path / "new" / "runs.jsonl"])
     assert not (tmp_path / "new").exists(), "a run that is stopped leaves nothing behind"
-    with pytest.raises(InputError, match=f"^{re.escape(str(log))}: this record of runs cannot be written .is a directory"):
+    with pytest.raises(
+        InputError, match=f"^{re.escape(str(log))}: this record of runs cannot be written .is a directory"
+    ):
         audit.run(request_of(frozen=tmp_path / "plan.json"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -18,6 +18,7 @@ from papermill.cli import _resolve_type
 from earwitness import attacks
 from earwitness.book import experiments
 from earwitness.book.html import badge, saved
+from earwitness.book.pages import every_chapter
 from earwitness.util import results_dir
 from tests.conftest import in_the_book
 
@@ -33,7 +34,7 @@ PAGES = [page.id for page in experiments.load_registry().tier(TIER)]
 def contents() -> list[tuple[str, str]]:
     """Every file of the table of contents with the caption it stands under."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-    return [("Welcome", toc["root"])] + [(p["caption"], c["file"]) for p in toc["parts"] for c in p["chapters"]]
+    return [("Welcome", toc["root"]), *((caption, chapter["file"]) for caption, chapter in every_chapter(toc))]
 
 
 def titles() -> set[str]:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,12 @@ def contents(tier: str, out: Path) -> None:
         _contents(tier, out)
 
 
+def every_chapter(toc: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the chapters of a table of contents, each followed by its sections, with the caption of their part."""
+    chapters = [(part["caption"], chapter) for part in toc.get("parts", []) for chapter in part["chapters"]]
+    return [(caption, one) for caption, chapter in chapters for one in (chapter, *chapter.get("sections", ()))]
+
+
 def _contents(tier: str, out: Path) -> None:
     registry, published = load_registry(), project_root() / "book" / "pages"
     run_here = [page for page in registry.tier("real") if (published / f"{page.id}.ipynb").is_file()]
@@ -236,14 +243,14 @@ def _contents(tier: str, out: Path) -> None:
     left_out = {f"pages/{page.id}" for page in registry.pages} - {f"pages/{page.id}" for page in kept}
     toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
     parts = {part["caption"]: part["chapters"] for part in toc.get("parts", [])}
-    named = {toc["root"], *(chapter["file"] for chapters in parts.values() for chapter in chapters)}
+    named = {toc["root"], *(chapter["file"] for _, chapter in every_chapter(toc))}
     for page in kept:
         if f"pages/{page.id}" not in named:
             if page.part not in parts:
                 raise InputError(f"page {page.id!r}: no part {page.part!r} in book/_toc.yml{nearest(page.part, parts)}")
             parts[page.part].append({"file": f"pages/{page.id}"})
-    for part in toc.get("parts", []):
-        part["chapters"] = [chapter for chapter in part["chapters"] if chapter["file"] not in left_out]
+    for chapters in [*parts.values(), *(c["sections"] for _, c in every_chapter(toc) if "sections" in c)]:
+        chapters[:] = [chapter for chapter in chapters if chapter["file"] not in left_out]
     toc["parts"] = [part for part in toc.get("parts", []) if part["chapters"]]
     _write(out, yaml.safe_dump(toc, sort_keys=False))
 

@@ -13,7 +13,7 @@ page* explains each kind of figure.
 
 from earwitness.figures.curves import densities, growth, hours, roc, tracks_needed
 from earwitness.figures.false_alarms import ladder, levels, lines, rule
-from earwitness.figures.forest import answer, artist_forest, auc_forest, worth
+from earwitness.figures.forest import artist_forest, auc_forest, worth
 from earwitness.figures.heatmap import heat
 from earwitness.figures.interactive import Dial, dial
 from earwitness.figures.piano_roll import roll
@@ -25,7 +25,6 @@ __all__ = [
     "COLOURS",
     "Dial",
     "Figure",
-    "answer",
     "artist_forest",
     "auc_forest",
     "densities",

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from earwitness.figures.style import COLOURS, NARROW, STYLE, Figure, canvas_axes, finish, need
+from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
 from earwitness.types import BLIND_PREFIX
 
 VERDICT_LOOK = {"evidence": ("evidence", "o"), "no evidence": ("neutral", "s"), "not testable": ("alarm", "X")}
@@ -143,48 +143,3 @@ def worth(table: pd.DataFrame, *, source: str = "") -> Figure:
     best = wide.index[-1]
     spoken = f"All groups together: {whole:.0%}. The strongest alone, {best}: {wide['alone'].iloc[-1]:.0%}."
     return finish(canvas, f"Power by group of features. {spoken}", source)
-
-
-@rc_context(STYLE)
-def answer(artists: pd.DataFrame, per_track: pd.DataFrame, *, groups: Mapping[str, str], source: str = "") -> Figure:
-    """Draw the whole answer: one track at a time above, one artist at a time below, each artist a mark.
-
-    Parameters
-    ----------
-    artists : pandas.DataFrame
-        As for ``artist_forest``.
-    per_track : pandas.DataFrame
-        One row: ``auc``, ``auc_low``, ``auc_high`` of single tracks, members against non-members.
-    groups : mapping
-        Group of ``artists`` -> heading, in drawing order.
-    source : str
-        Where the tables lie.
-    """
-    need(artists, "group", "auc", "verdict")
-    need(per_track, "auc", "auc_low", "auc_high")
-    canvas, axes = canvas_axes(NARROW, height=1.15 + 0.68 * (len(groups) + 1))
-    _chance(axes)
-    _intervals(axes, np.zeros(1), per_track.head(1), [("member", "o")])
-    single, low, high = per_track[["auc", "auc_low", "auc_high"]].iloc[0]
-    axes.text(single, 0.3, f"{single:.2f} [{low:.2f}, {high:.2f}]", color=COLOURS["member"], ha="center")
-    tally = {}
-    for at, group in enumerate(groups, start=1):
-        block = artists[artists["group"] == group].sort_values("auc")
-        for verdict, (colour, marker) in VERDICT_LOOK.items():
-            rows = block[block["verdict"] == verdict]
-            # Neighbours are set apart vertically by their rank, so that no two marks hide each other.
-            offset = (np.flatnonzero(block["verdict"] == verdict) % 3 - 1) * 0.13
-            axes.plot(rows["auc"], -at + offset, marker, color=COLOURS[colour], markersize=7.5, alpha=0.85, mew=0)
-        tally[group] = f"{(block['verdict'] == 'evidence').sum()} of {len(block)}"
-    labels = [f"{heading}\nevidence: {tally[group]}" for group, heading in groups.items()]
-    axes.set_yticks(-np.arange(len(groups) + 1), ["one track at a time", *labels])
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(-len(groups) - 0.6, 0.75)
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("AUC of suspects against held-out\n(0.5 = coin toss)")
-    for verdict, (colour, marker) in VERDICT_LOOK.items():
-        if (artists["verdict"] == verdict).any():
-            axes.plot([], [], marker, color=COLOURS[colour], mew=0, markersize=7.5, label=verdict)
-    canvas.legend(loc="outside lower right", ncols=3, frameon=False, handletextpad=0.1, columnspacing=1.2)
-    spoken = "; ".join(f"{heading}: {tally[group]} with evidence" for group, heading in groups.items())
-    return finish(canvas, f"One track at a time: AUC {single:.2f}. One artist at a time: {spoken}.", source)

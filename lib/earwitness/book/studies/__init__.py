@@ -34,6 +34,7 @@ __getattr__, __dir__ = lazily(
         "padded_loss": "paper",
         "pool": "pools",
         "power_at_equal_level": "power_comparison",
+        "share_found": "power_comparison",
         "sides": "paper",
         "smallest": "paper",
         "tracks_needed": "power_comparison",

@@ -185,6 +185,57 @@ def tracks_needed(
     return pd.DataFrame(rows)
 
 
+def share_found(
+    units: pd.DataFrame,
+    null: str,
+    *,
+    sizes: Sequence[int] = (1, 5, 10, 20),
+    false_alarms: float = ALPHA,
+    n_draws: int = 400,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How sure one is from 1, 5, 10, 20 units of an artist, at one rate of false alarms.
+
+    Parameters
+    ----------
+    units : pandas.DataFrame
+        ``group, artist, role, score``, one row a unit; role ``member`` (in question) or ``nonmember`` (held out).
+    null : str
+        The group that nothing was trained on. Artists of it set the threshold for everybody but themselves.
+    sizes : sequence of int
+        Units in question, drawn without repetition; an artist with fewer is left out.
+    false_alarms : float
+        Share of the null group's draws above the threshold, in (0, 1).
+    n_draws : int
+        Draws for each artist and size.
+    seed : int
+        Fixes the draws.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``size`` and one column per group: the share of draws found. Each draw is measured by the mean score of the
+        drawn units above that of the artist's held-out units, in standard errors of the two means.
+    """
+    rng, drawn = np.random.default_rng(seed), []
+    for (group, artist), rows in units.dropna(subset="score").groupby(["group", "artist"], sort=True):
+        sides = {role: side["score"].to_numpy() for role, side in rows.groupby("role")}
+        suspect, held_out = sides.get("member", np.empty(0)), sides.get("nonmember", np.empty(0))
+        for n in sizes if len(held_out) > 1 else ():
+            if n <= len(suspect):
+                order = rng.permuted(np.tile(suspect, (n_draws, 1)), axis=1)[:, :n]
+                error = held_out.std(ddof=1) * np.sqrt(1 / n + 1 / len(held_out))
+                t = (order.mean(axis=1) - held_out.mean()) / error
+                drawn.append(pd.DataFrame({"size": n, "group": group, "artist": artist, "t": t}))
+    table = pd.concat(drawn, ignore_index=True)
+    found = []
+    for (n, group, artist), rows in table.groupby(["size", "group", "artist"], sort=True):
+        others = table[(table["size"] == n) & (table["group"] == null) & (table["artist"] != artist)]
+        rate = float((rows["t"] > others["t"].quantile(1 - false_alarms)).mean())
+        found.append({"size": n, "group": group, "rate": rate})
+    return pd.DataFrame(found).pivot_table(index="size", columns="group", values="rate").reset_index()
+
+
 def _split(part: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
     null = part["null"].to_numpy(dtype=bool)
     p = part["p_value"].to_numpy(dtype=np.float64)
