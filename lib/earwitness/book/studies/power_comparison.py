@@ -20,7 +20,7 @@ from earwitness.stats.metrics import CONFIDENCE
 from earwitness.stats.null_audits import Pool, Recipe
 from earwitness.stats.peers import PEERS
 from earwitness.stats.permutation_test import primary_test, rank_standardise
-from earwitness.stats.prepare import prepare
+from earwitness.stats.prepare import Names, prepare
 from earwitness.stats.verdict import ALPHA, POWER
 from earwitness.types import FloatArray, IntArray
 from earwitness.util import counted
@@ -189,6 +189,7 @@ def tracks_needed(
 def share_found(
     scores: pd.DataFrame,
     *,
+    features: Names | None = None,
     sizes: Sequence[int] = (1, 5, 10, 20),
     false_alarms: float = ALPHA,
     n_draws: int = 400,
@@ -200,6 +201,8 @@ def share_found(
     ----------
     scores : pandas.DataFrame
         Score table with suspects and held-out tracks of each artist.
+    features : str or sequence of str, optional
+        As for ``ew.infer``; None: the default list of the model's kind.
     sizes : sequence of int
         Suspects that are added up, drawn without repetition; an artist with fewer is left out.
     false_alarms : float
@@ -218,7 +221,7 @@ def share_found(
     """
     from scipy.stats import t as student  # takes a second, and one page asks
 
-    prepared = prepare(scores, "track_id", None, seed=seed)
+    prepared = prepare(scores, "track_id", features, seed=seed)
     means, rng, found = prepared.features.mean(axis=1), np.random.default_rng(seed), []
     for artist in sorted(set(prepared.artists)):
         own = prepared.artists == artist
