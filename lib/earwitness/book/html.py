@@ -26,6 +26,7 @@ from earwitness.util import counted, guarded
 
 ACCESS = {"none": "no model", "grey": "probabilities", "white": "gradients"}
 SIGN = {"published": "as published", "ours": "fixed here beforehand", "none": "none claimed"}
+MOST_COLUMNS = 5  # wider tables take the margin too
 LONG_CELL = 44  # characters; longer cells wrap
 SHORT_CELL = 15  # characters; shorter ones never do
 
@@ -124,9 +125,10 @@ def table(
     note = f"<p class=ew-source><code>{html.escape(source)}</code> {download(frame, source)}</p>" if source else ""
     if not rows:
         return Html(f"<p>Nothing.</p>{note}")
+    wide = " full-width" if len(columns) > MOST_COLUMNS else ""  # the theme lets it reach into the margin
     named = f"table {source or ', '.join(columns.values())}"  # landmarks of a page need names of their own
     return Html(
-        f'<div class="ew-scroll" tabindex="0" role="region" aria-label="{html.escape(named, quote=True)}">'
+        f'<div class="ew-scroll{wide}" tabindex="0" role="region" aria-label="{html.escape(named, quote=True)}">'
         f'<table class="ew-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{note}'
     )
 
