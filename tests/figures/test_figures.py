@@ -192,17 +192,18 @@ def test_a_table_shows_intervals_and_escapes_what_it_is_given():
 @pytest.mark.parametrize(
     ("artists", "over", "than"),
     [
-        (4, "30 members and 25 non-members of the same 4 artists,", "non-member of its own artist <strong>"),
-        (1, "30 members and 25 non-members of one artist,", "non-member of its own artist <strong>"),
-        (0, "30 members and 25 non-members, the attack <code>x0</code>", "above a non-member <strong>"),
+        (4, "30 members and 25 non-members of the same 4 artists.", "non-member of its own artist <strong>"),
+        (1, "30 members and 25 non-members of one artist.", "non-member of its own artist <strong>"),
+        (0, "30 members and 25 non-members. Allowed", "above a non-member <strong>"),
     ],
 )
 def test_a_ranking_speaks_of_artists_only_where_tracks_name_them(artists, over, than):
     scores = score_table(30, 25, artists=max(1, artists), roles=("member", "nonmember"))
     row = compare(scores if artists else scores.assign(artist=""), attacks="x0").iloc[0]
     assert row["n_artists"] == artists
-    told = html.ranking(row, "x0")
-    assert over in told
+    told, measured = html.ranking(row), html.measured(row, "x0")
+    assert over in measured
+    assert "The attack is <code>x0</code>" in measured
     assert than in told
     value = row["auc_within"] if artists else row["auc"]
     assert f"<strong>{value:.0%} of the time</strong>" in told
@@ -210,6 +211,7 @@ def test_a_ranking_speaks_of_artists_only_where_tracks_name_them(artists, over, 
 
 def test_an_unknown_badge_is_refused():
     assert "ew-badge-pocket" in html.claim("Found.", "pocket").html
+    assert html.claim("Found.", "none", "By x0.").html.endswith('<p>Found.</p></div><p class="ew-detail">By x0.</p>')
     with pytest.raises(InputError, match="expected pocket, tiny, real, got 'pockets'; did you mean 'pocket'"):
         html.badge("pockets")
 

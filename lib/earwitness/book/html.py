@@ -49,25 +49,38 @@ def badge(kind: str) -> str:
     return f'<span class="ew-badge ew-badge-{kind}" title="{html.escape(meaning)}">{name}</span>'
 
 
-def claim(text: str, kind: str) -> Html:
-    """Show what a page found, in a sentence of HTML under its badge and the badge's meaning (``"none"``: no badge)."""
-    worn = "" if kind == "none" else f"<p>{badge(kind)} <small>{BADGES[kind][1]}</small></p>"
-    return Html(f'<div class="ew-claim">{worn}<p>{text}</p></div>')
+def claim(text: str, kind: str, detail: str = "") -> Html:
+    """Show what a page found, in at most two sentences of HTML under its badge, with what else there is below the box.
 
-
-def ranking(row: pd.Series, attack: str) -> str:
-    """Say in HTML how often an attack ranks a member above a non-member, within artists where tracks name any.
-
-    ``row`` is the attack's of ``ew.compare``.
+    ``kind`` is a badge, or ``"none"``; ``detail`` holds attack ids, numbers of tracks and what only some readers ask.
     """
-    n = int(row["n_artists"])
-    of = f" of {'one artist' if n == 1 else f'the same {n} artists'}" if n else ""
-    own, name = (" of its own artist", "auc_within") if n else ("", "auc")
+    worn = "" if kind == "none" else f"<p>{badge(kind)} <small>{BADGES[kind][1]}</small></p>"
+    more = f'<p class="ew-detail">{detail}</p>' if detail else ""
+    return Html(f'<div class="ew-claim">{worn}<p>{text}</p></div>{more}')
+
+
+def ranking(row: pd.Series) -> str:
+    """Say in HTML how often members rank above non-members, within artists where tracks name any.
+
+    ``row`` is an attack's of ``ew.compare``.
+    """
+    own, name = (" of its own artist", "auc_within") if row["n_artists"] else ("", "auc")
     value, low, high = (f"{row[name + limit]:.0%}" for limit in ("", "_low", "_high"))
     return (
-        f"Over {row['n_member']:.0f} members and {row['n_nonmember']:.0f} non-members{of}, the attack "
-        f"<code>{html.escape(attack)}</code> ranks a member above a non-member{own} "
-        f"<strong>{value} of the time</strong> (95% interval {low} to {high}; a coin: 50%)"
+        f"A member ranks above a non-member{own} <strong>{value} of the time</strong> (95% interval {low} to {high}; a "
+        "coin: 50%)"
+    )
+
+
+def measured(row: pd.Series, attack: str) -> str:
+    """Say in HTML which attack a ranking is of, over which tracks, and what it finds at the false alarms allowed."""
+    n = int(row["n_artists"])
+    of = f" of {'one artist' if n == 1 else f'the same {n} artists'}" if n else ""
+    return (
+        f"The attack is <code>{html.escape(attack)}</code>, over {row['n_member']:.0f} members and "
+        f"{row['n_nonmember']:.0f} non-members{of}. Allowed {row['fpr_target']:.0%} false alarms, it finds "
+        f"{row['tpr']:.0%} of the members and wrongly flags {row['fpr']:.0%} of fresh non-members (means over many "
+        "thresholds)."
     )
 
 
