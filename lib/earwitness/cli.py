@@ -1,4 +1,4 @@
-"""The command line: ``check | plan | audit | verify`` an audit; ``models | score | page | new | manifest`` are for more.
+"""The command line: ``check | plan | audit | verify`` an audit; ``models | score | page | new | manifest`` do more.
 
 Thin: what a command does is in the library. Ctrl-C, or a scheduler that takes the machine back, stops a command
 within a second, and the last line says how to go on.
