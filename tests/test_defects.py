@@ -33,7 +33,7 @@ CAUGHT = {
     "reducer fitted across folds": "stats.test_permutation_test.test_a_fit_never_sees_the_fold_it_scores",
     "columns sorted independently": "stats.test_permutation_test.test_rows_stay_together",
     "threshold and rates on the same data": (
-        "stats.test_metrics.test_threshold_is_not_set_on_the_units_that_measure_the_rates"
+        "stats.test_metrics.test_no_split_sets_its_threshold_on_the_units_that_measure_the_rates"
     ),
     "one mean p as false-positive check": (
         "stats.test_power.test_level_table_uses_a_family_wise_band_and_sees_a_broken_test"

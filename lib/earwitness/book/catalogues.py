@@ -172,12 +172,13 @@ def needs(page_id: str) -> str:
     page = load_registry().page(page_id)
     if page.tier != "real":
         raise InputError(f"{page_id!r} needs no published weights; make book executes it")
-    row, folder = _row(page), Path(str(page.parameters["manifest"])).parent
-    corpus = f"a manifest of your own, {page.parameters['manifest']} (columns path, role)"
+    row, manifest = _row(page), page.scores[0].manifest
+    corpus = f"a manifest of your own, {manifest} (columns path, role)"
     if row["corpus"] != OWN:
         official = builders()[row["corpus"]]
         files = ", ".join(official.expected) or "the official files"
         card = f"lib/earwitness_build/corpora/{row['corpus']}.card.yml"
+        folder = Path(manifest).parent
         corpus = f"{official.card.title} in {folder}/: {files} and the recordings; {card} says where they come from"
     took = ", ".join(
         f"{span(3600 * row[f'hours_{kind}'])} {on}" for kind, on in (("cpu", "on two cores"), ("gpu", "on a GPU"))
