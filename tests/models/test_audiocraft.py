@@ -303,11 +303,14 @@ def test_the_revision_follows_every_part(copy: Path, folders: dict[str, Path], n
 
 
 def test_parts_kept_elsewhere_belong_to_the_identity(copy: Path, tmp_path: Path) -> None:
-    (copy / "t5-base").rename(tmp_path / "t5-base")
+    beside = (copy / "t5-base").rename(tmp_path / "t5-base")
     alone = revision(copy)
-    assert revision(copy, tmp_path / "t5-base") != alone
-    (tmp_path / "t5-base" / "model.safetensors").write_bytes(b"other")
-    assert revision(copy, tmp_path / "t5-base") != alone
+    whole = revision(copy, beside)
+    assert whole != alone
+    assert describe(str(copy)).revision == whole, "a folder of its name beside the model's own is taken"
+    (beside / "model.safetensors").write_bytes(b"other")
+    assert revision(copy, beside) not in {alone, whole}
+    beside.rename(tmp_path / "t5-small")
     with pytest.raises(ModelError, match="'t5-base': not in the local cache and not downloaded"):
         describe(str(copy), allow_download=False)
 
@@ -334,7 +337,7 @@ def test_a_pickle_that_would_execute_code_is_refused_and_executes_nothing(copy: 
     content = torch.load(copy / file, weights_only=True)
     torch.save(content | {"version": _Executes(trap)}, copy / file)
     for attempt in (describe, ew.load_model):
-        with pytest.raises(ModelError, match=f"{file}: a pickle that asks for .*mkdir; only tensors and text"):
+        with pytest.raises(ModelError, match=f"{file}: a pickle that asks for .*mkdir; only tensors and plain values"):
             attempt(str(copy))
     (copy / file).write_bytes(pickle.dumps(_Executes(trap)))
     with pytest.raises(ModelError, match=file):

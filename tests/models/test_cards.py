@@ -47,9 +47,11 @@ def test_the_published_families_have_cards() -> None:
     melody = {f"facebook/musicgen-{stereo}melody{size}" for stereo in ("", "stereo-") for size in ("", "-large")}
     magnet = {f"facebook/magnet-{size}-{length}secs" for size in ("small", "medium") for length in (10, 30)}
     sound = {"facebook/audiogen-medium", "facebook/audio-magnet-small", "facebook/audio-magnet-medium"}
-    audioldm = {f"cvssp/audioldm-{size}" for size in ("s-full-v2", "m-full", "l-full")}
+    audioldm = {f"cvssp/audioldm{size}" for size in ("", "-s-full-v2", "-m-full", "-l-full")}
     audioldm2 = {f"cvssp/audioldm2{kind}" for kind in ("", "-large", "-music")}
     diffusion = {"ucsd-reach/musicldm", "declare-lab/tango", "declare-lab/tango2", "stabilityai/stable-audio-open-1.0"}
+    diffusion |= {f"stabilityai/stable-audio-3-{kind}-base" for kind in ("small-music", "small-sfx", "medium")}
+    diffusion |= {"ACE-Step/acestep-v15-xl-base-diffusers"}
     figaro = {f"figaro{kind}" for kind in ("", "-expert", "-learned", "-no-inst", "-no-chord", "-no-meta", "-baseline")}
     midi = figaro | {f"Natooz/Maestro-{kind}-bpe20k" for kind in ("REMI", "TSD")}
     published = {name for name in names if not name.startswith("pocket/")}

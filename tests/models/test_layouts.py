@@ -249,7 +249,7 @@ def test_an_adapter_says_how_to_merge_it(name: str, alone: bool, single: Path, t
     (folder / name).write_text('{"base_model_name_or_path": "x; rm -rf ~"}')
     with pytest.raises(ModelError, match=f"lora/{name}: an adapter, .* merge it first: python -c") as caught:
         describe(str(folder))
-    assert "rm" not in str(caught.value)
+    assert "rm -rf" not in str(caught.value)
 
 
 # --- Tango as it is downloaded ----------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def unpickled(path: Path, mend: str = "fetch safetensors instead, or save it aga
             f"{mend}"
         ) from None
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{where}: damaged ({str(error).splitlines()[0][:120]}); fetch it again") from None
+        raise ModelError(f"{where}: damaged ({first_line(error)}); fetch it again") from None
 
 
 def dense(state: Any, path: Path, what: str = "named tensors only") -> dict[str, Tensor]:
