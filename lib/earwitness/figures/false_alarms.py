@@ -157,7 +157,8 @@ def lines(
         axes.minorticks_off()
     axes.set(xlabel=label, ylabel=height_label, ylim=(-0.02, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    canvas.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=2.8)
+    ncols = 3 if max(map(len, columns.values())) < 30 else 1  # what is cut off cannot be read
+    canvas.legend(loc="outside upper left", ncols=ncols, frameon=False, handlelength=2.8)
     ends = ", ".join(f"{name} {table[column].iloc[-1]:.0%}" for column, name in columns.items())
     return finish(canvas, f"{height_label} against {label}. At the right end: {ends}.", source)
 
