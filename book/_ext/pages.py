@@ -120,6 +120,7 @@ def _result(cell: nodes.Element) -> list[nodes.Node]:
 NOT_PROSE = (
     nodes.reference,
     nodes.title,
+    nodes.thead,
     nodes.literal,
     nodes.raw,
     nodes.math,
@@ -127,6 +128,9 @@ NOT_PROSE = (
     addnodes.desc,
     addnodes.pending_xref,
 )
+
+
+COMMON = {"dose", "effect", "level", "signals", "unit"}  # words that are mostly meant as everybody means them
 
 
 class FirstUse(SphinxPostTransform):
@@ -139,7 +143,7 @@ class FirstUse(SphinxPostTransform):
         """Replace the first plain mention of each term by a link to its entry."""
         objects = self.env.domaindata["std"]["objects"]
         terms = {name.lower(): at for (kind, name), at in objects.items() if kind == "term"}
-        terms = {name: at for name, at in terms.items() if at[0] != self.env.docname}
+        terms = {name: at for name, at in terms.items() if at[0] != self.env.docname and name not in COMMON}
         queue = [text for text in self.document.findall(nodes.Text) if _is_plain(text)]
         while queue and terms:
             text = queue.pop(0)
