@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from earwitness.figures.forest import VERDICT_LOOK
-from earwitness.figures.style import COLOURS, STYLE, Figure, canvas_axes, finish, need
+from earwitness.figures.style import COLOURS, NARROW, STYLE, Figure, canvas_axes, finish, need
 
 LINES = (
     ("member", "-", "o"),
@@ -143,7 +143,7 @@ def lines(
         Where the table lies.
     """
     need(table, x, *columns)
-    canvas, axes = canvas_axes()
+    canvas, axes = canvas_axes(NARROW, 3.4)
     if level is not None:
         axes.axhline(level, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
     for (column, name), (colour, style, marker) in zip(columns.items(), LINES, strict=False):
@@ -157,7 +157,7 @@ def lines(
         axes.minorticks_off()
     axes.set(xlabel=label, ylabel=height_label, ylim=(-0.02, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ncols = 3 if max(map(len, columns.values())) < 30 else 1  # what is cut off cannot be read
+    ncols = 2 if max(map(len, columns.values())) < 26 else 1  # what is cut off cannot be read
     canvas.legend(loc="outside upper left", ncols=ncols, frameon=False, handlelength=2.8)
     ends = ", ".join(f"{name} {table[column].iloc[-1]:.0%}" for column, name in columns.items())
     return finish(canvas, f"{height_label} against {label}. At the right end: {ends}.", source)
