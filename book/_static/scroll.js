@@ -12,6 +12,8 @@ window.addEventListener("load", async () => {
       box.setAttribute("aria-label", "formula");
     }
   };
+  // The theme's switches that open a chapter have no name.
+  document.querySelectorAll("summary:has(> .toctree-toggle)").forEach((e) => e.setAttribute("aria-label", "Pages of this chapter"));
   const watch = new ResizeObserver((seen) => seen.forEach((entry) => look(entry.target)));
   wide.forEach((box) => watch.observe(box));
   await window.MathJax?.startup?.promise;

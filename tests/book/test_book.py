@@ -205,6 +205,31 @@ def shown(text: str) -> list[str]:
 
 
 @pytest.mark.book
+@pytest.mark.parametrize("name", PAGES)
+def test_a_claim_is_two_sentences_without_ids_and_code_stands_below_what_it_shows(page, name):
+    text = page(f"pages/{name}")
+    for claim in re.findall(r'<div class="ew-claim">(.*?)</div>', text, flags=re.S):
+        said = claim.split("<p>")[-1]
+        assert "<code>" not in said
+        plain = html.unescape(re.sub("<[^>]+>", "", said))
+        assert len(re.findall(r"[.!?](?=\s|$)", plain.strip())) <= 2, plain
+    for cell in re.findall(r'<div class="cell tag_hide-input[^>]*>(.*?</details>)', text, flags=re.S):
+        assert 'class="cell_output' in cell[: cell.index("<details")], "code without a result above it"
+
+
+@pytest.mark.book
+def test_words_of_the_glossary_and_pages_on_one_question_are_linked(page):
+    text = page("pages/mia-token")
+    assert re.search(
+        r'<a class="reference internal" href="../glossary.html#term-attack"[^>]*><span class="std std-term">', text
+    )
+    assert len(re.findall('#term-attack"', text)) == 1, "linked on first use only"
+    switch = re.search(r'<nav class="ew-switch".*?</nav>', text, flags=re.S)[0]
+    assert re.findall('href="([^"]+)"', switch) == ["ladder.html", "mia-diffusion.html", "mia-symbolic.html"]
+    assert "std-term" not in page("glossary")
+
+
+@pytest.mark.book
 def test_numbers_on_the_membership_page_are_those_of_its_tables(page):
     cells = shown(page("pages/mia-token"))
     table = pd.read_csv(results_dir() / "tables" / "mia-token" / "mia.csv")

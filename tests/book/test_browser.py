@@ -167,8 +167,18 @@ def test_a_recording_plays(visit):
 def test_code_is_one_click_away(visit):
     tab = visit("pages/mia-token")
     assert not tab.get_by_text("import earwitness as ew").first.is_visible()
-    tab.locator("details.hide summary").nth(2).click()
-    assert tab.get_by_text("earwitness").first.is_visible()
+    tab.locator("details.hide summary").first.click()
+    assert tab.get_by_text("import earwitness as ew").first.is_visible()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", EVERY)
+def test_what_was_found_is_seen_without_scrolling(visit, name, width):
+    tab = visit(f"pages/{name}", width)
+    sentence = tab.locator(".ew-claim p").last.bounding_box()
+    assert sentence["y"] < tab.viewport_size["height"] - 40
+    if name == "welcome":
+        assert sentence["y"] + sentence["height"] < tab.viewport_size["height"]
 
 
 def test_a_table_can_be_saved(visit):
