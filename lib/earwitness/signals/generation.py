@@ -102,7 +102,7 @@ def continued(
 
 
 def _reader(model: Any, captions: Sequence[Any]) -> Callable[[Tensor, int], Tensor] | None:
-    """Return what reads codes up to a step and keeps what it has read: logits ``[B, K, 1 or more, V]``; None: nothing."""
+    """Return what reads codes up to a step and keeps what it read: logits ``[B, K, 1 or more, V]``; or None."""
     if getattr(model, "attends_padding", True):  # MusicGen alone, and not its sister that hears melodies
         return None
     text, kept, seen = stack([model.told(caption or None) for caption in captions]), None, 0
@@ -120,7 +120,7 @@ def _reader(model: Any, captions: Sequence[Any]) -> Callable[[Tensor, int], Tens
 
 
 def latents(model: Any, codes: Tensor) -> NDArray[np.float32]:
-    """Return what a codec's decoder is given, ``[B, D, T]``: the sums of the codebooks' entries of codes ``[B, K, T]``."""
+    """Return what a codec's decoder is given, ``[B, D, T]``: the sums of what codes ``[B, K, T]`` stand for."""
     import torch
 
     with torch.inference_mode():

@@ -99,23 +99,29 @@ def continuations(
     Returns
     -------
     pandas.DataFrame
-        One row per candidate and prompt (frames): what ``chosen`` says but its codes, ``prompt``, ``frames``; ``equal`` (share
-        of equal codes after the prompt), ``equal_coded`` (as the code counts), and cosines of what follows the prompt,
-        means removed: ``mel`` (log-mel spectra of the decoded sounds), ``latent`` (the codec's latents) and, where
-        ``clap`` names a folder that holds one, ``clap`` (embeddings of the whole sounds); ``original``, ``made``.
+        One row per candidate and prompt (frames): what ``chosen`` says but its codes, ``prompt``, ``frames``;
+        ``equal`` (share of equal codes after the prompt), ``equal_coded`` (as the code counts), and cosines of what
+        follows the prompt, means removed: ``mel`` (log-mel spectra of the decoded sounds), ``latent`` (the codec's
+        latents) and, where ``clap`` names a folder that holds one, ``clap`` (embeddings of the whole sounds);
+        ``original``, ``made``.
     """
     import torch
 
     codes = torch.from_numpy(np.stack(chosen["codes"].to_list())).long().to(model.info.device)
     hear, rate, told = listener(clap) if clap else None, model.info.sample_rate, chosen.drop(columns="codes")
-    rows = []
+
+    def played(these: Any) -> FloatArray:
+        """Decode one after the other: a codec's layers over many at once do not fit a processor's caches."""
+        return np.concatenate([model.decode(these[i : i + 1])[:, 0].numpy() for i in range(len(these))])
+
+    rows, originals = [], played(codes)
     for prompt in prompts:
         made, _ = generation.continued(model, codes, prompt, chosen["caption"].to_list(), seed=seed)
         both = codes, made
-        sounds = [model.decode(x)[:, 0].numpy() for x in both]
+        sounds = originals, played(made)
         inner = [generation.latents(model, x)[..., prompt:] for x in both]
         heard = [hear(x, rate) for x in sounds] if hear else None
-        start = round(sounds[0].shape[-1] * prompt / codes.shape[-1])
+        start = round(originals.shape[-1] * prompt / codes.shape[-1])
         for i, row in enumerate(told.to_dict("records")):
             own, other = (x[i].cpu().numpy() for x in both)
             found = {
@@ -126,7 +132,7 @@ def continuations(
                 "latent": cosine(*(x[i] for x in inner)),
             }
             found |= {"clap": float(heard[0][i] @ heard[1][i])} if heard else {}
-            rows.append({**row, **found, "original": sounds[0][i], "made": sounds[1][i]})
+            rows.append({**row, **found, "original": originals[i], "made": sounds[1][i]})
     return pd.DataFrame(rows)
 
 
