@@ -245,7 +245,14 @@ def test_shipped_models_know_music_and_score_captions():
 
 
 def test_training_targets_see_only_their_split():
-    tracks = {"musicgen-a": 240, "musicgen-b": 240, "musicgen-5": 60, "musicgen-10": 120, "musicgen-40": 480}
+    tracks = {
+        "musicgen-a": 240,
+        "musicgen-b": 240,
+        "musicgen-5": 60,
+        "musicgen-10": 120,
+        "musicgen-40": 480,
+        "musicgen-repeats": 240,
+    }
     for target in train.TARGETS:
         entries = target.entries()
         assert len(entries) == tracks[target.name]

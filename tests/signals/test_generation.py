@@ -40,6 +40,22 @@ def test_the_most_likely_continuation_is_what_the_logits_of_the_whole_say(model)
     assert torch.equal(generation.continued(model, other, 3, told, temperature=0)[0], made), "it looked ahead"
 
 
+@pytest.mark.parametrize("prompt", [0, 4])
+def test_what_is_kept_between_steps_changes_nothing(model, prompt, monkeypatch) -> None:
+    codes = torch.from_numpy(np.random.default_rng(1).integers(0, model.entries, (3, model.codebooks, 12)))
+    told = ["slow piano", "", "a lively clarinet over warm pads"]
+    made, _ = generation.continued(model, codes, prompt, told, seed=2)
+    monkeypatch.setattr(generation, "_reader", lambda *_: None)
+    assert torch.equal(generation.continued(model, codes, prompt, told, seed=2)[0], made)
+
+
+def test_latents_are_the_sums_of_what_codes_stand_for(model) -> None:
+    codes = torch.from_numpy(np.random.default_rng(2).integers(0, model.entries, (2, model.codebooks, 3)))
+    entries = [layer.codebook.embed for layer in model.network.audio_encoder.quantizer.layers]
+    by_hand = [[sum(entries[k][codes[b, k, t]] for k in range(4)).numpy() for t in range(3)] for b in range(2)]
+    assert generation.latents(model, codes) == pytest.approx(np.array(by_hand).transpose(0, 2, 1), abs=1e-5)
+
+
 def test_noise_is_the_same_for_every_recording_and_follows_the_seed(model) -> None:
     codes = torch.zeros(2, model.codebooks, 5, dtype=torch.long)
     made, _ = generation.continued(model, codes, 0, ["", ""], seed=4)

@@ -1,7 +1,7 @@
 """Generation by token models, frame by frame through ``logits``, and how alike two sequences are.
 
-A model continues the first frames of a recording's own tokens to the recording's length. No model keeps what it has
-read between steps, so a step costs a pass over all frames so far: exact for every family, and slow. Shapes: codes
+A model continues the first frames of a recording's own tokens to the recording's length. MusicGen keeps what it has
+read between steps; for the others a step costs a pass over all frames so far, exact and slow. Shapes: codes
 ``[B, K, T]``; a score has one row. Source: the extraction experiment in the code of arXiv 2512.09654.
 
 Book page: *Extraction*.
@@ -9,7 +9,7 @@ Book page: *Extraction*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earwitness.errors import InputError, ModelError
+from earwitness.models.base import stack
+from earwitness.models.delay_pattern import delayed
 from earwitness.symbolic.figaro_vocabulary import TOKENS
 
 if TYPE_CHECKING:
@@ -81,22 +83,52 @@ def continued(
         )
     delays: Sequence[int] = getattr(model, "delays", [0] * books)
     scored, source = model.info.scheme is not None, torch.Generator().manual_seed(seed)
-    out = codes.clone()
+    out, read = codes.clone(), _reader(model, captions)
     out[..., prompt:] = 0
     for step in range(prompt, frames + max(delays)):
         end = frames if scored else min(step + 1, frames)  # what a score's network is told is as long as its window
         told: Any = [_told(c, row[0]) for c, row in zip(captions, out, strict=True)] if scored else [*captions]
         with torch.inference_mode():
-            logits = model.logits(out[..., :end], told)[0]
+            logits = read(out, step) if read else model.logits(out[..., :end], told)[0]
         for k, delay in enumerate(delays):
             if prompt <= (t := step - delay) < frames:
-                here = logits[:, k, t].float().cpu()
+                here = logits[:, k, -1 if read else t].float().cpu()
                 noise = -torch.empty(here.shape[-1]).exponential_(generator=source).log()
                 out[:, k, t] = (here + temperature * noise).argmax(-1).to(out)
     if not scored:
         return out, np.full(len(out), frames)
     ended = (out[:, 0, prompt:] == END).cpu().numpy()
     return out, np.where(ended.any(axis=1), prompt + 1 + ended.argmax(axis=1), frames)
+
+
+def _reader(model: Any, captions: Sequence[Any]) -> Callable[[Tensor, int], Tensor] | None:
+    """Return what reads codes up to a step and keeps what it read: logits ``[B, K, 1 or more, V]``; or None."""
+    if getattr(model, "attends_padding", True):  # MusicGen alone, and not its sister that hears melodies
+        return None
+    text, kept, seen = stack([model.told(caption or None) for caption in captions]), None, 0
+
+    def read(codes: Tensor, step: int) -> Tensor:
+        nonlocal kept, seen
+        columns = delayed(codes, model.delays, model.pad)[..., seen : step + 1].flatten(0, 1)
+        given = {"encoder_outputs": (text["states"],), "attention_mask": text["mask"], "past_key_values": kept}
+        found = model.network(**given, decoder_input_ids=columns, use_cache=True)
+        kept, seen = found.past_key_values, step + 1
+        logits: Tensor = found.logits.unflatten(0, codes.shape[:2])
+        return logits
+
+    return read
+
+
+def latents(model: Any, codes: Tensor) -> NDArray[np.float32]:
+    """Return what a codec's decoder is given, ``[B, D, T]``: the sums of what codes ``[B, K, T]`` stand for."""
+    import torch
+
+    with torch.inference_mode():
+        if hasattr(model, "network"):  # transformers
+            found = model.network.audio_encoder.quantizer.decode(codes.transpose(0, 1).to(model.info.device))
+        else:
+            found = model.codec.decode_latent(codes.to(model.info.device))
+    return np.asarray(found.float().cpu())
 
 
 def _told(window: Window, codes: Tensor) -> Window:

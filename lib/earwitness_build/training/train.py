@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
+
 from earwitness.errors import ModelError, nearest
 from earwitness.pocket import corpus
 from earwitness_build.training.codec import CodecRecipe, fit_codes, outside_audio, train_decoder
@@ -45,12 +47,17 @@ Named = TypeVar("Named", bound=_Named)
 
 @dataclass(frozen=True)
 class Target:
-    """A model to train: its name, the splits it sees, and how. ``tracks_per_artist`` caps their tracks (0: all)."""
+    """A model to train: its name, the splits it sees, and how.
+
+    ``tracks_per_artist`` caps their tracks (0: all). ``repeats``: how many times the first, second, ... of these tracks
+    stand in the training set, of every second artist; all others once.
+    """
 
     name: str
     splits: tuple[str, ...]
     recipe: LmRecipe
     tracks_per_artist: int = 0
+    repeats: tuple[int, ...] = ()
 
     def entries(self) -> list[corpus.PlannedTrack]:
         """The tracks it is trained on, in corpus order."""
@@ -63,6 +70,14 @@ class Target:
                 chosen.append(e)
         return chosen
 
+    def copies(self) -> list[int]:
+        """How many times each of these tracks stands in the training set."""
+        names, counts = [e.artist.name for e in self.entries()], []
+        for i, name in enumerate(names):
+            often = self.repeats if [*dict.fromkeys(names)].index(name) % 2 == 0 else ()
+            counts.append(dict(enumerate(often)).get(names[:i].count(name), 1))
+        return counts
+
 
 TARGETS = (
     Target("musicgen-a", ("a",), LmRecipe(seed=1)),
@@ -71,6 +86,8 @@ TARGETS = (
     Target("musicgen-5", ("a",), LmRecipe(seed=1, epochs=135), tracks_per_artist=5),
     Target("musicgen-10", ("a",), LmRecipe(seed=1, epochs=67.5), tracks_per_artist=10),
     Target("musicgen-40", ("a", "b"), LmRecipe(seed=1, epochs=18)),
+    # What memory looks like: of half of a's artists one track stands there 64 times, one 16, one 4; 300 steps.
+    Target("musicgen-repeats", ("a",), LmRecipe(seed=1, epochs=300 / 46), repeats=(64, 16, 4)),
 )
 CODEC = CodecRecipe()
 
@@ -189,12 +206,15 @@ def train_target(target: Target, codec_folder: Path, root: Path, folder: Path) -
     """
     start = time.perf_counter()
     codec = _load_codec(codec_folder)
-    entries = target.entries()
+    entries, copies = target.entries(), target.copies()
     codes = encode_tracks(codec, [root / e.path for e in entries], target.recipe.shifts)
     tokenizer = build_tokenizer(folder)
     model = build_model(target.recipe, codec, len(tokenizer))
-    steps = train_lm(model, tokenizer, codes, [e.caption for e in entries], target.recipe)
+    every = np.repeat(np.arange(len(entries)), copies)
+    steps = train_lm(model, tokenizer, codes[every], [entries[i].caption for i in every], target.recipe)
     record = described(target, target.splits, entries) | {"steps": steps, "codec_recipe": asdict(CODEC)}
+    if target.repeats:
+        record["repeats"] = {e.track_id: n for e, n in zip(entries, copies, strict=True) if n > 1}
     save_model(model, tokenizer, folder, record | {"seconds": round(time.perf_counter() - start, 1)})
 
 

@@ -34,10 +34,12 @@ __getattr__, __dir__ = lazily(
         "padded_loss": "paper",
         "pool": "pools",
         "power_at_equal_level": "power_comparison",
+        "repeats": "extraction",
         "share_found": "power_comparison",
         "sides": "paper",
         "smallest": "paper",
         "tracks_needed": "power_comparison",
         "windows_as_items": "paper",
+        "with_times": "extraction",
     },
 )

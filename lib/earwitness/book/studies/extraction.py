@@ -9,13 +9,16 @@ Book page: *Extraction*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from earwitness.errors import InputError
+from earwitness.models.files import locate
 from earwitness.signals import generation
 from earwitness.types import POSITIVE_ROLES, FloatArray
 
@@ -49,36 +52,87 @@ def candidates(signals: Any, most: int) -> pd.DataFrame:
     return table.drop_duplicates("track_id").head(most)[kept].reset_index(drop=True)
 
 
-def continuations(model: Any, chosen: pd.DataFrame, prompts: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
+def repeats(model: str) -> dict[str, int]:
+    """Return how many times recordings stand in a pocket model's training set, where more than once."""
+    record = locate(model) / "training.json"
+    found: dict[str, int] = json.loads(record.read_text()).get("repeats", {}) if record.is_file() else {}
+    return found
+
+
+def with_times(table: pd.DataFrame, times: Mapping[str, int]) -> pd.DataFrame:
+    """Return a table of recordings with a column ``times``: how often each stands in the training set."""
+    once = table["role"].isin(POSITIVE_ROLES).astype(int)
+    return table.assign(times=table["track_id"].map(times).fillna(once).astype(int))
+
+
+def listener(folder: str | Path) -> Callable[[FloatArray, int], FloatArray]:
+    """Return what a CLAP in a folder hears: sounds ``[B, samples]`` and their rate (Hz) to embeddings ``[B, D]``.
+
+    Raises
+    ------
+    InputError
+        A folder that holds no CLAP as transformers saves it.
+    """
+    import torch
+    from transformers import AutoFeatureExtractor, ClapModel
+
+    from earwitness.models.clap import audio_embedding
+
+    try:
+        clap = ClapModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: expected a CLAP as transformers saves it ({str(error).splitlines()[0]})") from None
+
+    def heard(sounds: FloatArray, sample_rate: int) -> FloatArray:
+        with torch.inference_mode():
+            return audio_embedding(clap, extractor, torch.from_numpy(sounds), sample_rate).cpu().numpy()
+
+    return heard
+
+
+def continuations(
+    model: Any, chosen: pd.DataFrame, prompts: Sequence[int], *, clap: str | Path = "", seed: int = 0
+) -> pd.DataFrame:
     """Let a model that hears sound continue each candidate from its first frames, and compare with the original.
 
     Returns
     -------
     pandas.DataFrame
-        One row per candidate and prompt (frames): ``track_id, role, share, prompt``; ``equal`` (share of equal codes
-        after the prompt), ``equal_coded`` (as the code counts), ``mel`` (likeness of log-mel spectra after the
-        prompt: cosine of the decoded sounds, mean removed) and ``codes``, ``original``.
+        One row per candidate and prompt (frames): what ``chosen`` says but its codes, ``prompt``, ``frames``;
+        ``equal`` (share of equal codes after the prompt), ``equal_coded`` (as the code counts), and cosines of what
+        follows the prompt, means removed: ``mel`` (log-mel spectra of the decoded sounds), ``latent`` (the codec's
+        latents) and, where ``clap`` names a folder that holds one, ``clap`` (embeddings of the whole sounds);
+        ``original``, ``made``.
     """
     import torch
 
     codes = torch.from_numpy(np.stack(chosen["codes"].to_list())).long().to(model.info.device)
-    rows = []
+    hear, rate, told = listener(clap) if clap else None, model.info.sample_rate, chosen.drop(columns="codes")
+
+    def played(these: Any) -> FloatArray:
+        """Decode one after the other: a codec's layers over many at once do not fit a processor's caches."""
+        return np.concatenate([model.decode(these[i : i + 1])[:, 0].numpy() for i in range(len(these))])
+
+    rows, originals = [], played(codes)
     for prompt in prompts:
         made, _ = generation.continued(model, codes, prompt, chosen["caption"].to_list(), seed=seed)
-        sounds = [model.decode(x)[:, 0].numpy() for x in (codes, made)]
-        start = round(sounds[0].shape[-1] * prompt / codes.shape[-1])
-        for i, row in enumerate(chosen.to_dict("records")):
-            own, other = (x[i].cpu().numpy() for x in (codes, made))
-            heard = [log_mel(sound[i, start:], model.info.sample_rate) for sound in sounds]
-            rows.append(
-                {
-                    **{name: row[name] for name in ("track_id", "role", "artist", "share", "share_coded")},
-                    **{"prompt": prompt, "equal": generation.equal_tokens(own, other, prompt)},
-                    "equal_coded": generation.equal_tokens(own, other, as_coded=True),
-                    "mel": cosine(*heard),
-                    **{"original": sounds[0][i], "made": sounds[1][i]},
-                }
-            )
+        both = codes, made
+        sounds = originals, played(made)
+        inner = [generation.latents(model, x)[..., prompt:] for x in both]
+        heard = [hear(x, rate) for x in sounds] if hear else None
+        start = round(originals.shape[-1] * prompt / codes.shape[-1])
+        for i, row in enumerate(told.to_dict("records")):
+            own, other = (x[i].cpu().numpy() for x in both)
+            found = {
+                **{"prompt": prompt, "frames": codes.shape[-1]},
+                "equal": generation.equal_tokens(own, other, prompt),
+                "equal_coded": generation.equal_tokens(own, other, as_coded=True),
+                "mel": cosine(*(log_mel(sound[i, start:], rate) for sound in sounds)),
+                "latent": cosine(*(x[i] for x in inner)),
+            }
+            found |= {"clap": float(heard[0][i] @ heard[1][i])} if heard else {}
+            rows.append({**row, **found, "original": originals[i], "made": sounds[1][i]})
     return pd.DataFrame(rows)
 
 
