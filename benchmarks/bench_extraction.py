@@ -24,13 +24,12 @@ from bench_token import build
 from transformers import EncodecConfig, EncodecModel
 
 from earwitness.data.audio import spec_of
+from earwitness.data.decode_pool import segments
 from earwitness.data.manifest import read_splits
 from earwitness.models import load_model
 from earwitness.signals import diffusion, symbolic, token
 from earwitness.signals.denoising import BATCH_ROWS
 from earwitness.signals.evaluations import passes_asked, plan_evaluations, without_caption
-from earwitness.signals.stream import answers
-from earwitness.types import Segment
 from earwitness.util import project_root
 
 SMALL, TOY = (1024, 24, 2048), (32, 2, 64)  # hidden size, layers, entries
@@ -45,8 +44,8 @@ def timed(function):
 
 
 def compared(bare, full, repeats):
-    """Return both medians and the ratio of pairs, after one call of each to warm up."""
-    timed(bare), timed(full)
+    """Return the least of both and their ratio, after one call of each to warm up; of one pair only the bare one is."""
+    timed(bare), repeats > 1 and timed(full)
     pairs = [(timed(bare), timed(full)) for _ in range(repeats)]
     needed, extraction = (min(column) for column in zip(*pairs, strict=True))
     return {"needed_s": needed, "extraction_s": extraction, "ratio": extraction / needed}
@@ -107,7 +106,7 @@ def notes(model, count, repeats):
     """Compare for a model of notes, on windows of the pocket corpus."""
     spec, windows = spec_of(model.info), []
     for track in read_splits(project_root() / "data_manifests" / "pocket-midi.csv"):
-        windows += [a for a in answers((track.track_id, track.path, ""), spec) if isinstance(a, Segment)]
+        windows += segments(track.path, spec)
         if len(windows) >= count:
             break
     held = torch.from_numpy(np.stack([window.audio for window in windows[:count]]))

@@ -423,7 +423,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "eleven labs": ("Eleven Labs", "closed service"),
     "closed as a hub name": ("suno/chirp-v4", "closed service"),
     "a file": ("{root}/s/good.wav", "is a file; a model is the folder"),
-    "folder without weights": ("{root}/s", "expected config.json, found none"),
+    "folder without weights": ("{root}/s", "expected config.json, model_index.json"),
     "folder of something else": ("{root}/other", "is no family we load"),
     "config that is no JSON": ("{root}/broken", "not JSON"),
     "upwards": ("pocket/../../x", "no pocket model"),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from earwitness import shelf
 from earwitness.errors import ModelError
+from earwitness.models import describe
 from earwitness.models.loading import PIPELINES
 from earwitness.shelf import survey
 from tests import tiny_diffusion
@@ -74,13 +75,26 @@ def bare(name: str, content: Any = "") -> Callable[[Path], Any]:
 
 CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "lora": (bare("adapter_config.json", {}), "an adapter", "merge it first: python -c"),
-    "stable-audio-tools": (bare("model_config.json", {}), "stable-audio-tools' own", "is not read; .*hf download"),
+    "stable-audio-tools": (bare("model_config.json", {}), "stable-audio-tools' own", "not a Stable Audio's"),
     "another pipeline": (
         bare("model_index.json", {"_class_name": "LongCatAudioDiTPipeline"}), "LongCatAudioDiTPipeline, of no family",
         "'LongCatAudioDiTPipeline' is no family we load",
     ),
     "another model": (bare("config.json", {"model_type": "bark"}), "bark, of no family", "'bark' is no family we load"),
-    "nothing": (lambda folder: folder.mkdir(), "none that is known", "expected config.json, found none"),
+    "nothing": (lambda folder: folder.mkdir(), "none that is known", "found no model's files; .*hf download"),
+    "one file of another": (bare("ldm.safetensors"), "none that is known", "weights .ldm.safetensors. without their"),
+    "gguf": (bare("model-Q4_K.gguf"), "none that is known", "is weights rounded for llama.cpp .*GGUF.*hf download"),
+    "onnx": (bare("decoder_model.onnx"), "none that is known", "is a graph for inference alone .ONNX.*hf download"),
+    "core ml": (bare("model.mlmodel"), "none that is known", "is a graph for inference alone .Core ML.*hf download"),
+    "nemo": (bare("audio.nemo"), "none that is known", "is an archive of NeMo's"),
+    "tensorflow": (bare("tf_model.h5"), "none that is known", "is weights of TensorFlow's; .*hf download"),
+    "a broken download": (bare("x.incomplete"), "none that is known", "broken off; the same command .*hf download"),
+    "weights of anything": (bare("model.pth"), "none that is known", "weights .model.pth. without their configuration"),
+    "a checkpoint": (bare("epoch=3.ckpt", "x" * 99), "a checkpoint of Lightning's", "epoch=3.ckpt: damaged"),
+    "a folder of models": (
+        lambda f: bare("config.json", {"model_type": "musicgen"})((f.mkdir(), f / "a")[1]), "none that is known",
+        "a folder of models or parts; name one: earwitness models FOLDER/a",
+    ),
     "half a pipeline": (
         bare("model_index.json", {"_class_name": "AceStepPipeline"}), "AceStepPipeline",
         "lacks transformer, vae, text_encoder, tokenizer, condition_encoder, scheduler",
@@ -109,6 +123,15 @@ def test_parts_without_weights_or_vocabulary_are_missed(folders: dict[str, Path]
         copy = Path(shutil.copytree(folders["pipeline"], tmp_path / reason[:5]))
         damage(copy)
         assert survey(str(copy)).lacks.startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_not_the_file(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folders["single"], tmp_path / "m"))
+    (copy / "model.safetensors").unlink()
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2\n")
+    with pytest.raises(ModelError, match=f"m/{name}: what git-lfs keeps in the file's place.*: git lfs pull"):
+        describe(str(copy))
 
 
 def test_a_name_that_is_nowhere_is_refused_and_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,6 +306,119 @@ def stable_audio(folder: Path) -> Path:
     )  # fmt: skip
 
 
+def stable_audio_tools(
+    folder: Path, objective: str = "rf_denoiser", *, start: bool = False, ckpt: bool = False, **real: Any
+) -> Path:
+    """Stable Audio Open Small as it is published: stereo at 8 kHz, 64 latent frames of 32 samples, T5 beside it.
+
+    With ``start`` it is told where a clip starts, too, as Stable Audio Open 1.0 is. ``real`` holds other sizes.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    size: dict[str, Any] = {"wide": 128, "told": 64 if start else 16, "head": 64, "depth": 2, "samples": 2048} | real
+    autoencoder, text = real.get("autoencoder") or oobleck(), real.get("text") or t5_encoder()
+    wide, told, head, numbers = (
+        size["wide"],
+        size["told"],
+        size["head"],
+        ["seconds_start", "seconds_total"][not start :],
+    )
+    vae, latent = autoencoder.config, autoencoder.config.decoder_input_channels
+    norms = {} if start else {"attn_kwargs": {"qk_norm": "ln"}}
+    project = {"project_cond_tokens": False} if start else {}
+    attended = told if start else wide
+    shapes: dict[str, tuple[int, ...]] = {
+        "preprocess_conv.weight": (latent, latent, 1), "postprocess_conv.weight": (latent, latent, 1),
+        "timestep_features.weight": (128, 1),
+        "to_timestep_embed.0.weight": (wide, 256), "to_timestep_embed.0.bias": (wide,),
+        "to_timestep_embed.2.weight": (wide, wide), "to_timestep_embed.2.bias": (wide,),
+        "to_cond_embed.0.weight": (attended, told), "to_cond_embed.2.weight": (attended, attended),
+        "to_global_embed.0.weight": (wide, told * len(numbers)),
+        "to_global_embed.2.weight": (wide, wide),
+        "transformer.project_in.weight": (wide, latent), "transformer.project_out.weight": (latent, wide),
+        "transformer.rotary_pos_emb.inv_freq": (16,),
+    }  # fmt: skip
+    for layer in (f"transformer.layers.{i}." for i in range(size["depth"])):
+        for norm in ("pre_norm", "cross_attend_norm", "ff_norm"):
+            shapes |= {f"{layer}{norm}.gamma": (wide,), f"{layer}{norm}.beta": (wide,)}
+        shapes |= {
+            f"{layer}self_attn.to_qkv.weight": (3 * wide, wide), f"{layer}cross_attn.to_q.weight": (wide, wide),
+            f"{layer}cross_attn.to_kv.weight": (2 * attended, attended), f"{layer}ff.ff.0.proj.bias": (8 * wide,),
+            f"{layer}ff.ff.0.proj.weight": (8 * wide, wide), f"{layer}ff.ff.2.weight": (wide, 4 * wide),
+            f"{layer}ff.ff.2.bias": (wide,),
+        }  # fmt: skip
+        for attention in ("self_attn", "cross_attn"):
+            shapes[f"{layer}{attention}.to_out.weight"] = (wide, wide)
+            for letter in "qk" if norms else "":
+                shapes |= {f"{layer}{attention}.{letter}_norm.{w}": (head,) for w in ("weight", "bias")}
+    held = {f"model.model.{name}": torch.randn(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
+    for name in numbers:
+        where = f"conditioner.conditioners.{name}.embedder.embedding"
+        held |= {f"{where}.0.weights": torch.randn(128), f"{where}.1.weight": torch.randn(told, 257) / 16,
+                 f"{where}.1.bias": torch.randn(told)}  # fmt: skip
+    if told != text.config.d_model:
+        held |= {"conditioner.conditioners.prompt.proj_out.weight": torch.randn(told, text.config.d_model),
+                 "conditioner.conditioners.prompt.proj_out.bias": torch.randn(told)}  # fmt: skip
+    for name, value in autoencoder.state_dict().items():
+        numbered = _numbered(name, len(vae.downsampling_ratios))
+        held[f"pretransform.model.{numbered}"] = value.flatten() if "snake" in name else value
+    half = {"channels": vae.encoder_hidden_size, "c_mults": list(vae.channel_multiples), "use_snake": True,
+            "strides": list(vae.downsampling_ratios)}  # fmt: skip
+    config = {
+        "model_type": "diffusion_cond", "sample_size": size["samples"], "sample_rate": vae.sampling_rate,
+        "audio_channels": 2,
+        "model": {
+            "pretransform": {"type": "autoencoder", "iterate_batch": True, "config": {
+                "encoder": {"type": "oobleck", "config": {**half, "in_channels": 2, "latent_dim": 2 * latent}},
+                "decoder": {"type": "oobleck", "config": {
+                    **half, "channels": vae.decoder_channels, "out_channels": 2, "latent_dim": latent,
+                    "final_tanh": False,
+                }},
+                "bottleneck": {"type": "vae"}, "latent_dim": latent, "io_channels": 2,
+            }},
+            "conditioning": {"cond_dim": told, "configs": [
+                {"id": "prompt", "type": "t5", "config": {"t5_model_name": "t5-base", "max_length": 24}},
+                *({"id": name, "type": "number", "config": {"min_val": 0, "max_val": 256}} for name in numbers),
+            ]},
+            "diffusion": {
+                "cross_attention_cond_ids": ["prompt", *numbers], "global_cond_ids": numbers,
+                "diffusion_objective": objective, "type": "dit", "config": {
+                    "io_channels": latent, "embed_dim": wide, "depth": size["depth"], "num_heads": wide // head,
+                    "cond_token_dim": told, "global_cond_dim": told * len(numbers),
+                    "transformer_type": "continuous_transformer", **norms, **project,
+                },
+            },
+            "io_channels": latent,
+        },
+        "training": {"use_ema": True},
+    }  # fmt: skip
+    (folder / "model_config.json").write_text(json.dumps(config))
+    if ckpt:
+        torch.save({"state_dict": held}, folder / "model.ckpt")
+    else:
+        save_file({name: value.contiguous() for name, value in held.items()}, folder / "model.safetensors")
+    text.save_pretrained(folder / "t5-base")
+    t5(folder / "t5-base").save_pretrained(folder / "t5-base")
+    autoencoder.save_pretrained(folder.with_name(folder.name + "-reference"))
+    return folder
+
+
+def _numbered(name: str, depth: int) -> str:
+    """Name a tensor of the autoencoder as its authors' program does, where every layer is a number."""
+    half, *words = name.split(".")
+    unit, down = ["snake1", "conv1", "snake2", "conv2"], ["res_unit1", "res_unit2", "res_unit3", "snake1", "conv1"]
+    up = ["snake1", "conv_t1", "res_unit1", "res_unit2", "res_unit3"]
+    if words[0] == "block":
+        found = [1 + int(words[1]), (down if half == "encoder" else up).index(words[2])]
+        found += [unit.index(words[3])] if len(words) > 4 else []
+    else:
+        found = [{"conv1": 0, "snake1": depth + 1, "conv2": depth + 2}[words[0]]]
+    return ".".join([half, *(f"layers.{i}" for i in found), words[-1]])
+
+
 def fast_tokenizer(length: int = 24) -> Any:
     """Train a byte-level tokenizer on a few captions, as Gemma's and Qwen's are stored: one ``tokenizer.json``."""
     from tokenizers import ByteLevelBPETokenizer
@@ -408,6 +521,7 @@ BUILDERS = {
     "stable_audio": stable_audio,
     "stable_audio_3": stable_audio_3,
     "ace_step": ace_step,
+    "stable_audio_tools": stable_audio_tools,
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 D, HEADS, F, LATENT, CODES, GROUPS, CONTEXT = 16, 2, 24, 12, 9, 3, 256
+LAYERS = 2, 2  # of encoder and decoder
 POSITIONS = 300  # 1,024 in the published files
 VQ_D, VQ_HEADS = 16, 8
 FLAVOURS = ("none", "description", "latent", "both")
@@ -51,9 +52,11 @@ def stack(
     return found
 
 
-def transformer(d: int, heads: int, encoder_layers: int, *, released: bool) -> dict[str, tuple[int, ...]]:
+def transformer(
+    d: int, heads: int, encoder_layers: int, *, released: bool, decoder_layers: int = 2
+) -> dict[str, tuple[int, ...]]:
     encoder = stack("transformer.encoder.", encoder_layers, d, heads, cross=False, relative_cross=False)
-    decoder = stack("transformer.decoder.bert.", 2, d, heads, cross=True, relative_cross=released)
+    decoder = stack("transformer.decoder.bert.", decoder_layers, d, heads, cross=True, relative_cross=released)
     head = "transformer.decoder.cls.predictions."
     return {
         **encoder,
@@ -76,7 +79,8 @@ def shapes(flavour: str, *, released: bool = True) -> dict[str, tuple[int, ...]]
         found["latent_in.weight"] = (D, LATENT)
     if flavour == "both":
         found["desc_proj.weight"] = (D, 2 * D)
-    return found | transformer(D, HEADS, 0 if flavour == "none" else 2, released=released)
+    layers, decoder_layers = 0 if flavour == "none" else LAYERS[0], LAYERS[1]
+    return found | transformer(D, HEADS, layers, released=released, decoder_layers=decoder_layers)
 
 
 def vq_shapes() -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,10 @@ LAYOUTS = (  # family, what its folders hold
     ("MusicGen, AudioGen, MAGNeT", "state_dict.bin and compression_state_dict.bin as audiocraft exports them"),
     ("AudioLDM, AudioLDM 2, MusicLDM", "model_index.json and a folder a part as diffusers saves them"),
     ("Stable Audio Open, Stable Audio 3, ACE-Step 1.5", "model_index.json and a folder a part as diffusers saves them"),
+    (
+        "Stable Audio Open Small",
+        "model_config.json and model.safetensors, or model.ckpt, as stable-audio-tools saves them",
+    ),
     ("Tango, Tango 2", "main_config.json and pytorch_model_*.bin as their authors publish them"),
     ("FIGARO", "one *.ckpt as Lightning saves it, its VQ-VAE's beside it"),
     ("causal models over MIDI tokens", "config.json, weights as transformers saves them, miditok's tokenizer.json"),

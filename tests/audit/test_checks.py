@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from earwitness.audit import checks, scoring
-from earwitness.audit.report import Shifts
+from earwitness.audit.report import Shifts, Testable
 from earwitness.stats.prepare import Prepared
 from earwitness.stats.verdict import ALPHA
+from earwitness.types import MOVED, ModelInfo
 from earwitness_build.audit_reference import common
 
 ASKED = {"kind": "symbolic", "sizes": (9, 9), "within": False, "alpha": ALPHA, "audits": 4}
@@ -177,3 +179,12 @@ def test_many_recordings_are_dealt_less_often(monkeypatch, n, deals, dealt):
     said.clear()
     scoring.behaving(Found(), one, **how, older=True)
     assert said["deals"] == deals
+
+
+def test_a_moved_objective_stands_in_what_is_reported_even_untested():
+    info = ModelInfo("tuned", "diffusion", "r", 44_100, 2, 11.9, "float32", "cpu", "real", remark=MOVED)
+    because = Testable(
+        answer=False, smallest_detectable_auc=None, units_needed=9, blind_p=None, cost="", reasons=["few"], mends=[]
+    )
+    assert scoring.untested(info, "tuned", because, (1, 1), None).notes == [MOVED]
+    assert scoring.untested(replace(info, remark=""), "base", because, (1, 1), None).notes == []

@@ -29,7 +29,8 @@ from tests.tiny import SAMPLE, sample_audio
 
 REAL = load_registry().tier("real")
 PAPER = {"/audiogen", "/audioldm-", "/audioldm2", "/tango", "/tango2", "figaro"}
-BEYOND = {"musicgen-small", "musicgen-medium", "musicgen-large", "magnet-", "musicldm", "stable-audio-open"}
+BEYOND = {"musicgen-small", "musicgen-medium", "musicgen-large", "magnet-", "musicldm", "stable-audio-open-1.0"}
+BEYOND |= {"stable-audio-open-small", "stable-audio-3", "ACE-Step"}
 
 
 def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() -> None:
@@ -51,7 +52,12 @@ def test_every_model_of_the_paper_and_beyond_is_prepared_for_both_questions() ->
 def test_an_experiment_names_what_exists(page: Page) -> None:
     """Model card, family of template, corpus, splits, and what is scored is what the page reads."""
     (card,) = [card for card in read_cards().models if card.name == page.scores[0].model]
-    families = {"diffusers": "mia_diffusion", "tango": "mia_diffusion", "figaro": "mia_symbolic"}
+    families = {
+        "diffusers": "mia_diffusion",
+        "tango": "mia_diffusion",
+        "stable-audio-tools": "mia_diffusion",
+        "figaro": "mia_symbolic",
+    }
     family = families.get(card.format, "mia_token")
     assert page.template in {family, "artist_audit", "paper_membership", "paper_inference"}
     assert page.badge == "real"

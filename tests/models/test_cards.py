@@ -6,25 +6,39 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from earwitness.book.model_page import BEGIN, MEASURED, markdown, sizes, written
 from earwitness.models import describe, pocket_names
-from earwitness.models.cards import BEGIN, ModelCards, card_of, markdown, read_cards, written
+from earwitness.models.cards import ModelCards, card_of, read_cards
 
 PAGE = "book/methods/models.md"
 SOURCE = Path("lib/earwitness/models/cards.yml")
 
 
 def test_the_page_shows_the_cards(root: Path) -> None:
-    page = (root / PAGE).read_text()
-    assert page == written(page), f"run: python -m earwitness.models.cards {PAGE}"
+    page, measured = (root / PAGE).read_text(), pd.read_csv(root / MEASURED)
+    assert page == written(page, measured), f"run: python -m earwitness.book.model_page {PAGE}"
     assert all(f"`{card.name}`" in page for card in read_cards().models)
     rows = [line for line in markdown().splitlines() if line.startswith("|")]
     assert {row.count(" | ") for row in rows if "---" not in row} == {10}
     with pytest.raises(ValueError, match="expected the lines"):
-        written(page.replace(BEGIN, ""))
+        written(page.replace(BEGIN, ""), measured)
+
+
+def test_the_page_says_what_was_measured_at_real_size() -> None:
+    row = {"model": "declare-lab/tango", "dtype": "float32", "load_s": 5.6, "clip_s": 12.0, "ratio": 1.03,
+           "peak_gb": 5.1, "date": "2026-11-30", "commit": "abc1234", "machine": "two cores"}  # fmt: skip
+    table = sizes(pd.DataFrame([row]))
+    (line,) = [line for line in table if "`declare-lab/tango`" in line]
+    assert "at real size, 2026-11-30 (`abc1234`)" in line
+    assert "float32: loaded in 5.6 s, a clip 12 s, 1.03 ×, 5.1 GB" in line
+    (other,) = [line for line in table if "`declare-lab/tango2`" in line]
+    assert re.search(r"\| a small one \| about [\w. ]+ \| CC-BY-NC-SA-4.0 \|", other)
+    assert sum(line.startswith("| `") for line in table) == sum("pocket" not in c.name for c in read_cards().models)
 
 
 def test_every_card_names_a_commit_or_says_unknown_and_what_the_licence_allows(root: Path) -> None:
@@ -51,6 +65,7 @@ def test_the_published_families_have_cards() -> None:
     audioldm2 = {f"cvssp/audioldm2{kind}" for kind in ("", "-large", "-music")}
     diffusion = {"ucsd-reach/musicldm", "declare-lab/tango", "declare-lab/tango2", "stabilityai/stable-audio-open-1.0"}
     diffusion |= {f"stabilityai/stable-audio-3-{kind}-base" for kind in ("small-music", "small-sfx", "medium")}
+    diffusion |= {"stabilityai/stable-audio-open-small"}
     diffusion |= {"ACE-Step/acestep-v15-xl-base-diffusers"}
     figaro = {f"figaro{kind}" for kind in ("", "-expert", "-learned", "-no-inst", "-no-chord", "-no-meta", "-baseline")}
     midi = figaro | {f"Natooz/Maestro-{kind}-bpe20k" for kind in ("REMI", "TSD")}

@@ -16,7 +16,7 @@ import torch
 import earwitness as ew
 from earwitness.errors import ModelError
 from earwitness.models import describe, load_model
-from earwitness.models.figaro_network import BarEncoder, FigaroNetwork, Sizes, _Projections
+from earwitness.symbolic.figaro_network import BarEncoder, FigaroNetwork, Sizes, _Projections
 from earwitness.symbolic.windows import FigaroScheme
 from earwitness.types import Window
 from tests import tiny_figaro, tiny_midi

@@ -279,7 +279,7 @@ def _damaged(copy: Path) -> None:
 
 BROKEN = {
     "another family": (lambda c: _edit(c / "config.json", lambda j: j.update(model_type="bark")), "no family we load"),
-    "no config": (lambda c: (c / "config.json").unlink(), "expected config.json, found none"),
+    "no config": (lambda c: (c / "config.json").unlink(), "expected config.json, model_index.json"),
     "not JSON": (lambda c: (c / "config.json").write_text("{"), "not JSON"),
     "a list": (lambda c: (c / "config.json").write_text("[]"), "expected an object"),
     "no window": (lambda c: (c / "generation_config.json").unlink(), "expected generation_config.json, found none"),

@@ -4,8 +4,8 @@ May import every other room, and ``earwitness_build`` for the catalogue of corpo
 
 ``experiments`` (the registry, ``notebooks/experiments.yml``), ``pages`` (runs a template and publishes it), ``html``
 (claims, tables, players, footers), ``stamps`` (what produced a page), ``tables`` (written to and read from
-``results/tables/``), ``catalogues`` (what corpora and full-scale experiments there are), ``studies`` (what single pages
-compute), ``skeletons`` (what ``earwitness new`` writes).
+``results/tables/``), ``model_page`` (what the page of models draws), ``catalogues`` (what corpora and full-scale
+experiments there are), ``studies`` (what single pages compute), ``skeletons`` (what ``earwitness new`` writes).
 
 Names that matter, as notebooks use them: ``book.html.table``, ``book.tables.write``, ``book.studies``,
 ``book.project_root``.

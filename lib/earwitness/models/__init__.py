@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
 from earwitness.models import loading
-from earwitness.models.files import CHECKPOINT, NATIVE, locate, locate_part, pocket_names, read_json, revision, weights
+from earwitness.models.files import (
+    CHECKPOINT,
+    NATIVE,
+    locate,
+    locate_part,
+    pocket_names,
+    read_json,
+    revision,
+    unknown,
+    weights,
+)
 from earwitness.models.schema import check_folder, refuse_adapters
 from earwitness.types import ModelInfo
 
@@ -72,10 +82,7 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     if pipeline:
         return pipeline
     if (folder / NATIVE).is_file() and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{name}: the layout of stable-audio-tools ({NATIVE}), which is not read; diffusers' layout is, where "
-            "there is one: hf download stabilityai/stable-audio-open-1.0 --exclude model.safetensors model.ckpt"
-        )
+        return import_module("earwitness.models.stable_audio_tools"), read_json(folder / NATIVE)
     if (folder / CHECKPOINT).is_file() and not weights(folder, required=False):
         from earwitness.models.audiocraft_files import read_config
 
@@ -83,6 +90,8 @@ def _family(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
         kind = str(config.get("lm_model"))
     else:
         own = any(folder.glob("*.ckpt"))  # Lightning's checkpoints hold their own configuration: the file adds options
+        if not own and not (folder / "config.json").is_file():
+            raise unknown(folder)
         config = {} if own and not (folder / "config.json").exists() else read_json(folder / "config.json")
         kind = str(config.get("model_type", "figaro" if own else None))
     if kind not in FAMILIES:

@@ -50,13 +50,10 @@ def load(folder: Path, info: ModelInfo) -> AceStep:
     from diffusers.pipelines.ace_step import AceStepConditionEncoder
     from transformers import Qwen3Model
 
-    kinds = {
-        "transformer": AceStepTransformer1DModel,
-        "vae": AutoencoderOobleck,
-        "text_encoder": Qwen3Model,
-        "condition_encoder": AceStepConditionEncoder,
-    }
-    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = loading.load_parts(
+        folder, info.dtype, transformer=AceStepTransformer1DModel, vae=AutoencoderOobleck, text_encoder=Qwen3Model,
+        condition_encoder=AceStepConditionEncoder,
+    )  # fmt: skip
     loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer")
     return AceStep(loaded, info)
 

@@ -17,20 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earwitness.errors import ModelError
-from earwitness.models import audiocraft_files
+from earwitness.models import audiocraft_files, loading
 from earwitness.models.base import CaptionReader, stack
 from earwitness.models.delay_pattern import check_channels, score_by_length
 from earwitness.models.files import CHECKPOINT, CODEC, locate_part, read_json
-from earwitness.models.loading import (
-    badge,
-    check_sizes,
-    compare,
-    first_line,
-    load_pretrained,
-    quiet,
-    require_tokenizer,
-    undrawn,
-)
+from earwitness.models.loading import first_line, load_pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +53,7 @@ def describe(folder: Path, config: dict[str, Any], *, pocket: bool) -> dict[str,
         "sample_rate": int(codec["encodec"]["sample_rate"]),
         "channels": 2 if stereo else int(codec["encodec"]["channels"]),
         "segment_seconds": float(config["dataset"]["segment_duration"]),
-        "badge": badge(sum(t.numel() for t in state.values()), pocket=pocket),
+        "badge": loading.badge(sum(t.numel() for t in state.values()), pocket=pocket),
     }
 
 
@@ -81,7 +72,7 @@ def build(folder: Path, info: ModelInfo, **overrides: Any) -> tuple[Any, Any]:
     ModelError
         audiocraft is missing; files, sizes or names that do not fit together.
     """
-    quiet()
+    loading.quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library's own, about older torch functions that it uses
         return _build(folder, info, overrides)
@@ -102,7 +93,7 @@ def _build(folder: Path, info: ModelInfo, overrides: dict[str, Any]) -> tuple[An
     _check_sizes(folder, CHECKPOINT, builders.get_lm_model, plain | {"conditioners": None}, bare)
     for name, condition in config["conditioners"].items():
         _check_condition(folder, name, condition, text)
-    with undrawn():
+    with loading.undrawn():
         lm = builders.get_lm_model(OmegaConf.create(plain | {"device": info.device}))
     _fill(folder, CHECKPOINT, lm, state)
     try:
@@ -155,7 +146,7 @@ def _check_sizes(folder: Path, file: str, build: Any, config: dict[str, Any], st
     except Exception as error:
         # Whatever the library makes of values that make no sense: a type, an assertion, an overflow.
         raise ModelError(f"{folder.name}/{file}: xp.cfg describes no network ({first_line(error)})") from None
-    compare(skeleton, state, f"{folder.name}/{file}", unknown=True)
+    loading.compare(skeleton, state, f"{folder.name}/{file}", unknown=True)
 
 
 def _check_condition(folder: Path, name: str, condition: dict[str, Any], text: dict[str, Tensor]) -> None:
@@ -169,8 +160,8 @@ def _check_condition(folder: Path, name: str, condition: dict[str, Any], text: d
         from transformers import T5EncoderModel
 
         encoder = locate_part(folder, condition["t5"]["name"])
-        check_sizes(encoder, T5EncoderModel)
-        require_tokenizer(encoder)
+        loading.check_sizes(encoder, T5EncoderModel)
+        loading.require_tokenizer(encoder)
         width, fits = read_json(encoder / "config.json")["d_model"], True
         condition["t5"]["name"] = str(encoder)
         T5Conditioner.MODELS_DIMS[str(encoder)] = width
@@ -193,7 +184,7 @@ def _codec(folder: Path, config: dict[str, Any] | str) -> Any:
         return HFEncodecCompressionModel(load_pretrained(locate_part(folder, config), EncodecModel, torch.float32))
     state = audiocraft_files.tensors(folder, CODEC, audiocraft_files.read(folder, CODEC))
     _check_sizes(folder, CODEC, builders.get_compression_model, config, state)
-    with undrawn():
+    with loading.undrawn():
         codec = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"}))
     _fill(folder, CODEC, codec, state)
     return codec
@@ -201,7 +192,7 @@ def _codec(folder: Path, config: dict[str, Any] | str) -> Any:
 
 def _fill(folder: Path, file: str, network: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy the tensors into a network for scoring: evaluation mode, no gradients."""
-    compare(network, state, f"{folder.name}/{file}", unknown=True)
+    loading.compare(network, state, f"{folder.name}/{file}", unknown=True)
     network.load_state_dict(state)
     network.eval().requires_grad_(requires_grad=False)
 

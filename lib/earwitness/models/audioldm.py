@@ -65,13 +65,10 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM:
     config = read_json(folder / "model_index.json")
     schedule = latent_diffusion.schedule(folder)
     whole = config["_class_name"] == "MusicLDMPipeline"
-    kinds = {
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "vocoder": SpeechT5HifiGan,
-        "text_encoder": ClapModel if whole else ClapTextModelWithProjection,
-    }
-    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = loading.load_parts(
+        folder, info.dtype, unet=UNet2DConditionModel, vae=AutoencoderKL, vocoder=SpeechT5HifiGan,
+        text_encoder=ClapModel if whole else ClapTextModelWithProjection,
+    )  # fmt: skip
     loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer", loading.LONGEST_TEXT)
     if "audio" in info.conditions:
         loaded["extractor"] = loading.load_extractor(folder, "feature_extractor" if whole else "clap")

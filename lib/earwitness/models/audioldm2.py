@@ -51,16 +51,11 @@ def load(folder: Path, info: ModelInfo) -> AudioLDM2:
             f"{folder.name}/text_encoder_2: expected FLAN-T5, found {second!r}; speech variants are not read"
         )
     schedule = latent_diffusion.schedule(folder)
-    kinds = {
-        "unet": AudioLDM2UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "vocoder": SpeechT5HifiGan,
-        "text_encoder": ClapModel,
-        "text_encoder_2": T5EncoderModel,
-        "language_model": GPT2Model,
-        "projection_model": AudioLDM2ProjectionModel,
-    }
-    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = loading.load_parts(
+        folder, info.dtype, unet=AudioLDM2UNet2DConditionModel, vae=AutoencoderKL, vocoder=SpeechT5HifiGan,
+        text_encoder=ClapModel, text_encoder_2=T5EncoderModel, language_model=GPT2Model,
+        projection_model=AudioLDM2ProjectionModel,
+    )  # fmt: skip
     for name in ("tokenizer", "tokenizer_2"):
         loaded[name] = loading.load_tokenizer(folder / name, loading.LONGEST_TEXT)
     loaded["extractor"] = loading.load_extractor(folder, "feature_extractor")

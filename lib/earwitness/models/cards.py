@@ -1,16 +1,13 @@
 """Model cards: what each model was trained on, what "member" can mean for it, and what it needs to run.
 
-The facts are in ``cards.yml``, each with its source. ``python -m earwitness.models.cards PAGE`` writes them into the
-book page *Methods: models*, between the two marks that the page holds.
+The facts are in ``cards.yml``, each with its source; the book page *Methods: models* shows them.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 import yaml
@@ -20,14 +17,8 @@ from earwitness.errors import ModelError
 from earwitness.models import describe, number_type
 from earwitness.types import ModelInfo
 
-COMMITS = (
-    "*Commit* is the hub's commit that holds the weights, as far as its history could be read (`hf download NAME "
-    "--revision COMMIT`); *unknown* means that nobody here has seen it. Whatever was fetched, scores and reports are "
-    "keyed by the hash of the files: keep it, and the commit with it."
-)
 ENCODER_GB = 1.0  # text encoder and codec, in round numbers
 UNKNOWN = "not downloaded"  # in place of a revision: counted from the model's card
-BEGIN, END = "% The cards below are written by python -m earwitness.models.cards", "% End of the cards"
 
 
 class _StrictCard(BaseModel):
@@ -54,7 +45,9 @@ class ModelCard(_StrictCard):
     """
 
     name: str
-    format: Literal["transformers", "audiocraft", "both", "diffusers", "tango", "figaro", "miditok"]
+    format: Literal[
+        "transformers", "audiocraft", "both", "diffusers", "stable-audio-tools", "tango", "figaro", "miditok"
+    ]
     size: str
     sample_rate: NonNegativeInt
     channels: Literal[0, 1, 2]
@@ -70,7 +63,7 @@ class ModelCard(_StrictCard):
     @property
     def family(self) -> Literal["token", "diffusion"]:
         """What kind of signals the model gives."""
-        return "diffusion" if self.format in {"diffusers", "tango"} else "token"
+        return "diffusion" if self.format in {"diffusers", "stable-audio-tools", "tango"} else "token"
 
     @property
     def parameters(self) -> float:
@@ -124,6 +117,14 @@ def card_of(model: str) -> ModelCard | None:
     return next((card for card in read_cards().models if card.name == model), None)
 
 
+def told_by(card: ModelCard, dtype: str = "float32") -> ModelInfo:
+    """Return what a card alone tells of a model that hears audio."""
+    return ModelInfo(
+        card.name, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, dtype, "cpu", "real",
+        conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,
+    )  # fmt: skip
+
+
 def identity(model: str, *, allow_download: bool, dtype: str = "float32") -> tuple[ModelInfo, list[str]]:
     """Return a model's description, from its card alone where its files are not here and may not be fetched."""
     try:
@@ -134,52 +135,6 @@ def identity(model: str, *, allow_download: bool, dtype: str = "float32") -> tup
             raise
     else:
         return here, [here.remark] if here.remark else []
-    info = ModelInfo(
-        model, card.family, UNKNOWN, card.sample_rate, card.channels, card.segment_seconds, number_type(dtype), "cpu",
-        "real", conditions=("text", "null") if card.family == "diffusion" else (), calls=card.calls,
-    )  # fmt: skip
-    return info, [f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"]
-
-
-def markdown() -> str:
-    """Return the cards as a table of models and a list of corpora."""
-    cards = read_cards()
-    columns = ["model", "format", "size", "audio", "segment", "null condition", "text encoder", "weights' licence"]
-    columns += ["commit", "trained on", "sources"]
-    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-    for card in cards.models:
-        channels = ("", "mono", "stereo")[card.channels]
-        audio = f"{card.sample_rate / 1000:g} kHz {channels}" if channels else "notes"
-        cells = [
-            f"`{card.name}`",
-            card.format,
-            card.size,
-            audio,
-            f"{card.segment_seconds:g} s" if card.channels else "a window",
-            cards.nulls[card.null_condition],
-        ]
-        cells += [card.encoder, card.licence, card.revision, cards.corpora[card.corpus].title, ", ".join(card.sources)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", COMMITS]
-    lines += ["", "### What the licences say about an audit", ""]
-    lines += [f"- *{name}*: {what}" for name, what in cards.licences.items()]
-    for corpus in cards.corpora.values():
-        lines += ["", f"### {corpus.title}", "", f"**Training data.** {corpus.training}", ""]
-        lines += [f"**Member.** {corpus.member}", "", f"**Non-member.** {corpus.nonmember}", ""]
-        lines += [f"**Traps.** {corpus.traps} *Sources: {', '.join(corpus.sources)}.*"]
-    lines += ["", "Sources: " + "; ".join(f"*{name}*, {what}" for name, what in cards.sources.items()) + "."]
-    return "\n".join(lines)
-
-
-def written(page: str) -> str:
-    """Return a page's text with the cards between its marks brought up to date."""
-    head, _, rest = page.partition(f"{BEGIN}\n")
-    _, mark, tail = rest.partition(END)
-    if not mark:
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in the page")
-    return f"{head}{BEGIN}\n\n{markdown()}\n\n{END}{tail}"
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        Path(name).write_text(written(Path(name).read_text(encoding="utf-8")), encoding="utf-8")
+    return told_by(card, number_type(dtype)), [
+        f"{model} is not on this machine: counted from its card, nothing measured; --allow-download fetches"
+    ]

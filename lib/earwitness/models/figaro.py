@@ -30,7 +30,7 @@ from earwitness.types import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.figaro_network import Sizes
+    from earwitness.symbolic.figaro_network import Sizes
     from earwitness.types import ModelInfo
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -103,7 +103,7 @@ def sizes_of(state: dict[str, Tensor], hyper: dict[str, Any], where: str) -> Siz
     ModelError
         Tensors that describe no FIGARO, or that contradict the hyper-parameters.
     """
-    from earwitness.models.figaro_network import Sizes
+    from earwitness.symbolic.figaro_network import Sizes
 
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     first = f"{BLOCK}.0."
@@ -224,7 +224,7 @@ def load(folder: Path, info: ModelInfo) -> FigaroModel:
     """Load a FIGARO folder (see ``earwitness.models.load_model``)."""
     import torch
 
-    from earwitness.models.figaro_network import FigaroNetwork
+    from earwitness.symbolic.figaro_network import FigaroNetwork
 
     path, beside = find(folder)
     where = f"{folder.name}/{path.name}"
@@ -247,7 +247,7 @@ def _bar_encoder(path: Path, latent: int, *, hide: bool) -> Any:
     """Load the encoder half of a VQ-VAE; it stays in float32, for a rounded one would choose other codes."""
     import torch
 
-    from earwitness.models.figaro_network import HEADS_OF_VQ_VAE, BarEncoder, Sizes
+    from earwitness.symbolic.figaro_network import HEADS_OF_VQ_VAE, BarEncoder, Sizes
 
     where = f"{path.parent.name}/{path.name}"
     state, _ = read(path)

@@ -22,7 +22,7 @@ CHECKPOINT, CODEC = "state_dict.bin", "compression_state_dict.bin"  # audiocraft
 TANGO_CONFIG = "main_config.json"  # the layout of Tango's authors, and the pickled tensors that go with it
 TANGO_WEIGHTS = ("pytorch_model_main.bin", "pytorch_model_vae.bin", "pytorch_model_stft.bin")
 PIPELINE = "model_index.json"  # diffusers' layout
-NATIVE = "model_config.json"  # stable-audio-tools' layout
+NATIVE, WHOLE = "model_config.json", "model.ckpt"  # stable-audio-tools' layout
 VQ_VAE = "vq-vae.safetensors"  # beside FIGARO's network, in our own stored form
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")  # what the libraries call a network's weights
 KINDS, VARIANTS = (".safetensors", ".bin"), ("", ".fp32", ".fp16", ".bf16")  # the first that is whole is taken
@@ -35,6 +35,15 @@ INSTEAD = (
     "What can be done instead: look for verbatim copies in what it produces, ask in law for its training data, keep "
     "unreleased takes for the day its weights can be read; see the page Limits"
 )
+FETCH = "hf download OWNER/NAME --local-dir FOLDER"
+STRANGE = {  # what no layout here describes, by the ending of a file's name
+    ".incomplete": "a download that was broken off; the same command goes on with it",
+    ".gguf": "weights rounded for llama.cpp and its kin (GGUF), which give other scores",
+    ".onnx": "a graph for inference alone (ONNX)", ".tflite": "a graph for inference alone (TensorFlow Lite)",
+    ".mlmodel": "a graph for inference alone (Core ML)", ".mil": "a graph for inference alone (Core ML)",
+    ".nemo": "an archive of NeMo's, whose families are not read", ".h5": "weights of TensorFlow's",
+    ".msgpack": "weights of Flax's",
+}  # fmt: skip
 MOST_FILES, MOST_CONFIG, MOST_TEXT = 10_000, 10_000_000, 100_000_000  # of a folder; bytes of its texts
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*")
 HELD = re.compile(r"[\w][\w.-]*")  # a file of the same folder
@@ -154,7 +163,7 @@ def _wanted(folder: Path) -> Iterator[list[str]]:
     elif (folder / "config.json").is_file() or (folder / NATIVE).is_file():
         yield from _of_one(folder, "")
     if not any(path.suffix in TENSORS for path in folder.rglob("*")):
-        yield [CHECKPOINT, CODEC]
+        yield [CHECKPOINT, CODEC, WHOLE]
 
 
 def _of_one(folder: Path, prefix: str) -> Iterator[list[str]]:
@@ -214,6 +223,8 @@ def weights(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
                 lost = lost or (
                     f"{index.name}: names {missing[0]!r}, which the folder does not hold" if missing else ""
                 )
+    if (folder / NATIVE).is_file() and (folder / WHOLE).is_file():
+        return (folder / WHOLE,)
     if not required:
         return ()
     if lost:
@@ -225,6 +236,22 @@ def weights(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
         f"transformers and diffusers give them ({', '.join(STEMS)}), found {found}; fetch it again: "
         'hf download OWNER/NAME --include "*.safetensors" "*.json" "*.txt" "*.model" --local-dir FOLDER'
     )
+
+
+def unknown(folder: Path) -> ModelError:
+    """Return what a folder is in which no layout is known, and the one command that mends it."""
+    held = contents(folder)
+    for suffix, what in STRANGE.items():
+        if found := next((path for path in held if path.suffix == suffix), None):
+            return ModelError(f"{folder.name}: {found.name} is {what}; fetch the weights as published: {FETCH}")
+    inside = [path.parent for path in held if path.name in {"config.json", PIPELINE, NATIVE, TANGO_CONFIG, CHECKPOINT}]
+    if inside:
+        part = min(inside).relative_to(folder).as_posix()
+        return ModelError(f"{folder.name}: a folder of models or parts; name one: earwitness models FOLDER/{part}")
+    alone = [f"weights ({p.name}) without their configuration" for p in held if p.suffix in TENSORS | UNREAD]
+    what = next(iter(alone), "no model's files")
+    return ModelError(f"{folder.name}: expected config.json, {PIPELINE} or another layout of `earwitness models`, "
+                      f"found {what}; fetch it whole: {FETCH}")  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:

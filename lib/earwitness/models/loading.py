@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+POINTER = b"version https://git-lfs"
 TINY_PARAMETERS = 20_000_000  # below this a checkpoint is a toy, and pages say so
 VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json", "tokenizer.model")
 SPARE_ELEMENTS = 50_000_000  # tables that are computed and never stored, such as positions
@@ -55,6 +56,8 @@ def unpickled(path: Path, mend: str = "fetch safetensors instead, or save it aga
     except FileNotFoundError:
         raise ModelError(f"{where}: expected this file, found none; is the download complete?") from None
     except pickle.UnpicklingError as error:
+        if is_pointer(path):
+            raise damaged(path, error) from None
         asked = re.search(r"GLOBAL (\S+)", str(error))
         what = asked[1] if asked else "something else"
         raise ModelError(
@@ -62,7 +65,20 @@ def unpickled(path: Path, mend: str = "fetch safetensors instead, or save it aga
             f"{mend}"
         ) from None
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{where}: damaged ({first_line(error)}); fetch it again") from None
+        raise damaged(path, error) from None
+
+
+def is_pointer(path: Path) -> bool:
+    """Say whether git-lfs left its note in a file's place."""
+    return path.is_file() and path.open("rb").read(len(POINTER)) == POINTER
+
+
+def damaged(path: Path, error: BaseException) -> ModelError:
+    """Return why a file of weights cannot be opened, and what mends it."""
+    where = f"{path.parent.name}/{path.name}"
+    if is_pointer(path):
+        return ModelError(f"{where}: what git-lfs keeps in the file's place, not the file; fetch it: git lfs pull")
+    return ModelError(f"{where}: damaged ({first_line(error)}); fetch it again")
 
 
 def dense(state: Any, path: Path, what: str = "named tensors only") -> dict[str, Tensor]:
@@ -99,11 +115,17 @@ def tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
-        return dense(unpickled(path), path)
+        held = unpickled(path)
+        return dense(held.get("state_dict", held) if isinstance(held, dict) else held, path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path.parent.name}/{path.name}: damaged ({error}); fetch it again") from None
+        raise damaged(path, error) from None
+
+
+def below(held: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what is held by names under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
 
 
 def state(folder: Path) -> dict[str, Tensor]:
@@ -130,7 +152,7 @@ def headers(folder: Path) -> dict[str, tuple[int, ...]]:
             with safe_open(part, framework="numpy") as held:
                 found |= {name: tuple(held.get_slice(name).get_shape()) for name in held.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{folder.name}/{part.name}: damaged ({error}); fetch the file again") from None
+            raise damaged(part, error) from None
     return found
 
 
@@ -423,8 +445,17 @@ def load_part(folder: Path, name: str, kind: Any, dtype: str) -> Any:
     return filled(kind, read_json(path / "config.json"), state(path), path, dtype)
 
 
-def filled(kind: Any, config: dict[str, Any], held: dict[str, Tensor], path: Path, dtype: str) -> Any:
+def load_parts(folder: Path, dtype: str, **kinds: Any) -> dict[str, Any]:
+    """Load the parts of a pipeline folder, each by its name and class (see ``load_part``)."""
+    return {name: load_part(folder, name, kind, dtype) for name, kind in kinds.items()}
+
+
+def filled(
+    kind: Any, config: dict[str, Any], held: dict[str, Tensor], path: Path, dtype: str, *, unknown: bool = False
+) -> Any:
     """Build one of diffusers' networks from its configuration and its tensors, by their older names too.
+
+    Tensors without a place are refused if ``unknown`` ones matter.
 
     Raises
     ------
@@ -435,7 +466,7 @@ def filled(kind: Any, config: dict[str, Any], held: dict[str, Tensor], path: Pat
 
     where, bare = f"{path.parent.name}/{path.name}", skeleton(kind, config, path)
     bare._fix_state_dict_keys_on_load(held)
-    compare(bare, held, where)
+    compare(bare, held, where, unknown=unknown)
     with init_empty_weights():  # what is computed and never stored is computed now
         network = kind.from_config(config)
     return fill(network, held, where, dtype)

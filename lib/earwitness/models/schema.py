@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, create_model
 
 from earwitness.errors import ModelError
-from earwitness.models.files import contents, read_json
+from earwitness.models.files import NATIVE, contents, read_json
 
 LARGEST = 2**40  # of any size: what is below is compared with the weights
 MOST_COUNTED = 10_000  # layers, labels, extra tokens: what a library makes one by one
@@ -134,6 +134,12 @@ OWN_CODEC = {
 }  # fmt: skip
 OWN_LM = _part("TransformerLm", sizes="dim num_heads num_layers n_q card", maybe="past_context", numbers="hidden_scale")
 MUSICGEN = {"text_encoder": T5, "audio_encoder": ENCODEC, "decoder": DECODER}
+NATIVE_MODEL = _part("NativeModel", {
+    "diffusion": _part("NativeDiffusion", {"config": _part(
+        "NativeNetwork", few="depth", sizes="io_channels embed_dim num_heads cond_token_dim global_cond_dim")}),
+    "pretransform": _part("NativePretransform", {"config": _part("NativeVae", {"encoder": _part("NativeHalf", {
+        "config": _part("NativeOobleck", sizes="channels", lists="c_mults strides")})}, sizes="latent_dim")}),
+})  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "musicgen": {
         "config.json": _part("Musicgen", MUSICGEN, sizes="num_chroma chroma_length"),
@@ -142,6 +148,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "midi_lm": {"config.json": _part("CausalLM", maybe=CAUSAL)},
     "audiocraft": {OWN: _part("Audiocraft", {"transformer_lm": OWN_LM, "codec": _part("Codec", OWN_CODEC) | str})},
     "part": {"config.json": ENCODEC | T5},  # what an audiocraft checkpoint only names
+    "stable_audio_tools": {
+        NATIVE: _part(
+            "StableAudioTools", {"model": NATIVE_MODEL}, rates="sample_rate", sizes="sample_size", few="audio_channels"
+        )
+    },
     "figaro": {"config.json": _part("Figaro", sizes="d_model context_size encoder_layers decoder_layers d_latent")},
 }
 

@@ -47,14 +47,11 @@ def load(folder: Path, info: ModelInfo) -> StableAudio:
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
     from transformers import T5EncoderModel
 
-    kinds = {
-        "transformer": StableAudioDiTModel,
-        "vae": AutoencoderOobleck,
-        "text_encoder": T5EncoderModel,
-        "projection_model": StableAudioProjectionModel,
-    }
     found = schedule(folder)
-    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = loading.load_parts(
+        folder, info.dtype, transformer=StableAudioDiTModel, vae=AutoencoderOobleck, text_encoder=T5EncoderModel,
+        projection_model=StableAudioProjectionModel,
+    )  # fmt: skip
     loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer", loading.LONGEST_TEXT)
     return StableAudio(loaded, found, info)
 
@@ -62,7 +59,10 @@ def load(folder: Path, info: ModelInfo) -> StableAudio:
 class StableAudio(WaveLatentModel):
     """A loaded Stable Audio Open."""
 
-    def __init__(self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo) -> None:
+    def __init__(
+        self, loaded: dict[str, Any], schedule: Schedule, info: ModelInfo, told: Sequence[int] = (0, 1)
+    ) -> None:
+        self.told_of = told  # which of start and length the network is told
         super().__init__(loaded, "transformer", loaded["vae"].config.decoder_input_channels, schedule, info)
 
     def read(self, caption: str | None) -> Condition:
@@ -90,11 +90,11 @@ class StableAudio(WaveLatentModel):
         """Return what the transformer attends to and what it is told at every layer, from a condition ``[B, ...]``."""
         import torch
 
-        seconds, projection = condition["seconds"], self.parts["projection_model"]
-        span = projection(start_seconds=seconds[:, 0], end_seconds=seconds[:, 1])
-        start, end = span.seconds_start_hidden_states, span.seconds_end_hidden_states
-        attended = torch.cat([condition["words"], start, end], dim=1) * condition["said"][:, None]
-        return attended, torch.cat([start, end], dim=2)
+        projection = self.parts["projection_model"]
+        readers = projection.start_number_conditioner, projection.end_number_conditioner
+        span = [readers[i](condition["seconds"][:, i]) for i in self.told_of]
+        attended = torch.cat([condition["words"], *span], dim=1) * condition["said"][:, None]
+        return attended, torch.cat(span, dim=2)
 
     def ask(self, z_t: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the transformer's output."""

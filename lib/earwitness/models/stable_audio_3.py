@@ -52,14 +52,11 @@ def load(folder: Path, info: ModelInfo) -> StableAudio3:
     from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
     from transformers import T5GemmaEncoderModel
 
-    kinds = {
-        "transformer": StableAudio3DiTModel,
-        "vae": AutoencoderSAME,
-        "text_encoder": T5GemmaEncoderModel,
-        "duration_embedder": StableAudio3DurationEmbedder,
-    }
     found = schedule(folder)
-    loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+    loaded = loading.load_parts(
+        folder, info.dtype, transformer=StableAudio3DiTModel, vae=AutoencoderSAME, text_encoder=T5GemmaEncoderModel,
+        duration_embedder=StableAudio3DurationEmbedder,
+    )  # fmt: skip
     loaded["tokenizer"] = loading.load_tokenizer(folder / "tokenizer", LONGEST_TEXT)
     return StableAudio3(loaded, found, info)
 

@@ -116,7 +116,7 @@ def _unet(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def _size(folder: Path) -> int:
     """Return the number of values in the native layout's UNet."""
-    return sum(tensor.numel() for tensor in _under(loading.tensors(folder / MAIN), "unet.").values())
+    return sum(tensor.numel() for tensor in loading.below(loading.tensors(folder / MAIN), "unet.").values())
 
 
 def load(folder: Path, info: ModelInfo) -> Tango:
@@ -134,7 +134,7 @@ def load(folder: Path, info: ModelInfo) -> Tango:
         schedule, tokenizer = latent_diffusion.schedule(folder), folder / "tokenizer"
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": T5EncoderModel}
         kinds |= {"vocoder": SpeechT5HifiGan} if (folder / "vocoder").is_dir() else {}
-        loaded = {name: loading.load_part(folder, name, kind, info.dtype) for name, kind in kinds.items()}
+        loaded = loading.load_parts(folder, info.dtype, **kinds)
     loaded["tokenizer"] = loading.load_tokenizer(tokenizer, loading.LONGEST_TEXT)
     return Tango(loaded, schedule, SPEC, info)
 
@@ -151,20 +151,15 @@ def _native(folder: Path, config: dict[str, Any], beside: Path | None, dtype: st
     with torch.device("meta"):
         encoder = read_json((beside or folder / "text_encoder") / "config.json")
         text = T5EncoderModel(T5Config.from_dict(encoder))
-    states = _under(weights, "text_encoder.")
+    states = loading.below(weights, "text_encoder.")
     states.setdefault("encoder.embed_tokens.weight", states.get("shared.weight", torch.empty(0)))
     return {
         "unet": loading.filled(
-            UNet2DConditionModel, _unet(folder, config), _under(weights, "unet."), folder / MAIN, dtype
+            UNet2DConditionModel, _unet(folder, config), loading.below(weights, "unet."), folder / MAIN, dtype
         ),
         "text_encoder": loading.fill(text, states, f"{folder.name}/{MAIN}: text_encoder", dtype),
         "vae": _autoencoder(folder, dtype),
     }
-
-
-def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors under a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _autoencoder(folder: Path, dtype: str) -> Any:

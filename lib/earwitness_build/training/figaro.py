@@ -24,7 +24,7 @@ from earwitness_build.training.train import WEIGHTS, described, pick
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earwitness.models.figaro_network import FigaroNetwork
+    from earwitness.symbolic.figaro_network import FigaroNetwork
     from earwitness.types import Window
 
 PAD = 0
@@ -88,7 +88,7 @@ def build_network(recipe: FigaroRecipe) -> FigaroNetwork:
     """Return an untrained network: FIGARO's expert flavour, small, in the layout of newly trained checkpoints."""
     import torch
 
-    from earwitness.models.figaro_network import FigaroNetwork, Sizes
+    from earwitness.symbolic.figaro_network import FigaroNetwork, Sizes
 
     torch.manual_seed(recipe.seed)
     sizes = Sizes(
