@@ -12,6 +12,7 @@ from earwitness.errors import InputError
 from earwitness.models import load_model
 from earwitness.signals import generation
 from earwitness.signals.token import TokenSignals, TokenStream
+from tests import tiny_diffusion
 
 
 class Fake:
@@ -70,6 +71,18 @@ def test_repeats_come_from_the_record_of_the_training() -> None:
 def test_a_folder_without_clap_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match="expected a CLAP as transformers saves it"):
         extraction.listener(tmp_path)
+
+
+def test_a_clap_in_a_folder_hears_what_was_made(tmp_path) -> None:
+    """Equal sounds have one embedding, of length 1; the column stands where a folder is named, and only there."""
+    torch.manual_seed(0)
+    tiny_diffusion.clap().save_pretrained(tmp_path)
+    tiny_diffusion.clap_ears().save_pretrained(tmp_path)
+    sounds = np.random.default_rng(0).normal(size=(2, 16_000)).astype(np.float32)
+    found = extraction.listener(tmp_path)(sounds[[0, 0, 1]], 16_000)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert np.array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2], atol=1e-4)
 
 
 def test_continuations_are_compared_with_what_was_given() -> None:
