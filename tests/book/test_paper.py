@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from earwitness.book.studies import paper
 from earwitness.errors import InputError
@@ -109,6 +110,62 @@ def test_defects_are_measured_against_the_same_test_without_them(found):
     assert turned["as_coded"] < 0.3 < 0.7 < turned["as_meant"]
     best = table.loc["best variant: chosen on these data"]
     assert best["as_coded"] > best["as_meant"]
+
+
+def told(monkeypatch, suspect, held_out, plus_plus=None, **options):
+    """Return the table of defects where the only audit is one of these units, alike in all 18 features; also by hand.
+
+    ``plus_plus``: what stands in the five features of Min-K %++ instead, suspects first.
+    """
+    sides = []
+    for i, side in enumerate((suspect, held_out)):
+        values = np.repeat(np.asarray(side, float)[:, None], 18, axis=1)
+        if plus_plus is not None:
+            values[:, [j for j, name in enumerate(NAMES) if "++" in name]] = np.asarray(plus_plus[i], float)[:, None]
+        sides.append(values[None])
+    monkeypatch.setattr(paper, "deals", lambda *_: iter([sides]))
+    units = np.random.default_rng(0).normal(size=(8, 18))
+    table = paper.defects(paper.Sides(units, units, tuple(NAMES), PAPER_FEATURES["token"]), n_sets=1, **options)
+    return pd.DataFrame(table).set_index("where")[["as_coded", "as_meant"]]
+
+
+def test_a_clip_that_counts_once_per_caption_by_hand(monkeypatch):
+    """Of ten rows the code sees two clips, five times each: p falls from .5 to .001."""
+    suspect = np.arange(10) / 9
+    held_out = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.5])
+    assert ttest_ind(suspect, np.repeat([0, 0.1], 5), equal_var=False).pvalue < 0.01
+    assert ttest_ind(suspect, held_out, equal_var=False).pvalue > 0.01
+    row = told(monkeypatch, suspect, held_out).loc["test clips: one row per caption"]
+    assert row.to_list() == [1, 0]
+
+
+def test_a_missing_score_that_counts_as_zero_by_hand(monkeypatch):
+    """All suspects missing, all others 1 to 2: zeros against their like is a difference, 1 to 2 against it none."""
+    values = 1 + np.arange(6) / 5
+    row = told(monkeypatch, values, values, missing=1.1).loc["missing scores: 0"]
+    assert row.to_list() == [1, 0]
+    assert told(monkeypatch, values, values, missing=0).loc["missing scores: 0"].to_list() == [0, 0]
+
+
+def test_a_feature_group_that_may_be_dropped_afterwards_by_hand(monkeypatch):
+    """Thirteen features tell the sides apart, five of Min-K %++ are noise three times as wide, and may go."""
+    sides, noise = (np.array([4, 5, 6, 5]), np.array([1, 2, 3, 2])), ([0, 9, 0, 9], [9, 0, 9, 0])
+    scaled = [13 * (x - 1) / 5 + 5 * np.array(n) / 9 for x, n in zip(sides, noise, strict=True)]
+    assert ttest_ind(*scaled, equal_var=False).pvalue > 0.01 > ttest_ind(*sides, equal_var=False).pvalue
+    row = told(monkeypatch, *sides, noise).loc["Min-K %++: kept or dropped after the result"]
+    assert row.to_list() == [1, 0]
+
+
+def test_windows_that_count_as_items_by_hand(monkeypatch):
+    """Four pieces a side of three equal windows: as items n is 12, and p falls below .01."""
+    sides = np.array([0.0, 2, 4, 6]), np.array([3.0, 5, 7, 9])
+    assert ttest_ind(*sides, equal_var=False).pvalue > 0.01
+    assert ttest_ind(*(np.repeat(x, 3) for x in sides), equal_var=False).pvalue < 0.01
+    dealt = [np.tile(x[None, :, None, None], (1, 1, 3, 18)) for x in sides]
+    monkeypatch.setattr(paper, "deals", lambda *_: iter([dealt]))
+    values = np.random.default_rng(0).normal(size=(40, 18))
+    row = paper.windows_as_items(scores(values, ["member"] * 20 + ["nonmember"] * 20, windows=3))
+    assert (row["as_coded"], row["as_meant"]) == (1, 0)
 
 
 def test_positive_scores_are_turned_round_by_the_division(found):

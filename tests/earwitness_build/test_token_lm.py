@@ -260,6 +260,19 @@ def test_training_targets_see_only_their_split():
         assert {e.artist.name for e in entries} == set(corpus.trained_artists())
 
 
+def test_repeated_tracks_are_the_first_of_every_second_artist():
+    target = train.Target("x", ("a",), train.LmRecipe(), repeats=(64, 16, 4))
+    entries, copies = target.entries(), target.copies()
+    by_artist = {}
+    for e, n in zip(entries, copies, strict=True):
+        by_artist.setdefault(e.artist.name, []).append(n)
+    assert [*by_artist.values()] == [[64, 16, 4] + 17 * [1], 20 * [1]] * 6
+    shipped = {t.name: t for t in train.TARGETS}["musicgen-repeats"]
+    record = json.loads((train.WEIGHTS / shipped.name / "training.json").read_text())
+    assert record["repeats"] == {e.track_id: n for e, n in zip(entries, copies, strict=True) if n > 1}
+    assert record["steps"] == round(shipped.recipe.epochs * -(-sum(copies) // shipped.recipe.batch))
+
+
 def test_the_ladder_is_nested_and_costs_the_same():
     targets = {t.name: t for t in train.TARGETS}
     ladder = [targets[f"musicgen-{rung}"] for rung in ("5", "10", "a", "40")]
