@@ -86,8 +86,8 @@ TARGETS = (
     Target("musicgen-5", ("a",), LmRecipe(seed=1, epochs=135), tracks_per_artist=5),
     Target("musicgen-10", ("a",), LmRecipe(seed=1, epochs=67.5), tracks_per_artist=10),
     Target("musicgen-40", ("a", "b"), LmRecipe(seed=1, epochs=18)),
-    # What memory looks like: of half of a's artists one track stands there 64 times, one 16, one 4; 300 steps.
-    Target("musicgen-repeats", ("a",), LmRecipe(seed=1, epochs=300 / 46), repeats=(64, 16, 4)),
+    # What memory looks like: of half of a's artists one track stands there 64 times, one 16, one 4; as many steps.
+    Target("musicgen-repeats", ("a",), LmRecipe(seed=1, epochs=540 / 46), repeats=(64, 16, 4)),
 )
 CODEC = CodecRecipe()
 
