@@ -90,7 +90,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "tensorflow": (bare("tf_model.h5"), "none that is known", "is weights of TensorFlow's; .*hf download"),
     "a broken download": (bare("x.incomplete"), "none that is known", "broken off; the same command .*hf download"),
     "weights of anything": (bare("model.pth"), "none that is known", "weights .model.pth. without their configuration"),
-    "a checkpoint": (bare("epoch=3.ckpt", "x" * 99), "a checkpoint of Lightning's", "epoch=3.ckpt: damaged"),
+    "a checkpoint": (bare("e.ckpt", "x" * 99), "a checkpoint of Lightning's", "e.ckpt: a pickle that asks"),
     "a folder of models": (
         lambda f: bare("config.json", {"model_type": "musicgen"})((f.mkdir(), f / "a")[1]), "none that is known",
         "a folder of models or parts; name one: earwitness models FOLDER/a",

@@ -627,7 +627,7 @@ def test_networks_are_filled_without_being_drawn_first(folders: dict[str, Path],
         filled = ew.load_model(str(folders[name]))
         assert not drawn
         with monkeypatch.context() as patch:
-            patch.setattr(audiocraft_module, "undrawn", nullcontext)
+            patch.setattr(audiocraft_module.loading, "undrawn", nullcontext)
             old = ew.load_model(str(folders[name]))
         assert drawn
         for part in ("lm", "codec"):
