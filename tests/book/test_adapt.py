@@ -70,7 +70,7 @@ def test_the_experiment_becomes_a_page_as_printed(project):
     run([sys.executable, *line[1:]])
     page = (project / "book" / "pages" / "mia-token-zlib.ipynb").read_text()
     assert "Membership inference: compressed size" in page
-    assert "<code>zlib/conditional</code> ranks a member" in page
+    assert "The attack is <code>zlib/conditional</code>" in page
 
 
 def test_papermill_runs_a_template_as_printed(project):
