@@ -156,6 +156,17 @@ def test_a_feature_group_that_may_be_dropped_afterwards_by_hand(monkeypatch):
     assert row.to_list() == [1, 0]
 
 
+def test_a_headline_that_takes_any_size_by_hand(monkeypatch):
+    """Two a side have p = .005 in every draw, all ten p = .5: the headline finds a size, the test of all does not."""
+
+    def p_of(suspect, held_out, **_):
+        return np.full(suspect.shape[:-2], 0.005 if suspect.shape[-2] == 2 else 0.5)
+
+    monkeypatch.setattr(paper, "inference_as_coded", p_of)
+    row = paper._headline(np.arange(20.0)[:, None], 3, n_draws=2)
+    assert (row["as_coded"], row["as_meant"]) == (1, 0)
+
+
 def test_windows_that_count_as_items_by_hand(monkeypatch):
     """Four pieces a side of three equal windows: as items n is 12, and p falls below .01."""
     sides = np.array([0.0, 2, 4, 6]), np.array([3.0, 5, 7, 9])
