@@ -133,7 +133,7 @@ def continuations(
             }
             if heard:
                 found["clap"] = float(heard[0][i] @ heard[1][i])
-            rows.append({**row, **found, "original": originals[i], "made": sounds[1][i]})
+            rows.append(row | {**found, "original": originals[i], "made": sounds[1][i]})
     return pd.DataFrame(rows)
 
 
