@@ -165,7 +165,7 @@ def test_ladder_card_names_what_each_rung_was_trained_on():
     from earwitness_build.training.train import TARGETS
 
     for target in TARGETS:
-        if target.name != "musicgen-b":
+        if target.name not in {"musicgen-b", "musicgen-repeats"}:  # they are no rungs
             tracks = read_manifest(LADDER, f"pocket/{target.name}")
             members = {t.track_id for t in tracks if t.role == "member"}
             assert members == {e.track_id for e in target.entries()}
