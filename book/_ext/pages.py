@@ -10,6 +10,7 @@ on one question link each other below the title.
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 from inspect import getdoc
 from pathlib import Path
@@ -70,11 +71,16 @@ def describe_call(_app: Sphinx, _what: str, _name: str, thing: Any, _options: An
         lines[:] = (getdoc(audit.audit) or "").splitlines()
 
 
+@cache
+def _chapters(toc: Path) -> list[list[dict[str, str]]]:
+    """Return each chapter that has sections, with them; a build reads its table of contents once."""
+    parts = yaml.safe_load(toc.read_text(encoding="utf-8"))["parts"]
+    return [[c, *c["sections"]] for part in parts for c in part["chapters"] if "sections" in c]
+
+
 def add_switch(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Link a chapter and its sections from below the title of each: the same question on other models."""
-    toc = yaml.safe_load(Path(app.confdir, app.config.external_toc_path).read_text(encoding="utf-8"))
-    for chapter in (chapter for part in toc["parts"] for chapter in part["chapters"] if "sections" in chapter):
-        files = [chapter, *chapter["sections"]]
+    for files in _chapters(Path(app.confdir, app.config.external_toc_path)):
         if page in {one["file"] for one in files}:
             links = [
                 f'<strong aria-current="page">{escape(one["title"])}</strong>'

@@ -110,16 +110,14 @@ def with_captions(tracks: Sequence[Track], path: Path, unopened: Iterable[str] =
     tracks : sequence of Track
         Recordings of both sides.
     path : Path
-        CSV with ``caption`` and either ``track_id``, or ``path``: relative to a recording's folder, or the end of its
-        path, as long as only one recording is called so; ``./`` may stand before it.
+        CSV with ``caption`` and either ``track_id`` or ``path``, as ``read_beside`` takes it.
     unopened : iterable of str
         Recordings that were found and are left out: the table may name them.
 
     Raises
     ------
     ManifestError
-        A table that cannot be read or has other columns, a row that fits no recording or several, a second caption for
-        one, or empty captions only.
+        As ``read_beside``, or empty captions only.
     """
     given = read_beside(tracks, path, "caption", unopened)
     found = [replace(track, caption=given.get(track.track_id, track.caption)) for track in tracks]
