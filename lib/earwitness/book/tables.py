@@ -106,11 +106,11 @@ def begin(template: str, names: Mapping[str, Any]) -> None:
         beside values that are not that page's.
     """
     path = project_root() / "notebooks" / f"{template}.ipynb"
-    known = template_parameters(path)
     given = {name: value for name, value in names.items() if not (name.startswith("_") or name in OWN)}
     given = {name: value for name, value in given.items() if not (isinstance(value, ModuleType) or callable(value))}
-    check_parameters(path, given)
-    values = json.loads(json.dumps({name: given[name] for name in known if name in given}, default=str))
+    if path.is_file():  # elsewhere than in a checkout nothing says which parameters there are
+        check_parameters(path, given)
+    values = json.loads(json.dumps(given, default=str))
     for name in ASKED:
         wanted = values.get(name)
         if wanted and isinstance(wanted, str | list):
