@@ -74,10 +74,10 @@ def test_touching_a_file_does_nothing(plan, copy):
 
 
 def needing(page_id):
-    """A page and all that need it."""
+    """A page of the book and all of its pages that need it."""
     found = {page_id}
     for page in experiments.load_registry().in_order():
-        if found & set(page.needs):
+        if page.tier == "book" and found & set(page.needs):
             found.add(page.id)
     return found
 

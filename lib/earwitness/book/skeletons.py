@@ -127,4 +127,4 @@ def write(kind: str, name: str) -> list[str]:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
-    return [*(f"wrote {path.relative_to(root)}" for path in texts), f"next: {then}"]
+    return [*(f"wrote {path.relative_to(root)}" for path in texts), f"next: for {name}, {then}"]
