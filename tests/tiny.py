@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,25 @@ def container(
             for packet in stream.encode(piece):
                 file.mux(packet)
     return path
+
+
+class Late:
+    """An array that a worker's writer gets half a second late."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        time.sleep(0.5)
+        return self.array
+
+
+def described_late(path: Path, spec: object, **more: object) -> Iterator[tuple[dict, dict]]:
+    """Do a worker's job, and have the answers wait while it goes on with the next recording."""
+    from earwitness.signals.blind import described
+
+    for values, arrays in described(path, spec, **more):
+        yield values, {name: Late(array) for name, array in arrays.items()}
 
 
 def die(path: Path, spec: object, **_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -431,11 +432,11 @@ def fast_tokenizer(length: int = 24) -> Any:
     )
 
 
-def oobleck(rate: int = 8000) -> Any:
+def oobleck(rate: int = 8000, strides: Sequence[int] = (2, 4, 4)) -> Any:
     from diffusers import AutoencoderOobleck
 
     return AutoencoderOobleck(
-        encoder_hidden_size=8, downsampling_ratios=[2, 4, 4], decoder_channels=4, decoder_input_channels=4,
+        encoder_hidden_size=8, downsampling_ratios=list(strides), decoder_channels=4, decoder_input_channels=4,
         audio_channels=2, channel_multiples=[1, 2, 2], sampling_rate=rate,
     )  # fmt: skip
 
@@ -446,8 +447,8 @@ def flow_scheduler(**options: Any) -> Any:
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, **options)
 
 
-def stable_audio_3(folder: Path, *, distilled: bool = False) -> Path:
-    """Stable Audio 3: stereo at 8 kHz, latent frames of 32 samples."""
+def stable_audio_3(folder: Path, *, distilled: bool = False, patch: int = 8) -> Path:
+    """Stable Audio 3: stereo at 8 kHz, latent frames of 32 samples: of 4 patches."""
     import torch
     from diffusers import AutoencoderSAME, StableAudio3DiTModel
     from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
@@ -464,7 +465,7 @@ def stable_audio_3(folder: Path, *, distilled: bool = False) -> Path:
         timestep_features_dim=16, num_memory_tokens=3,
     )  # fmt: skip
     autoencoder = AutoencoderSAME(
-        audio_channels=2, patch_size=8, encoder_channels=8, encoder_c_mults=[2], encoder_strides=[4], latent_dim=4,
+        audio_channels=2, patch_size=patch, encoder_channels=8, encoder_c_mults=[2], encoder_strides=[4], latent_dim=4,
         encoder_transformer_depths=[1], dim_heads=8, sampling_rate=8000,
     )  # fmt: skip
     with torch.no_grad():  # what starts at 0 would say nothing
@@ -479,8 +480,8 @@ def stable_audio_3(folder: Path, *, distilled: bool = False) -> Path:
     )  # fmt: skip
 
 
-def ace_step(folder: Path, *, turbo: bool = False) -> Path:
-    """ACE-Step 1.5: stereo at 8 kHz, latent frames of 32 samples."""
+def ace_step(folder: Path, *, turbo: bool = False, strides: Sequence[int] = (2, 4, 4)) -> Path:
+    """ACE-Step 1.5: stereo at 8 kHz, latent frames of 32 samples: the strides' product."""
     import torch
     from diffusers import AceStepTransformer1DModel
     from diffusers.pipelines.ace_step import AceStepConditionEncoder
@@ -507,8 +508,8 @@ def ace_step(folder: Path, *, turbo: bool = False) -> Path:
         num_key_value_heads=1, head_dim=8,
     ))  # fmt: skip
     return save(
-        folder, "AceStepPipeline", transformer=network, vae=oobleck(), text_encoder=text, condition_encoder=conditions,
-        tokenizer=fast_tokenizer(512), scheduler=flow_scheduler(),
+        folder, "AceStepPipeline", transformer=network, vae=oobleck(strides=strides), text_encoder=text,
+        condition_encoder=conditions, tokenizer=fast_tokenizer(512), scheduler=flow_scheduler(),
     )  # fmt: skip
 
 

@@ -286,6 +286,7 @@ def kept(path: Path, kind: Any, make: Callable[[], Record]) -> Record:
 # --- where things are kept --------------------------------------------------------------------------------------------
 
 STAMP = "EARWITNESS_STAMP"  # the variable that tells a page where its runner wants its stamp
+PAGE = "EARWITNESS_PAGE"  # the variable that tells a notebook which page of the registry its runner makes of it
 
 
 def project_root() -> Path:

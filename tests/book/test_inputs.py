@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from earwitness import util
 from earwitness.book.experiments import load_registry
 from tests import house
 
@@ -205,7 +206,7 @@ json.dump(sorted(seen), sys.__stdout__)
 def test_every_file_of_the_project_that_a_page_opens_is_an_input(root: Path, tmp_path: Path, page: str) -> None:
     entry = load_registry().page(page)
     (tmp_path / "pocket").symlink_to(root / "results" / "pocket")
-    environment = os.environ | {"EARWITNESS_RESULTS": str(tmp_path), "PYTHONPATH": str(root / "lib")}
+    environment = os.environ | {"EARWITNESS_RESULTS": str(tmp_path), "PYTHONPATH": str(root / "lib"), util.PAGE: page}
     command = [sys.executable, "-c", OPENED, str(entry.template_path), page]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr

@@ -29,7 +29,11 @@ TOKEN: dict[str, Callable[[Path], object]] = {
     **{f"audiocraft, {kind}": partial(tiny_audiocraft.audiocraft, kind=kind) for kind in ("audiogen", "magnet")},
 }
 FORMATS = {name: ("mia_token", make) for name, make in TOKEN.items()}
-FORMATS |= {name: ("mia_diffusion", make) for name, make in tiny_diffusion.BUILDERS.items()}
+LONG = {  # windows of 47 s, in 25 latent frames a second, as published
+    "stable_audio_3": partial(tiny_diffusion.stable_audio_3, patch=80),
+    "ace_step": partial(tiny_diffusion.ace_step, strides=(4, 8, 10)),
+}
+FORMATS |= {name: ("mia_diffusion", make) for name, make in (tiny_diffusion.BUILDERS | LONG).items()}
 
 
 def built(make: Callable[[Path], Any], folder: Path) -> str:

@@ -111,6 +111,21 @@ def test_a_recording_that_kills_its_worker_costs_itself(keyed: list[tuple[str, T
     assert {key for key, *_ in found} == {key for key, _ in keyed} - set(failed)
 
 
+def test_a_crash_is_not_blamed_on_what_was_found_before_it(keyed: list[tuple[str, Track]]) -> None:
+    """The worker works ahead: when it dies of the third recording, what it found in the first is not told yet."""
+    failed: dict[str, str] = {}
+    with SegmentStream(SPEC, 1) as stream:
+        stream.ask(keyed)
+        for task in stream.sent[0]:
+            job = b"tests.tiny:die" if task.key == keyed[2][0] else b"tests.tiny:described_late"
+            task.request = task.request.replace(b"earwitness.signals.blind:described", job)
+        stream.workers[0].process.kill()  # so that it is asked for these
+        stream.workers[0].process.wait()
+        found = list(stream.take(keyed, failed))
+    assert set(failed) == {keyed[2][0], keyed[3][0]}
+    assert {key for key, *_ in found} == {key for key, _ in keyed} - set(failed)
+
+
 def test_more_is_asked_than_a_pipe_holds(tmp_path: Path) -> None:
     """Neither side waits for the other: requests beyond what a worker's pipe takes are sent as answers come."""
     path = recording(tmp_path / "a.wav", 1)

@@ -25,7 +25,7 @@ import yaml
 from earwitness.book.experiments import Page, check_parameters, load_registry
 from earwitness.errors import EarwitnessError, InputError, exit_with_one_line, nearest
 from earwitness.surroundings import for_pages
-from earwitness.util import STAMP, file_hash, project_root, results_dir, write_whole
+from earwitness.util import PAGE, STAMP, file_hash, project_root, results_dir, write_whole
 
 # One thread a page: pages run side by side. A page has no progress bars, so that their wish for widgets is no news.
 SURROUNDINGS = {
@@ -93,7 +93,7 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def execute(
-    template: Path, output: Path, parameters: dict[str, Any], status: Path, time_limit_s: float = 600.0
+    template: Path, output: Path, parameters: dict[str, Any], status: Path, time_limit_s: float = 600.0, page: str = ""
 ) -> None:
     """Execute a notebook in a child process; ``output`` appears only if every cell ran.
 
@@ -107,6 +107,8 @@ def execute(
         JSON written from start to end: ``state`` (running, ok, failed), ``cell``, ``reason``, ``seconds``.
     time_limit_s : float
         Limit on the whole run, in seconds.
+    page : str
+        Id of the page of the registry that these are the template and the values of, if they are one's.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def execute(
             stdout=log,
             stderr=log,
             cwd=root,
-            env=for_pages(os.environ, results_dir()) | SURROUNDINGS | {STAMP: str(stamp.resolve())},
+            env=for_pages(os.environ, results_dir()) | SURROUNDINGS | {STAMP: str(stamp.resolve()), PAGE: page},
         )
         timed_out = False
         try:
@@ -196,7 +198,8 @@ def run_page(page_id: str) -> Path:
     output = results_dir() / "pages" / f"{page.id}.ipynb"
     (project_root() / "book" / "pages" / output.name).unlink(missing_ok=True)
     shutil.rmtree(results_dir() / "tables" / page.id, ignore_errors=True)
-    execute(page.template_path, output, page.all_parameters, output.with_suffix(".status.json"), page.time_limit_s)
+    status = output.with_suffix(".status.json")
+    execute(page.template_path, output, page.all_parameters, status, page.time_limit_s, page.id)
     return _publish(output, page)
 
 

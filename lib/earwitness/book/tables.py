@@ -11,6 +11,7 @@ statistics, and reports, into tables; they add none of their own but the points 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -25,7 +26,7 @@ from earwitness.book.experiments import Page, check_parameters, load_registry, t
 from earwitness.errors import InputError, nearest
 from earwitness.signals.evaluations import resolve
 from earwitness.stats.units import matching, unit_table
-from earwitness.util import project_root, results_dir, unguarded, write_csv, write_whole
+from earwitness.util import PAGE, project_root, results_dir, unguarded, write_csv, write_whole
 
 if TYPE_CHECKING:
     from earwitness.audit.report import Estimate, Report
@@ -137,8 +138,9 @@ NOTE = "parameters.json"
 
 
 def _registered(experiment: str) -> Page | None:
+    """Return the page that owns an experiment's tables, unless its runner is at work: it gave that page's values."""
     registry = project_root() / "notebooks" / "experiments.yml"
-    if not registry.is_file():  # the library on its own: no book, no pages
+    if os.environ.get(PAGE) == experiment or not registry.is_file():  # by its runner; the library on its own
         return None
     return _pages(project_root(), registry.stat().st_mtime_ns).get(experiment)
 

@@ -34,6 +34,7 @@ class _Task:
 
     def __init__(self, key: str, track: Track, spec: Spec) -> None:
         self.key, self.path, self.caption, self.spec = key, track.path, track.caption, spec
+        self.alone = False  # a worker died while it was this task's turn
         self.state: State | None = None
         with suppress(OSError):
             self.state = state_of(self.path)
@@ -108,9 +109,11 @@ class SegmentStream:
                     yield key, track, answer
 
     def _send(self, number: int) -> None:
-        """Send a worker what it can hold."""
+        """Send a worker what it can hold; while a task is tried alone, nothing else."""
         waiting, sent = self.waiting[number], self.sent[number]
-        while waiting and (not sent or sum(len(task.request) for task in (*sent, waiting[0])) <= BYTES):
+        while waiting and not (sent and sent[0].alone):
+            if sent and sum(len(task.request) for task in (*sent, waiting[0])) > BYTES:
+                break
             task = waiting.popleft()
             sent.append(task)
             self.workers[number].send(task.request)
@@ -118,7 +121,8 @@ class SegmentStream:
     def _from(self, task: _Task, number: int) -> Iterator[Answer]:
         """Yield a worker's answers to its next task, and at last None or why it failed.
 
-        A worker that died is replaced, and gets all that it was asked for again; a task that kills two is given up.
+        A worker that died is replaced, and its successor is asked for this task alone: one that works ahead can die of
+        a later task, before it has told what it found. A task that kills two is given up.
         """
         told, why = 0, ""
         for last in (False, True):
@@ -146,9 +150,10 @@ class SegmentStream:
         yield why or None
 
     def _replace(self, number: int, *, again: bool) -> None:
-        """Start another worker for what this one was asked; ``again``: also for the task that it died of."""
+        """Start another worker for what this one was asked; ``again``: also for the task that it died of, alone."""
         decode_pool.give_back(self.workers[number])
         self.workers[number] = decode_pool.borrow()
+        self.sent[number][0].alone = again
         if not again:
             self.sent[number].popleft()
         self.waiting[number].extendleft(reversed(self.sent[number]))
