@@ -6,7 +6,7 @@ asked for what an audit asks, with captions. A clip's cost is compared with enco
 same clips (goal 1.05), in processor seconds of one core; memory is the most that the process held, mapped weights
 included. A row of the same model and type is replaced, all others stay.
 
-Run: OMP_NUM_THREADS=1 PYTHONPATH=lib:. python benchmarks/bench_real_size.py [--only REPOSITORY] [--clips 2]
+Run: OMP_NUM_THREADS=1 PYTHONPATH=lib:. python benchmarks/bench_real_size.py [--only REPOSITORY] [--clips 2] [--repeats 1]
      [--dtypes float32 bfloat16] [--scratch FOLDER] [--write benchmarks/real_size.csv]
 """
 
@@ -222,8 +222,8 @@ MODELS = {
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measured(folder, dtype, clips):
-    """Load a folder and score clips, once each way; return what it took."""
+def measured(folder, dtype, clips, repeats):
+    """Load a folder and score clips both ways; return what it took: of several repeats the least."""
     import bench_extraction as way
     import torch
 
@@ -238,7 +238,7 @@ def measured(folder, dtype, clips):
         found = way.notes(model, clips, 5)  # one takes less than a second
     else:
         audio = way.sound(model, clips, model.info.segment_seconds)
-        found = (way.noise if model.info.family == "diffusion" else way.tokens)(model, audio, words, 1)
+        found = (way.noise if model.info.family == "diffusion" else way.tokens)(model, audio, words, repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     weights = sum(path.stat().st_size for path in folder.rglob("*") if path.suffix not in {".json", ".txt"}) / 1e9
     taken = {"weights_gb": weights, "load_s": loaded, "clips": clips, **found, "clip_s": found["extraction_s"] / clips}
@@ -258,6 +258,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MODELS, action="append")
     parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1, help="more than one are warmed up before")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--write", type=Path)
@@ -270,7 +271,7 @@ def main():
         print("built")
         return
     if given.measure:
-        print(json.dumps(measured(Path(given.measure[0]), given.measure[1], given.clips)))
+        print(json.dumps(measured(Path(given.measure[0]), given.measure[1], given.clips, given.repeats)))
         return
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     made = {
@@ -284,7 +285,7 @@ def main():
                 print(f"{name}: not built", file=sys.stderr)
                 continue
             for dtype in given.dtypes:
-                said = separate("--measure", folder, dtype, "--clips", given.clips)
+                said = separate("--measure", folder, dtype, "--clips", given.clips, "--repeats", given.repeats)
                 if not said:
                     print(f"{name}, {dtype}: not measured", file=sys.stderr)
                     continue
