@@ -6,8 +6,8 @@ asked for what an audit asks, with captions. A clip's cost is compared with enco
 same clips (goal 1.05), in processor seconds of one core; memory is the most that the process held, mapped weights
 included. A row of the same model and type is replaced, all others stay.
 
-Run: OMP_NUM_THREADS=1 PYTHONPATH=lib:. python benchmarks/bench_real_size.py [--only REPOSITORY] [--clips 2] [--repeats 1]
-     [--dtypes float32 bfloat16] [--scratch FOLDER] [--write benchmarks/real_size.csv]
+Run: OMP_NUM_THREADS=1 PYTHONPATH=lib:. python benchmarks/bench_real_size.py [--only REPOSITORY] [--clips 2]
+     [--repeats 1] [--dtypes float32 bfloat16] [--scratch FOLDER] [--write benchmarks/real_size.csv]
 """
 
 import argparse
