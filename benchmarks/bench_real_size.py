@@ -258,7 +258,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MODELS, action="append")
     parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=1, help="more than one are warmed up before")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="how often each way is timed; from two on, both run once before"
+    )
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--write", type=Path)

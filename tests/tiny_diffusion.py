@@ -448,7 +448,7 @@ def flow_scheduler(**options: Any) -> Any:
 
 
 def stable_audio_3(folder: Path, *, distilled: bool = False, patch: int = 8) -> Path:
-    """Stable Audio 3: stereo at 8 kHz, latent frames of 32 samples: of 4 patches."""
+    """Stable Audio 3: stereo at 8 kHz; a latent frame is 4 patches of ``patch`` samples long."""
     import torch
     from diffusers import AutoencoderSAME, StableAudio3DiTModel
     from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
@@ -481,7 +481,7 @@ def stable_audio_3(folder: Path, *, distilled: bool = False, patch: int = 8) -> 
 
 
 def ace_step(folder: Path, *, turbo: bool = False, strides: Sequence[int] = (2, 4, 4)) -> Path:
-    """ACE-Step 1.5: stereo at 8 kHz, latent frames of 32 samples: the strides' product."""
+    """ACE-Step 1.5: stereo at 8 kHz; a latent frame is as many samples long as the product of ``strides``."""
     import torch
     from diffusers import AceStepTransformer1DModel
     from diffusers.pipelines.ace_step import AceStepConditionEncoder

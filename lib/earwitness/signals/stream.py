@@ -34,7 +34,7 @@ class _Task:
 
     def __init__(self, key: str, track: Track, spec: Spec) -> None:
         self.key, self.path, self.caption, self.spec = key, track.path, track.caption, spec
-        self.alone = False  # a worker died while it was this task's turn
+        self.alone = False  # whether a worker died in its turn, so that it is tried with no other task behind it
         self.state: State | None = None
         with suppress(OSError):
             self.state = state_of(self.path)
